@@ -1,0 +1,5 @@
+//! Configuration: read, parsed, validated whole, typed.
+
+mod model;
+
+pub use model::*;

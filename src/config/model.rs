@@ -1,0 +1,327 @@
+//! The configuration as the rest of the program sees it: validated, typed, defaults filled in.
+//!
+//! Nothing here is an `Option` that means "the default"; an `Option` means the operator chose "none".
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::secret::Secret;
+
+/// A whole, valid configuration. Immutable; shared behind an `Arc`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Worker threads, each with its own runtime and listeners.
+    pub workers: NonZeroUsize,
+    /// Addresses to accept clients on; never empty.
+    pub listeners: Vec<SocketAddr>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub shutdown: Shutdown,
+    pub access_log: AccessLogOutput,
+    pub forwarding: Forwarding,
+    pub session: Session,
+    pub affinity: Affinity,
+    pub identity: Identity,
+    /// Never empty; routes refer to these by index.
+    pub upstreams: Vec<Upstream>,
+    /// Never empty; in the order of the file.
+    pub routes: Vec<Route>,
+    /// Address of the admin listener, if there is one.
+    pub admin: Option<SocketAddr>,
+}
+
+/// What a client may send.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open client connections over all workers.
+    pub connections: usize,
+    /// Header lines per request.
+    pub header_count: usize,
+    /// Bytes of request line and headers together; at least 8 KiB (hyper's smallest buffer).
+    pub header_bytes: usize,
+    /// Bytes of the request target.
+    pub uri_bytes: usize,
+    /// Bytes of a request body; `None` = unlimited.
+    pub body_bytes: Option<u64>,
+}
+
+/// How long each step may take. All are greater than zero.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    pub request_head: Duration,
+    pub keep_alive: Duration,
+    pub client_idle: Duration,
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub upstream_idle: Duration,
+    pub upstream_keep_alive: Duration,
+    pub tunnel_idle: Duration,
+}
+
+/// How the process ends on SIGTERM.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// May be zero.
+    pub accept_grace: Duration,
+    /// May be zero: cut at once.
+    pub deadline: Duration,
+}
+
+/// Where access-log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogOutput {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+    Off,
+}
+
+/// Forwarding headers: whom we believe and what we send.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    pub trusted_peers: Vec<IpNet>,
+    pub x_forwarded_for: ForwardedFor,
+    pub x_forwarded: bool,
+    pub x_real_ip: bool,
+    pub forwarded: bool,
+    pub request_id: bool,
+}
+
+/// What becomes of `X-Forwarded-For`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedFor {
+    /// Append the peer to what a trusted peer sent.
+    Append,
+    /// Send the resolved client address only.
+    Replace,
+    /// Send none.
+    Off,
+}
+
+/// The switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Any instance serves; the session is resolved from the store.
+    Shared,
+    /// The client keeps its instance, which keeps the session.
+    Sticky,
+    /// Neither: plain round robin.
+    Local,
+}
+
+impl Mode {
+    /// The word used in the configuration, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Shared => "shared",
+            Mode::Sticky => "sticky",
+            Mode::Local => "local",
+        }
+    }
+}
+
+/// What happens to a request without a live session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnAbsent {
+    /// Forward without identity.
+    Anonymous,
+    /// 401.
+    Unauthorized,
+    /// 302 to this location for a navigation, 401 for anything else.
+    Redirect(HeaderValue),
+}
+
+/// What happens while the store cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutage {
+    /// 503 with `Retry-After`.
+    Deny,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub mode: Mode,
+    pub on_absent: OnAbsent,
+    /// `None`: never renew.
+    pub idle_timeout: Option<Duration>,
+    pub absolute_timeout: Duration,
+    /// Anchored at both ends.
+    pub id_pattern: Regex,
+    /// Header to read the id from when there is no cookie.
+    pub header: Option<HeaderName>,
+    pub cookie: SessionCookie,
+    pub store: Store,
+}
+
+#[derive(Debug, Clone)]
+pub struct SessionCookie {
+    /// An RFC 6265 token.
+    pub name: String,
+    pub path: String,
+    pub domain: Option<String>,
+    pub same_site: SameSite,
+    pub secure: SecureAttribute,
+    pub max_age: Duration,
+    /// Remove the cookie from what the upstream sees.
+    pub hide: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    Lax,
+    Strict,
+    None,
+}
+
+impl SameSite {
+    /// The attribute's value as written in `Set-Cookie`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SameSite::Lax => "Lax",
+            SameSite::Strict => "Strict",
+            SameSite::None => "None",
+        }
+    }
+}
+
+/// When `Set-Cookie` carries `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecureAttribute {
+    /// When the client came by https.
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub kind: StoreKind,
+    /// Text before the id in a key.
+    pub key_prefix: String,
+    /// Text after the id in a key.
+    pub key_suffix: String,
+    pub format: StoreFormat,
+    pub on_outage: OnOutage,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    /// Per worker; 1..=max_connections.
+    pub min_connections: usize,
+    /// Per worker; at most 64.
+    pub max_connections: usize,
+    /// Look-ups under way on one connection; at least 1.
+    pub in_flight: usize,
+    pub wait_timeout: Duration,
+    /// PEM file of the only authority to trust for `rediss`.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// Embedded, shared by all workers of this process.
+    Memory,
+    /// A `redis://` or `rediss://` URL, checked to be well formed.
+    Redis(Secret<String>),
+}
+
+/// How a session is written in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFormat {
+    /// Redis hash, every field a string.
+    Hash,
+    /// Redis string holding one JSON object.
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct Affinity {
+    /// An RFC 6265 token.
+    pub cookie: String,
+    pub max_age: Duration,
+    /// Key material, at least 32 bytes; `None`: random per process.
+    pub secret: Option<Secret<Vec<u8>>>,
+}
+
+/// The headers that tell the upstream who the user is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Preset and own headers merged; names are unique.
+    pub headers: Vec<IdentityHeader>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityHeader {
+    pub name: HeaderName,
+    pub source: IdentitySource,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// JSON Pointer (RFC 6901) into the session.
+    Pointer(String),
+    /// The same value on every request, with or without a session.
+    Constant(HeaderValue),
+}
+
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Unique.
+    pub name: String,
+    pub balance: Balance,
+    /// Whether `Vestibule-Session` in its answers is obeyed.
+    pub session_control: bool,
+    pub health: Option<HealthCheck>,
+    /// Never empty; addresses are unique.
+    pub instances: Vec<Instance>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Origin-form target, begins with `/`.
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// At least 1.
+    pub rise: u32,
+    /// At least 1.
+    pub fall: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    pub address: SocketAddr,
+    /// 1..=1000
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub host: HostPattern,
+    /// Begins with `/`; no trailing `/` unless it is the root.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// The route's own or the session's.
+    pub on_absent: OnAbsent,
+    /// Whether sessions are resolved on this route.
+    pub session: bool,
+}
+
+/// Which hosts a route serves. Lower case, without port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    Any,
+    Exact(String),
+    /// `*.example.com` is held as `example.com`; matches one or more labels in front of it.
+    Suffix(String),
+}

@@ -1,0 +1,1 @@
+//! Sessions: who a request belongs to.
