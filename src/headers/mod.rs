@@ -1,1 +1,3 @@
-//!
+//! Header fields as the wire has them.
+
+pub mod cookie;
