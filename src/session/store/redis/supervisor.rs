@@ -25,13 +25,13 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 
 /// Supervises one connection: a kept one for ever, an extra one until it is lost or idle.
 pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
-    let mut backoff = BACKOFF;
+    let mut attempt = 0;
     loop {
         match pool.connector.connect().await {
             Ok(link) => {
                 tracing::info!("connected to the session store");
                 if serve(pool, role, Arc::new(link)).await >= STABLE {
-                    backoff.reset();
+                    attempt = 0;
                 }
             }
             Err(failure) => note_failure(pool, failure),
@@ -40,7 +40,8 @@ pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
             sleep(EXTRA_PAUSE).await;
             return pool.retired();
         }
-        sleep(backoff.next_delay()).await;
+        sleep(BACKOFF.delay(attempt)).await;
+        attempt = attempt.saturating_add(1);
     }
 }
 
