@@ -6,6 +6,7 @@ use crate::paths::{NamedPath, named_paths};
 pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("backoff", 0),
     ("body", 0),
+    ("clock", 0),
     ("drain", 0),
     ("headers", 0),
     ("secret", 0),
