@@ -1,27 +1,24 @@
 //! Headers that belong to one connection and end at this hop (RFC 9110 section 7.6.1).
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, TE,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
 
 /// Always hop-by-hop, whether `Connection` names them or not.
-static ALWAYS: [HeaderName; 7] = [
-    CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
+pub const NAMES: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "te",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// Not removable by naming them in `Connection`: without them the message would mean something else.
 static NEVER_NOMINATED: [HeaderName; 4] = [HOST, CONTENT_LENGTH, COOKIE, AUTHORIZATION];
 
 /// What the hop's headers said that the next hop needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hop {
     /// The sender asks to switch to, or agrees on, the WebSocket protocol.
     pub websocket: bool,
@@ -29,19 +26,18 @@ pub struct Hop {
     pub trailers: bool,
 }
 
-/// Removes the hop-by-hop headers of a message that came as `version`: the fixed list and whatever any
-/// `Connection` line names.
-pub fn strip(headers: &mut HeaderMap, version: Version) -> Hop {
+/// Reads the hop's headers of a message that came as `version`, and removes what any `Connection` line
+/// names. The fixed [`NAMES`] are left for the caller to remove.
+pub fn take_nominated(headers: &mut HeaderMap, version: Version) -> Hop {
+    let has_connection = headers.contains_key(CONNECTION);
+    if !has_connection && version != Version::HTTP_2 {
+        return Hop::default();
+    }
     let hop = Hop {
         websocket: version == Version::HTTP_11 && asks_for_websocket(headers),
         trailers: tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers")),
     };
-    if headers.contains_key(CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
-        }
-    }
-    for name in &ALWAYS {
+    for name in nominated(headers) {
         headers.remove(name);
     }
     hop
@@ -99,8 +95,8 @@ mod tests {
             ("x-b", "2"),
             ("x-c", "3"),
         ]);
-        strip(&mut map, Version::HTTP_11);
-        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-c"]);
+        take_nominated(&mut map, Version::HTTP_11);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["connection", "x-c"]);
     }
 
     #[test]
@@ -112,14 +108,15 @@ mod tests {
             ("cookie", "a=b"),
             ("authorization", "x"),
         ]);
-        strip(&mut map, Version::HTTP_11);
-        assert_eq!(map.len(), 4);
+        take_nominated(&mut map, Version::HTTP_11);
+        assert_eq!(map.keys_len(), 5);
     }
 
     #[test]
     fn only_a_lone_websocket_in_http_1_1_is_an_upgrade() {
         let ask = |upgrade, connection, version| {
-            strip(&mut headers(&[("upgrade", upgrade), ("connection", connection)]), version).websocket
+            take_nominated(&mut headers(&[("upgrade", upgrade), ("connection", connection)]), version)
+                .websocket
         };
         assert!(ask("WebSocket", "keep-alive, Upgrade", Version::HTTP_11));
         assert!(!ask("websocket", "keep-alive", Version::HTTP_11));

@@ -1,1 +1,25 @@
+//! The request: from a client's head to the last byte of its answer.
 //!
+//! [`Service::handle`] gives every request exactly one answer and one access-log line; `pipeline` is the
+//! story in between.
+
+mod access_log;
+mod clean;
+mod client;
+mod error;
+mod exchange;
+mod forward;
+pub mod metrics;
+mod pipeline;
+mod plan;
+mod respond;
+mod route;
+mod service;
+mod upgrade;
+
+pub use client::Client;
+pub use plan::Plan;
+pub use respond::ResponseBody;
+pub use route::Router;
+pub use service::{Service, Shared, Worker};
+pub use upgrade::Upgrade;

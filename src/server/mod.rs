@@ -1,1 +1,37 @@
-//!
+//! Accepting clients: listeners, workers, connections.
+
+mod connection;
+mod http1;
+mod http2;
+mod io;
+mod listener;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::config::{Limits, Timeouts};
+use crate::drain::Drain;
+use crate::proxy::Service;
+
+pub use listener::bind;
+
+/// What all connections of one worker share.
+#[derive(Debug)]
+pub struct Server {
+    pub service: Arc<Service>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    /// Counts every client connection, idle ones included.
+    pub drain: Drain,
+    /// One permit per open connection, over all workers.
+    pub places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Accepts clients on `listener` until the drain begins and the backlog is empty.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+        listener::accept(self, listener).await;
+    }
+}

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -104,6 +104,10 @@ impl Connection {
         };
         match answer {
             None => Err(SendError::TimedOut),
+            // An upgraded connection belongs to the tunnel from here on.
+            Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Ok(answer.map(|incoming| UpstreamBody { incoming, connection: None }))
+            }
             Some(Ok(answer)) => Ok(answer.map(|incoming| UpstreamBody::new(incoming, self, home))),
             Some(Err(mut error)) => Err(match error.take_message() {
                 Some(request) => SendError::Unsent(Box::new(request)),

@@ -1,0 +1,126 @@
+//! One JSON object per request. No query, cookie, session id or other credential is ever in it.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::Duration;
+
+use http::{StatusCode, Version};
+use jiff::Timestamp;
+
+use super::client::Client;
+use super::exchange::Exchange;
+use crate::secret::Fingerprints;
+
+/// Writes the line of `exchange`, which took `took`.
+pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, marks: &Fingerprints) {
+    let config = &exchange.plan.config;
+    let route = exchange.route.and_then(|index| config.routes.get(index));
+    let upstream = route.and_then(|route| config.upstreams.get(route.upstream));
+    let mut line = Line::begin(out);
+    line.text("request_id", exchange.request_id.as_ref().and_then(|id| id.to_str().ok()));
+    line.show("client", exchange.client);
+    line.text("method", Some(exchange.method.as_str()));
+    line.text("host", exchange.authority.as_ref().map(|authority| authority.as_str()));
+    line.text("path", Some(exchange.uri.path()));
+    line.text("protocol", Some(protocol(exchange.version)));
+    line.number("status", exchange.final_status());
+    line.number("bytes_received", exchange.received);
+    line.number("bytes_sent", exchange.sent);
+    line.millis("duration_ms", Some(took));
+    line.millis("first_byte_ms", exchange.first_byte);
+    line.text("route", route.map(|route| route.path.as_str()));
+    line.text("upstream", upstream.map(|upstream| upstream.name.as_str()));
+    line.text("instance", exchange.lease.as_ref().map(|lease| lease.instance().label.as_str()));
+    line.number("attempts", exchange.attempts);
+    line.text("mode", Some(exchange.plan.mode.as_str()));
+    line.text("session", Some(exchange.session.as_str()));
+    if let Some(id) = &exchange.session_id {
+        line.show("session_mark", marks.mark(id.expose()));
+    }
+    line.text("affinity", exchange.affinity.map(|affinity| affinity.as_str()));
+    line.text("reason", exchange.final_reason());
+    line.end();
+}
+
+/// Writes the line of a request that could not be read as one.
+pub(super) fn write_refused(out: &mut Vec<u8>, client: &Client, status: StatusCode, reason: &str) {
+    let mut line = Line::begin(out);
+    line.show("client", client.address);
+    line.number("status", status.as_u16());
+    line.text("reason", Some(reason));
+    line.end();
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// A JSON object in the making. Writing to memory cannot fail, so results are dropped.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl<'a> Line<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        let _ = write!(out, "{{\"time\":\"{:.3}\"", Timestamp::now());
+        Line(out)
+    }
+
+    fn name(&mut self, name: &str) {
+        let _ = write!(self.0, ",\"{name}\":");
+    }
+
+    /// A string from anywhere; absent when there is none.
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.name(name);
+            let _ = serde_json::to_writer(&mut *self.0, value);
+        }
+    }
+
+    /// A string of characters that need no escaping.
+    fn show(&mut self, name: &str, value: impl Display) {
+        self.name(name);
+        let _ = write!(self.0, "\"{value}\"");
+    }
+
+    fn number(&mut self, name: &str, value: impl Display) {
+        self.name(name);
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn millis(&mut self, name: &str, value: Option<Duration>) {
+        if let Some(value) = value {
+            self.name(name);
+            let micros = value.as_micros();
+            let _ = write!(self.0, "{}.{:03}", micros / 1000, micros % 1000);
+        }
+    }
+
+    fn end(self) {
+        self.0.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_json_object_whatever_the_client_wrote() {
+        let mut out = Vec::new();
+        let mut line = Line::begin(&mut out);
+        line.text("path", Some("/a\"b\\\u{1}\n"));
+        line.millis("duration_ms", Some(Duration::from_micros(12_005)));
+        line.text("none", None);
+        line.end();
+        assert!(!out.contains(&b'\n'));
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["path"], "/a\"b\\\u{1}\n");
+        assert_eq!(value["duration_ms"], 12.005);
+        assert!(value.get("none").is_none());
+        assert!(value["time"].as_str().unwrap().ends_with('Z'));
+    }
+}

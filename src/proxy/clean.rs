@@ -1,0 +1,171 @@
+//! Step two of a request: nothing the client said about who it is or where it comes from survives, unless
+//! a trusted proxy said it.
+
+use std::net::IpAddr;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+
+use crate::config::{Config, ForwardedFor, Forwarding};
+use crate::headers::forwarded::{
+    self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
+};
+use crate::headers::forwarded::{X_REAL_IP, X_REQUEST_ID};
+use crate::headers::hop_by_hop::{self, Hop};
+
+use super::client::{Client, address_value};
+use super::error::ProxyError;
+use super::plan::Plan;
+
+/// Longest method we pass on; the longest registered one has 17 letters.
+const MAX_METHOD: usize = 32;
+
+/// Where a request comes from, after asking only those we trust.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) address: IpAddr,
+    /// Whether the client used https, as far as a trusted peer tells.
+    pub(super) https: bool,
+    pub(super) hop: Hop,
+    pub(super) request_id: Option<HeaderValue>,
+}
+
+/// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
+/// bodies, unclear framing.
+pub(super) fn check(parts: &Parts, config: &Config) -> Result<(), ProxyError> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) || parts.method.as_str().len() > MAX_METHOD {
+        return Err(ProxyError::Method);
+    }
+    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if target.len() > config.limits.uri_bytes {
+        return Err(ProxyError::UriTooLong);
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ProxyError::RawTarget);
+    }
+    // hyper has checked that a length is one number and that chunked comes last; `identity, chunked` and
+    // the like it would still read, and the next server might not.
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(ProxyError::Framing);
+    }
+    if let (Some(max), Some(length)) = (config.limits.body_bytes, declared_length(&parts.headers))
+        && length > max
+    {
+        return Err(ProxyError::BodyTooLarge);
+    }
+    Ok(())
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Strips and rebuilds the head. `authority` is what the client asked for.
+pub(super) fn clean(
+    parts: &mut Parts,
+    plan: &Plan,
+    client: &Client,
+    authority: Option<&Authority>,
+) -> Origin {
+    let forwarding = &plan.config.forwarding;
+    let headers = &mut parts.headers;
+    let hop = hop_by_hop::take_nominated(headers, parts.version);
+    let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
+    let rules = if trusted { &plan.rules.from_trusted } else { &plan.rules.from_client };
+    rules.strip(headers);
+
+    let mut origin = Origin { address: client.address, https: false, hop, request_id: None };
+    if trusted {
+        origin.address = forwarded::client_address(headers, client.address, &forwarding.trusted_peers);
+        origin.https = forwarded::claimed_https(headers).unwrap_or(false);
+        origin.request_id = forwarded::claimed_request_id(headers).cloned();
+    }
+    as_origin_form(parts, authority);
+    set_forwarding(&mut parts.headers, forwarding, client, &mut origin);
+    if hop.websocket {
+        hop_by_hop::set_websocket(&mut parts.headers);
+    } else if hop.trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+    origin
+}
+
+/// The next hop is always HTTP/1.1 and gets a path and one `Host`.
+fn as_origin_form(parts: &mut Parts, authority: Option<&Authority>) {
+    parts.version = Version::HTTP_11;
+    if parts.uri.authority().is_some() {
+        let mut bare = http::uri::Parts::default();
+        bare.path_and_query = parts.uri.path_and_query().cloned();
+        // A path with query is always a valid target by itself.
+        parts.uri = Uri::from_parts(bare).unwrap_or_default();
+    }
+    if !parts.headers.contains_key(HOST)
+        && let Some(host) = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    {
+        parts.headers.insert(HOST, host);
+    }
+}
+
+fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &mut Origin) {
+    let direct = origin.address == client.address;
+    let resolved = || if direct { client.address_value.clone() } else { address_value(origin.address) };
+    match forwarding.x_forwarded_for {
+        ForwardedFor::Append => forwarded::append(headers, &X_FORWARDED_FOR, &client.address_value),
+        ForwardedFor::Replace => {
+            headers.insert(&X_FORWARDED_FOR, resolved());
+        }
+        ForwardedFor::Off => {
+            headers.remove(&X_FORWARDED_FOR);
+        }
+    }
+    if forwarding.x_real_ip {
+        headers.insert(&X_REAL_IP, resolved());
+    }
+    if forwarding.x_forwarded {
+        let proto = if origin.https { "https" } else { "http" };
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.entry(&X_FORWARDED_HOST).or_insert(host);
+        }
+        headers.entry(&X_FORWARDED_PORT).or_insert_with(|| client.port_value.clone());
+    }
+    if forwarding.forwarded {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+        forwarded::append_forwarded(headers, client.address, origin.https, &host);
+    }
+    if forwarding.request_id {
+        let id = origin.request_id.get_or_insert_with(new_request_id);
+        headers.insert(&X_REQUEST_ID, id.clone());
+    }
+}
+
+/// 128 random bits as hexadecimal digits: unique, not secret.
+fn new_request_id() -> HeaderValue {
+    let mut digits = [0u8; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in digits.iter_mut().rev() {
+        let nibble = u8::try_from(bits & 15).unwrap_or(0);
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_thirty_two_hexadecimal_digits_and_differ() {
+        let (a, b) = (new_request_id(), new_request_id());
+        assert_eq!(a.len(), 32);
+        assert!(a.as_bytes().iter().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()));
+        assert_ne!(a, b);
+    }
+}

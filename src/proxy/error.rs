@@ -1,0 +1,158 @@
+//! Why a request got no answer from an upstream, whose fault that was, and which status says so.
+//!
+//! This is the only place where failures become HTTP statuses.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::body::RequestBodyError;
+use crate::headers::host::TargetError;
+use crate::identity::IdentityError;
+use crate::session::{ControlError, LifecycleError, StoreError};
+use crate::transport::{ConnectError, SendError};
+
+/// Clients that are told to come back are told to wait this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A failed request. The text is for the log; the client sees only [`ProxyError::detail`].
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    #[error("the method is not one we forward")]
+    Method,
+    #[error("the request target is longer than allowed")]
+    UriTooLong,
+    #[error("the request target has characters that must be percent-encoded")]
+    RawTarget,
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("the transfer coding is not plain chunked")]
+    Framing,
+    #[error("the request body is larger than allowed")]
+    BodyTooLarge,
+    #[error(transparent)]
+    Body(RequestBodyError),
+    #[error("no route matches")]
+    NoRoute,
+    #[error("the route needs a session")]
+    SessionRequired,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Lifecycle(#[from] LifecycleError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("no instance is able to serve")]
+    NoInstance,
+    #[error("no instance could be reached")]
+    Connect(#[source] ConnectError),
+    #[error(transparent)]
+    Send(SendError),
+    #[error("the instance agreed on a protocol nobody asked for")]
+    UnexpectedUpgrade,
+    #[error("the upgraded connection broke")]
+    Upgrade(#[source] hyper::Error),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// What the client is told.
+pub(super) struct Verdict {
+    pub(super) status: StatusCode,
+    /// Stable word for logs.
+    pub(super) reason: &'static str,
+    /// One neutral sentence.
+    pub(super) detail: &'static str,
+    /// The configuration key of the limit that was hit.
+    pub(super) limit: Option<&'static str>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl ProxyError {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            ProxyError::Method => verdict(405, "method", "This method is not served here."),
+            ProxyError::UriTooLong => {
+                verdict(414, "uri_limit", "The request target is too long.").limit("limits.uri_bytes")
+            }
+            ProxyError::RawTarget => verdict(400, "raw_target", "The request target is not percent-encoded."),
+            ProxyError::Target(error) => verdict(400, "target", target_detail(*error)),
+            ProxyError::Framing => verdict(400, "framing", "The transfer coding is not supported."),
+            ProxyError::BodyTooLarge | ProxyError::Body(RequestBodyError::TooLarge) => {
+                verdict(413, "body_limit", "The request body is too large.").limit("limits.body_bytes")
+            }
+            ProxyError::Body(RequestBodyError::Stalled) => {
+                verdict(408, "body_stalled", "The request body stopped arriving.")
+                    .limit("timeouts.client_idle")
+            }
+            ProxyError::Body(RequestBodyError::Aborted) => {
+                verdict(400, "body_aborted", "The request body is incomplete.")
+            }
+            ProxyError::NoRoute => verdict(404, "no_route", "Nothing is served at this address."),
+            ProxyError::SessionRequired => verdict(401, "session_required", "You are not logged in."),
+            ProxyError::Store(error) => store(*error),
+            ProxyError::Lifecycle(LifecycleError::Store(error)) => store(*error),
+            ProxyError::Lifecycle(LifecycleError::Random(_)) => {
+                verdict(500, "random", "The proxy has an internal problem.")
+            }
+            ProxyError::Identity(_) => {
+                verdict(500, "identity", "The session holds a value that cannot be used.")
+            }
+            ProxyError::NoInstance => verdict(503, "no_instance", "No instance is able to serve.").retry(),
+            ProxyError::Connect(ConnectError::TimedOut) => {
+                verdict(504, "connect_timeout", "No instance could be reached in time.")
+                    .limit("timeouts.connect")
+            }
+            ProxyError::Connect(_) => verdict(502, "connect_failed", "No instance could be reached."),
+            ProxyError::Send(SendError::TimedOut) => {
+                verdict(504, "first_byte_timeout", "The instance did not answer in time.")
+                    .limit("timeouts.first_byte")
+            }
+            ProxyError::Send(SendError::Unsent(_)) => {
+                verdict(502, "unsent", "The instance closed the connection.")
+            }
+            ProxyError::Send(SendError::Broken(_)) => {
+                verdict(502, "broken", "The instance gave no valid answer.")
+            }
+            ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {
+                verdict(502, "upgrade", "The instance gave no valid answer.")
+            }
+            ProxyError::Control(_) => verdict(502, "session_control", "The instance gave no valid answer."),
+        }
+    }
+}
+
+fn store(error: StoreError) -> Verdict {
+    let verdict = verdict(503, error.kind(), "The session store cannot answer at the moment.").retry();
+    match error {
+        StoreError::Timeout => verdict.limit("session.store.response_timeout"),
+        StoreError::Busy => verdict.limit("session.store.wait_timeout"),
+        _ => verdict,
+    }
+}
+
+fn verdict(status: u16, reason: &'static str, detail: &'static str) -> Verdict {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Verdict { status, reason, detail, limit: None, retry_after: None }
+}
+
+impl Verdict {
+    fn limit(self, key: &'static str) -> Self {
+        Verdict { limit: Some(key), ..self }
+    }
+
+    fn retry(self) -> Self {
+        Verdict { retry_after: Some(RETRY_AFTER), ..self }
+    }
+}
+
+fn target_detail(error: TargetError) -> &'static str {
+    match error {
+        TargetError::NoHost => "The request has no Host.",
+        TargetError::SeveralHosts => "The request has more than one Host.",
+        TargetError::BadHost => "The Host is not valid.",
+        TargetError::HostMismatch => "The Host and the request target differ.",
+        TargetError::NotAPath => "The request target is not a path.",
+        TargetError::UnsafePath => "The path is not in normal form.",
+    }
+}

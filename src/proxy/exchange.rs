@@ -1,0 +1,176 @@
+//! The facts of one request, gathered on its way. When it is dropped, the request is over: its line is
+//! written and it is counted, however it ended.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::time::Instant;
+
+use crate::body::RequestBodyState;
+use crate::session::{AbsentReason, SessionId};
+use crate::upstream::Lease;
+
+use super::client::Client;
+use super::plan::Plan;
+use super::service::Service;
+
+/// nginx's status for a client that left before its answer began; never sent, only logged and counted.
+const CLIENT_LEFT: u16 = 499;
+
+/// What is known of the request's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionOutcome {
+    /// Sessions are not resolved here.
+    Off,
+    Active,
+    Absent(AbsentReason),
+    Ended,
+    Unavailable,
+}
+
+impl SessionOutcome {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            SessionOutcome::Off => "off",
+            SessionOutcome::Active => "active",
+            SessionOutcome::Absent(reason) => reason.as_str(),
+            SessionOutcome::Ended => "ended",
+            SessionOutcome::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Why the request went to its instance, in sticky mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AffinityOutcome {
+    /// The client stays where it is tied.
+    Kept,
+    /// The client had no tie.
+    New,
+    /// The instance of the tie cannot serve or is not a member any more.
+    Lost,
+    /// The tie's life was over.
+    Expired,
+    /// The cookie was not ours.
+    Forged,
+}
+
+impl AffinityOutcome {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            AffinityOutcome::Kept => "kept",
+            AffinityOutcome::New => "new",
+            AffinityOutcome::Lost => "lost",
+            AffinityOutcome::Expired => "expired",
+            AffinityOutcome::Forged => "forged",
+        }
+    }
+}
+
+/// How the answer came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has not: dropped like this, the client left.
+    Open,
+    /// The last byte was handed over.
+    Whole,
+    /// The upstream's part broke off.
+    Cut,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) service: Arc<Service>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) started: Instant,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) client: IpAddr,
+    pub(super) authority: Option<Authority>,
+    pub(super) request_id: Option<HeaderValue>,
+    /// Index into the configuration's routes.
+    pub(super) route: Option<usize>,
+    pub(super) session: SessionOutcome,
+    pub(super) session_id: Option<SessionId>,
+    pub(super) affinity: Option<AffinityOutcome>,
+    pub(super) lease: Option<Lease>,
+    pub(super) attempts: u32,
+    pub(super) upload: Option<Arc<RequestBodyState>>,
+    pub(super) status: Option<StatusCode>,
+    /// From the beginning to the head of the answer.
+    pub(super) first_byte: Option<Duration>,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) ending: Ending,
+    /// A word for what went wrong.
+    pub(super) reason: Option<&'static str>,
+}
+
+impl Exchange {
+    pub(super) fn begin<B>(
+        service: &Arc<Service>,
+        plan: &Arc<Plan>,
+        request: &Request<B>,
+        client: &Client,
+    ) -> Box<Self> {
+        Box::new(Exchange {
+            service: service.clone(),
+            plan: plan.clone(),
+            started: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            client: client.address,
+            authority: None,
+            request_id: None,
+            route: None,
+            session: SessionOutcome::Off,
+            session_id: None,
+            affinity: None,
+            lease: None,
+            attempts: 0,
+            upload: None,
+            status: None,
+            first_byte: None,
+            received: 0,
+            sent: 0,
+            ending: Ending::Open,
+            reason: None,
+        })
+    }
+
+    /// Notes the head of the answer.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.first_byte = Some(self.started.elapsed());
+    }
+
+    /// The status as logged and counted.
+    pub(super) fn final_status(&self) -> u16 {
+        self.status.map_or(CLIENT_LEFT, |status| status.as_u16())
+    }
+
+    /// The reason as logged.
+    pub(super) fn final_reason(&self) -> Option<&'static str> {
+        self.reason.or(match self.ending {
+            Ending::Open => Some("client_left"),
+            Ending::Cut => Some("truncated"),
+            Ending::Whole => None,
+        })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            self.received = upload.bytes();
+        }
+        let took = self.started.elapsed();
+        self.service.record(self, took);
+    }
+}

@@ -1,0 +1,133 @@
+//! What is counted per request. Each worker counts for itself; a scrape adds the workers up.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Method;
+
+use crate::session::StoreError;
+use crate::telemetry::histogram::Histogram;
+
+/// The methods that are told apart; any other counts as `other`, so that clients cannot make labels.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "other"];
+
+/// Requests with these in common are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestKey {
+    /// Index of the route; `None` when none was found.
+    pub route: Option<usize>,
+    method: usize,
+    pub status: u16,
+}
+
+impl RequestKey {
+    pub fn new(route: Option<usize>, method: &Method, status: u16) -> Self {
+        let other = METHODS.len() - 1;
+        let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(other);
+        RequestKey { route, method, status }
+    }
+
+    /// The method's label.
+    pub fn method(&self) -> &'static str {
+        METHODS.get(self.method).copied().unwrap_or("other")
+    }
+}
+
+/// Everything one worker counts. Plain numbers: read a copy, add copies up.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    pub requests: HashMap<RequestKey, u64>,
+    /// By index of the route.
+    pub durations: HashMap<Option<usize>, Histogram>,
+    /// By outcome of resolving.
+    pub sessions: HashMap<&'static str, u64>,
+    pub lookups: Histogram,
+    pub store_errors: HashMap<&'static str, u64>,
+    pub affinity: HashMap<&'static str, u64>,
+    /// By what was asked for: `set`, `end`, and `refused` for upstreams that are not trusted with it.
+    pub session_control: HashMap<&'static str, u64>,
+    pub connects: u64,
+    pub connect_failures: u64,
+    pub retries: u64,
+}
+
+impl Counts {
+    /// Adds the numbers of `other`.
+    pub fn merge(&mut self, other: &Counts) {
+        add_all(&mut self.requests, &other.requests);
+        for (route, histogram) in &other.durations {
+            self.durations.entry(*route).or_default().merge(histogram);
+        }
+        add_all(&mut self.sessions, &other.sessions);
+        self.lookups.merge(&other.lookups);
+        add_all(&mut self.store_errors, &other.store_errors);
+        add_all(&mut self.affinity, &other.affinity);
+        add_all(&mut self.session_control, &other.session_control);
+        self.connects += other.connects;
+        self.connect_failures += other.connect_failures;
+        self.retries += other.retries;
+    }
+
+    /// Counts a finished request.
+    pub(super) fn request(&mut self, key: RequestKey, took: Duration) {
+        *self.requests.entry(key).or_default() += 1;
+        self.durations.entry(key.route).or_default().observe(took);
+    }
+
+    /// Counts a failed look-up or change in the store.
+    pub(super) fn store_error(&mut self, error: StoreError) {
+        *self.store_errors.entry(error.kind()).or_default() += 1;
+    }
+}
+
+fn add_all<K: Copy + Eq + std::hash::Hash>(to: &mut HashMap<K, u64>, from: &HashMap<K, u64>) {
+    for (key, count) in from {
+        *to.entry(*key).or_default() += count;
+    }
+}
+
+/// One worker's counts. The lock is contended only while a scrape copies them.
+#[derive(Debug, Default)]
+pub struct Shard(Mutex<Counts>);
+
+impl Shard {
+    pub(super) fn update<R>(&self, change: impl FnOnce(&mut Counts) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A copy of the numbers as they are now.
+    pub fn read(&self) -> Counts {
+        self.update(|counts| counts.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_adds_everything_up() {
+        let shards = [Shard::default(), Shard::default()];
+        for shard in &shards {
+            shard.update(|counts| {
+                counts.request(RequestKey::new(Some(0), &Method::GET, 200), Duration::from_millis(3));
+                counts.store_error(StoreError::Timeout);
+                *counts.sessions.entry("active").or_default() += 2;
+                counts.retries += 1;
+            });
+        }
+        let mut total = Counts::default();
+        shards.iter().for_each(|shard| total.merge(&shard.read()));
+        assert_eq!(total.requests[&RequestKey::new(Some(0), &Method::GET, 200)], 2);
+        assert_eq!(total.durations[&Some(0)].count(), 2);
+        assert_eq!((total.sessions["active"], total.store_errors["timeout"], total.retries), (4, 2, 2));
+    }
+
+    #[test]
+    fn clients_cannot_make_up_labels() {
+        let made_up = Method::from_bytes(b"BREW").unwrap();
+        assert_eq!(RequestKey::new(None, &made_up, 200).method(), "other");
+        assert_eq!(RequestKey::new(None, &Method::PATCH, 200).method(), "PATCH");
+    }
+}

@@ -1,0 +1,304 @@
+//! The life of a request in six steps: route, clean, resolve, identify, forward, answer.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, COOKIE, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::RequestBody;
+use crate::config::{Mode, OnAbsent, OnOutage, Route};
+use crate::headers::cookie::remove_cookie;
+use crate::headers::{hop_by_hop, host};
+use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session};
+use crate::transport::UpstreamBody;
+
+use super::clean::{self, Origin};
+use super::client::Client;
+use super::error::ProxyError;
+use super::exchange::{Exchange, SessionOutcome};
+use super::forward::{self, Tie};
+use super::plan::Plan;
+use super::respond::{self, ResponseBody};
+use super::upgrade;
+
+/// Cookies to be set by the answer, whatever it will be.
+#[derive(Debug, Default)]
+struct NewCookies {
+    /// Gives, or takes back, the session cookie.
+    session: Option<HeaderValue>,
+    affinity: Option<HeaderValue>,
+}
+
+impl NewCookies {
+    fn add_to(self, headers: &mut HeaderMap) {
+        for cookie in [self.session, self.affinity].into_iter().flatten() {
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// What the steps lead to.
+enum Outcome {
+    Answer(Response<UpstreamBody>),
+    Redirect(HeaderValue),
+}
+
+/// Takes a request to its answer.
+pub(super) async fn run(
+    request: Request<Incoming>,
+    client: &Client,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let plan = exchange.plan.clone();
+    let mut cookies = NewCookies::default();
+    let outcome = steps(request, client, &plan, &mut exchange, &mut cookies).await;
+    let mut response = match outcome {
+        Ok(Outcome::Answer(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            upgrade::switch(answer, exchange).await.unwrap_or_else(|(error, exchange)| fail(&error, exchange))
+        }
+        Ok(Outcome::Answer(answer)) => {
+            exchange.answered(answer.status());
+            answer.map(|body| ResponseBody::upstream(body, exchange))
+        }
+        Ok(Outcome::Redirect(location)) => respond::redirect(&location, exchange),
+        Err(error) => fail(&error, exchange),
+    };
+    cookies.add_to(response.headers_mut());
+    response
+}
+
+fn fail(error: &ProxyError, exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let request_id = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
+    tracing::debug!(request_id, %error, cause, "a request failed");
+    respond::problem(error, exchange)
+}
+
+async fn steps(
+    request: Request<Incoming>,
+    client: &Client,
+    plan: &Plan,
+    exchange: &mut Exchange,
+    cookies: &mut NewCookies,
+) -> Result<Outcome, ProxyError> {
+    let (mut parts, body) = request.into_parts();
+    let route = find_route(&parts, plan, exchange)?;
+    let origin = clean_head(&mut parts, plan, client, exchange);
+    let session = match resolve(&parts.headers, plan, route, exchange).await? {
+        Some(session) => Some(session),
+        None => {
+            if exchange.session == SessionOutcome::Ended {
+                cookies.session = plan.cookies.clear(origin.https).ok();
+            }
+            match on_absent(&parts, plan, route, exchange)? {
+                Some(location) => return Ok(Outcome::Redirect(location)),
+                None => None,
+            }
+        }
+    };
+    plan.identity.apply(&mut parts.headers, session.as_deref())?;
+    if plan.config.session.cookie.hide && parts.headers.contains_key(COOKIE) {
+        remove_cookie(&mut parts.headers, &plan.config.session.cookie.name);
+    }
+    let answer = send_on(parts, body, plan, route, exchange, &origin, cookies).await?;
+    answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await
+}
+
+/// Step 1. Only what is fit to be forwarded gets a route.
+fn find_route<'a>(parts: &Parts, plan: &'a Plan, exchange: &mut Exchange) -> Result<&'a Route, ProxyError> {
+    clean::check(parts, &plan.config)?;
+    let authority = host::authority(&parts.headers, &parts.uri)?;
+    let path = host::routing_path(&parts.uri)?;
+    let found = plan.router.find(authority.host(), &path);
+    exchange.authority = Some(authority);
+    exchange.route = found?;
+    let route = exchange.route.and_then(|index| plan.config.routes.get(index));
+    route.ok_or(ProxyError::NoRoute)
+}
+
+/// Step 2.
+fn clean_head(parts: &mut Parts, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
+    let origin = clean::clean(parts, plan, client, exchange.authority.as_ref());
+    exchange.client = origin.address;
+    exchange.request_id.clone_from(&origin.request_id);
+    origin
+}
+
+/// Step 3. `None`: there is no live session; the exchange says why.
+async fn resolve(
+    headers: &HeaderMap,
+    plan: &Plan,
+    route: &Route,
+    exchange: &mut Exchange,
+) -> Result<Option<Arc<Session>>, ProxyError> {
+    if plan.mode != Mode::Shared || !route.session {
+        return Ok(None);
+    }
+    let Resolved { outcome, lookup } = exchange.service.sessions()?.resolver.resolve(headers).await;
+    let (seen, result) = match outcome {
+        Resolution::Active(session) => {
+            exchange.session_id = Some(session.id().clone());
+            (SessionOutcome::Active, Ok(Some(session)))
+        }
+        Resolution::Absent(reason) => (SessionOutcome::Absent(reason), Ok(None)),
+        Resolution::Ended(id) => {
+            exchange.session_id = Some(id);
+            (SessionOutcome::Ended, Ok(None))
+        }
+        Resolution::Unavailable(error) => match plan.config.session.store.on_outage {
+            OnOutage::Deny => (SessionOutcome::Unavailable, Err(error)),
+        },
+    };
+    exchange.session = seen;
+    exchange.service.worker().counts.update(|counts| {
+        *counts.sessions.entry(seen.as_str()).or_default() += 1;
+        if let Some(took) = lookup {
+            counts.lookups.observe(took);
+        }
+        if let Err(error) = &result {
+            counts.store_error(*error);
+        }
+    });
+    Ok(result?)
+}
+
+/// What a route does without a live session: go on (`None`), send the browser elsewhere, or refuse.
+fn on_absent(
+    parts: &Parts,
+    plan: &Plan,
+    route: &Route,
+    exchange: &Exchange,
+) -> Result<Option<HeaderValue>, ProxyError> {
+    if plan.mode != Mode::Shared || !route.session || exchange.session == SessionOutcome::Off {
+        return Ok(None);
+    }
+    match &route.on_absent {
+        OnAbsent::Anonymous => Ok(None),
+        OnAbsent::Redirect(location) if is_navigation(parts) => Ok(Some(location.clone())),
+        OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired),
+    }
+}
+
+/// Whether a person is opening a page, rather than a script asking for data: a redirect to a login page
+/// helps only the former.
+fn is_navigation(parts: &Parts) -> bool {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return false;
+    }
+    match parts.headers.get("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => parts.headers.get_all(ACCEPT).iter().any(|accept| {
+            accept
+                .to_str()
+                .is_ok_and(|accept| accept.split(',').any(|kind| kind.trim().starts_with("text/html")))
+        }),
+    }
+}
+
+/// Step 5.
+async fn send_on(
+    mut parts: Parts,
+    body: Incoming,
+    plan: &Plan,
+    route: &Route,
+    exchange: &mut Exchange,
+    origin: &Origin,
+    cookies: &mut NewCookies,
+) -> Result<Response<UpstreamBody>, ProxyError> {
+    let balancer = plan.balancers.get(route.upstream).ok_or(ProxyError::NoInstance)?;
+    let tie = Tie::take(plan, route.upstream, &mut parts.headers);
+    let (body, upload) = RequestBody::new(body, &plan.body_rules);
+    exchange.upload = upload;
+    // What hyper noted about the client's side must not be taken for the instance's.
+    parts.extensions.clear();
+    let answer = forward::forward(exchange, balancer, tie, Request::from_parts(parts, body)).await;
+    if let (Some(tie), Some(lease), true) = (tie, &exchange.lease, answer.is_ok()) {
+        let chosen = lease.instance().id;
+        if tie.needs_cookie(chosen) {
+            cookies.affinity = plan.affinity.set_cookie(&balancer.upstream().name, chosen, origin.https);
+        }
+    }
+    answer
+}
+
+/// Step 6. Nothing of the instance's hop reaches the client, and its word about sessions is obeyed.
+async fn answer_clean(
+    mut answer: Response<UpstreamBody>,
+    plan: &Plan,
+    route: &Route,
+    exchange: &Exchange,
+    origin: &Origin,
+    session: Option<&Session>,
+    cookies: &mut NewCookies,
+) -> Result<Outcome, ProxyError> {
+    let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let (version, headers) = (answer.version(), answer.headers_mut());
+    let agreed = hop_by_hop::take_nominated(headers, version).websocket;
+    if switching && !(agreed && origin.hop.websocket) {
+        return Err(ProxyError::UnexpectedUpgrade);
+    }
+    if sets_cookie(headers, &plan.config.session.cookie.name) {
+        // The application has just logged the client in with the same cookie; do not take it back.
+        cookies.session = None;
+    }
+    let control = Control::from_headers(headers);
+    plan.rules.from_upstream.strip(headers);
+    if !matches!(control, Ok(None)) {
+        obey(control, plan, route, exchange, origin, session, cookies).await?;
+    }
+    Ok(Outcome::Answer(answer))
+}
+
+fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
+    let names = |cookie: &HeaderValue| {
+        cookie.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    headers.get_all(SET_COOKIE).iter().any(names)
+}
+
+/// Creates or ends a session on the word of an upstream that is trusted with it.
+async fn obey(
+    control: Result<Option<Control>, ControlError>,
+    plan: &Plan,
+    route: &Route,
+    exchange: &Exchange,
+    origin: &Origin,
+    session: Option<&Session>,
+    cookies: &mut NewCookies,
+) -> Result<(), ProxyError> {
+    let upstream = plan.config.upstreams.get(route.upstream);
+    let trusted = upstream.is_some_and(|upstream| upstream.session_control);
+    let counts = &exchange.service.worker().counts;
+    if !trusted || plan.mode != Mode::Shared || !route.session {
+        counts.update(|counts| *counts.session_control.entry("refused").or_default() += 1);
+        let upstream = upstream.map(|upstream| upstream.name.as_str());
+        let why = if trusted { "sessions are not resolved here" } else { "session_control is off" };
+        tracing::warn!(upstream, why, "a Vestibule-Session header was refused");
+        return Ok(());
+    }
+    let lifecycle = &exchange.service.sessions()?.lifecycle;
+    let (word, done) = match control? {
+        Some(Control::Set(fields)) => {
+            let created = lifecycle.create(fields, session.map(Session::id)).await;
+            ("set", created.map(|id| plan.cookies.set(&id, origin.https).ok()))
+        }
+        Some(Control::End) => {
+            let ended = match session {
+                Some(session) => lifecycle.end(session.id()).await.map(|_| ()),
+                None => Ok(()),
+            };
+            ("end", ended.map(|()| plan.cookies.clear(origin.https).ok()))
+        }
+        None => return Ok(()),
+    };
+    counts.update(|counts| {
+        *counts.session_control.entry(word).or_default() += 1;
+        if let Err(LifecycleError::Store(error)) = &done {
+            counts.store_error(*error);
+        }
+    });
+    cookies.session = done?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Answers: an upstream's, passed on as it streams, or our own short problem documents.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use serde_json::json;
+
+use crate::transport::{UpstreamBody, UpstreamBodyError};
+
+use super::error::{ProxyError, Verdict};
+use super::exchange::{Ending, Exchange};
+
+/// The body of an answer. It carries the request's record (and with it the instance's lease), which ends
+/// with the last byte or when the client leaves.
+#[derive(Debug)]
+pub struct ResponseBody {
+    content: Content,
+    /// `None` when the record went elsewhere: with an upgraded connection.
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Upstream(UpstreamBody),
+    Text(Option<Bytes>),
+}
+
+impl ResponseBody {
+    /// An upstream's body, passed on frame by frame.
+    pub(super) fn upstream(body: UpstreamBody, mut exchange: Box<Exchange>) -> Self {
+        if body.is_end_stream() {
+            exchange.ending = Ending::Whole;
+        }
+        ResponseBody { content: Content::Upstream(body), exchange: Some(exchange) }
+    }
+
+    /// The empty body of an answer that switches protocols.
+    pub(super) fn switching() -> Self {
+        ResponseBody { content: Content::Text(None), exchange: None }
+    }
+
+    fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
+        exchange.ending = Ending::Whole;
+        exchange.sent = text.len() as u64;
+        ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange) }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.ending = ending;
+        }
+    }
+}
+
+/// The answer to a failed request: a problem document (RFC 9457) that says what the client may know.
+pub(super) fn problem(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let verdict = error.verdict();
+    exchange.reason = Some(verdict.reason);
+    exchange.answered(verdict.status);
+    let document = document(&verdict, &exchange);
+    let mut response = Response::new(ResponseBody::text(document, exchange));
+    *response.status_mut() = verdict.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(pause) = verdict.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+    }
+    response
+}
+
+fn document(verdict: &Verdict, exchange: &Exchange) -> Bytes {
+    let mut document = json!({
+        "type": "about:blank",
+        "title": verdict.status.canonical_reason().unwrap_or("Error"),
+        "status": verdict.status.as_u16(),
+        "detail": verdict.detail,
+    });
+    if let Some(fields) = document.as_object_mut() {
+        if let Some(limit) = verdict.limit {
+            fields.insert("limit".into(), limit.into());
+        }
+        if let Some(id) = exchange.request_id.as_ref().and_then(|id| id.to_str().ok()) {
+            fields.insert("request_id".into(), id.into());
+        }
+    }
+    document.to_string().into()
+}
+
+/// Sends a browser elsewhere.
+pub(super) fn redirect(location: &HeaderValue, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.answered(StatusCode::FOUND);
+    let mut response = Response::new(ResponseBody::text(Bytes::new(), exchange));
+    *response.status_mut() = StatusCode::FOUND;
+    response.headers_mut().insert(LOCATION, location.clone());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = UpstreamBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
+        let this = self.get_mut();
+        let body = match &mut this.content {
+            Content::Upstream(body) => body,
+            Content::Text(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+        };
+        let next = Pin::new(&mut *body).poll_frame(cx);
+        let ended = body.is_end_stream();
+        match &next {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(exchange), Some(data)) = (&mut this.exchange, frame.data_ref()) {
+                    exchange.sent += data.len() as u64;
+                }
+                if ended {
+                    this.end(Ending::Whole);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.end(Ending::Cut),
+            Poll::Ready(None) => this.end(Ending::Whole),
+            Poll::Pending => {}
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Upstream(body) => body.is_end_stream(),
+            Content::Text(text) => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Upstream(body) => body.size_hint(),
+            Content::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Which upstream a host and a path lead to.
+
+use std::collections::HashMap;
+
+use crate::config::{HostPattern, Route};
+use crate::headers::host::{RoutingPath, TargetError};
+
+/// The routes, compiled. The most specific host that has a matching path wins (exact, then the longest
+/// wildcard, then any); within it the longest path.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HashMap<String, Paths>,
+    /// Longest suffix first.
+    suffixes: Vec<(String, Paths)>,
+    any: Paths,
+}
+
+/// Paths of one host, longest first, with the index of their route.
+#[derive(Debug, Default)]
+struct Paths(Vec<(String, usize)>);
+
+impl Router {
+    /// Compiles `routes`; results are indices into them.
+    pub fn new(routes: &[Route]) -> Self {
+        let mut router = Router::default();
+        for (index, route) in routes.iter().enumerate() {
+            router.paths_of(&route.host).0.push((route.path.clone(), index));
+        }
+        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        let all = router.exact.values_mut().chain(router.suffixes.iter_mut().map(|(_, paths)| paths));
+        for paths in all.chain([&mut router.any]) {
+            paths.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        }
+        router
+    }
+
+    fn paths_of(&mut self, host: &HostPattern) -> &mut Paths {
+        match host {
+            HostPattern::Any => &mut self.any,
+            HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
+            HostPattern::Suffix(suffix) => {
+                let place =
+                    self.suffixes.iter().position(|(other, _)| other == suffix).unwrap_or_else(|| {
+                        self.suffixes.push((suffix.clone(), Paths::default()));
+                        self.suffixes.len() - 1
+                    });
+                // `place` was just found or made; the fallback keeps this free of panics.
+                self.suffixes.get_mut(place).map_or(&mut self.any, |(_, paths)| paths)
+            }
+        }
+    }
+
+    /// The route for `path` on `host` (without port). A path that applications read in two ways must mean
+    /// the same route in both, or it is refused.
+    pub fn find(&self, host: &str, path: &RoutingPath<'_>) -> Result<Option<usize>, TargetError> {
+        let route = self.find_path(host, &path.decoded);
+        match &path.slash_kept {
+            Some(other) if self.find_path(host, other) != route => Err(TargetError::UnsafePath),
+            _ => Ok(route),
+        }
+    }
+
+    fn find_path(&self, host: &str, path: &str) -> Option<usize> {
+        if self.exact.is_empty() && self.suffixes.is_empty() {
+            return self.any.find(path);
+        }
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let exact = self.exact.get(&host).and_then(|paths| paths.find(path));
+        exact
+            .or_else(|| {
+                let matching = self.suffixes.iter().filter(|(suffix, _)| is_below(&host, suffix));
+                matching.filter_map(|(_, paths)| paths.find(path)).next()
+            })
+            .or_else(|| self.any.find(path))
+    }
+}
+
+impl Paths {
+    fn find(&self, path: &str) -> Option<usize> {
+        self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|(_, index)| *index)
+    }
+}
+
+/// Whether `path` is `prefix` or lies below it, by whole segments.
+fn covers(prefix: &str, path: &str) -> bool {
+    prefix == "/" || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether `host` has one or more labels in front of `suffix`.
+fn is_below(host: &str, suffix: &str) -> bool {
+    host.strip_suffix(suffix).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnAbsent;
+    use crate::headers::host::routing_path;
+
+    fn router(routes: &[(&str, &str)]) -> Router {
+        let route = |(host, path): &(&str, &str)| Route {
+            host: match (*host, host.strip_prefix("*.")) {
+                ("", _) => HostPattern::Any,
+                (_, Some(suffix)) => HostPattern::Suffix(suffix.into()),
+                (exact, None) => HostPattern::Exact(exact.into()),
+            },
+            path: (*path).into(),
+            upstream: 0,
+            on_absent: OnAbsent::Anonymous,
+            session: true,
+        };
+        Router::new(&routes.iter().map(route).collect::<Vec<_>>())
+    }
+
+    fn find(router: &Router, host: &str, path: &str) -> Result<Option<usize>, TargetError> {
+        let uri = path.parse().unwrap();
+        router.find(host, &routing_path(&uri)?)
+    }
+
+    #[test]
+    fn the_longest_path_of_whole_segments_wins() {
+        let router = router(&[("", "/"), ("", "/api"), ("", "/api/v1")]);
+        for (path, route) in [
+            ("/", 0),
+            ("/api-foo", 0),
+            ("/api", 1),
+            ("/api/", 1),
+            ("/api/v", 1),
+            ("/api/v1/x", 2),
+            ("/api/v10", 1),
+        ] {
+            assert_eq!(find(&router, "h", path), Ok(Some(route)), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_host_that_knows_the_path_wins() {
+        let router = router(&[
+            ("", "/"),
+            ("*.example.com", "/"),
+            ("*.a.example.com", "/"),
+            ("x.example.com", "/only"),
+        ]);
+        for (host, path, route) in [
+            ("other", "/", 0),
+            ("example.com", "/", 0),
+            ("X.Example.com", "/only/1", 3),
+            ("x.example.com", "/else", 1),
+            ("y.a.example.com", "/", 2),
+            ("badexample.com", "/", 0),
+        ] {
+            assert_eq!(find(&router, host, path), Ok(Some(route)), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn no_route_is_no_route() {
+        assert_eq!(find(&router(&[("", "/api")]), "h", "/other"), Ok(None));
+    }
+
+    #[test]
+    fn a_protected_path_is_found_in_every_encoding_or_the_request_is_refused() {
+        let router = router(&[("", "/"), ("", "/admin")]);
+        for path in ["/admin", "//admin", "/%61dmin/x", "/admin//x"] {
+            assert_eq!(find(&router, "h", path), Ok(Some(1)), "{path}");
+        }
+        assert_eq!(find(&router, "h", "/admin%2Fx"), Err(TargetError::UnsafePath));
+        assert_eq!(find(&router, "h", "/x%2Fy"), Ok(Some(0)));
+        assert_eq!(find(&router, "h", "/x/..%2fadmin"), Err(TargetError::UnsafePath));
+    }
+}

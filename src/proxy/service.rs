@@ -1,0 +1,165 @@
+//! What serves requests: the shared plan, and a worker's own connections, sessions and numbers.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::config::StoreKind;
+use crate::secret::Fingerprints;
+use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
+use crate::telemetry::lines::LineBuffer;
+use crate::transport::{Pool, PoolSettings};
+
+use super::access_log;
+use super::client::Client;
+use super::exchange::Exchange;
+use super::metrics::{RequestKey, Shard};
+use super::pipeline;
+use super::plan::Plan;
+use super::respond::ResponseBody;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub plan: ArcSwap<Plan>,
+    /// The embedded store's content.
+    pub memory: MemoryStore,
+    pub marks: Fingerprints,
+}
+
+/// What belongs to one worker.
+pub struct Worker {
+    pub(super) pool: Arc<Pool>,
+    pub(super) counts: Arc<Shard>,
+    lines: Option<LineBuffer>,
+    sessions: OnceLock<Result<Sessions, StoreError>>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+/// One worker's way to the sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) resolver: Resolver,
+    pub(super) lifecycle: Lifecycle,
+    store: Store,
+}
+
+impl Worker {
+    /// A worker that counts into `counts` and writes its access log to `lines`, if to anything.
+    pub fn new(plan: &Plan, counts: Arc<Shard>, lines: Option<LineBuffer>) -> Self {
+        let timeouts = &plan.config.timeouts;
+        let settings = PoolSettings {
+            connect: timeouts.connect,
+            idle: timeouts.upstream_idle,
+            keep_alive: timeouts.upstream_keep_alive,
+        };
+        Worker { pool: Pool::new(settings), counts, lines, sessions: OnceLock::new() }
+    }
+}
+
+/// Serves the requests of one worker. Must be used within that worker's runtime.
+#[derive(Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    worker: Worker,
+}
+
+impl Service {
+    pub fn new(shared: Arc<Shared>, worker: Worker) -> Self {
+        Service { shared, worker }
+    }
+
+    /// Answers one request: exactly one answer, one access-log line, one count. Dropping the future is the
+    /// client's leaving: the work for it ends at once.
+    pub async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Response<ResponseBody> {
+        let plan = self.shared.plan.load_full();
+        let exchange = Exchange::begin(&self, &plan, &request, &client);
+        pipeline::run(request, &client, exchange).await
+    }
+
+    /// Notes a request that could not be read, and was answered with `status` without coming here.
+    pub fn refused(&self, client: &Client, status: StatusCode, reason: &str) {
+        let key = RequestKey::new(None, &Method::GET, status.as_u16());
+        self.worker.counts.update(|counts| counts.request(key, Duration::ZERO));
+        if let Some(lines) = &self.worker.lines {
+            lines.line(|out| access_log::write_refused(out, client, status, reason));
+        }
+    }
+
+    /// Opens the way to the session store now, so that the first request does not have to.
+    pub fn warm_up(&self) {
+        // A failure is met again by the first request, which can say so to somebody.
+        let _ = self.sessions();
+    }
+
+    /// Waits until the session store can be asked; at once when none is used.
+    pub async fn store_connected(&self) {
+        if let Ok(sessions) = self.sessions() {
+            sessions.store.connected().await;
+        }
+    }
+
+    /// Whether the session store answers.
+    pub async fn store_ping(&self) -> Result<(), StoreError> {
+        self.sessions()?.store.ping().await
+    }
+
+    /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
+    pub fn tidy(&self) {
+        self.worker.pool.sweep();
+        if let Some(lines) = &self.worker.lines {
+            lines.flush();
+        }
+    }
+
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The way to the sessions, opened on first use.
+    pub(super) fn sessions(&self) -> Result<&Sessions, StoreError> {
+        self.worker.sessions.get_or_init(|| self.open_sessions()).as_ref().map_err(|error| *error)
+    }
+
+    fn open_sessions(&self) -> Result<Sessions, StoreError> {
+        let config = &self.shared.plan.load().config.session;
+        let store = Store::start(&config.store, &self.shared.memory).map_err(|error| {
+            let redis = matches!(config.store.kind, StoreKind::Redis(_));
+            tracing::error!(%error, redis, "the session store cannot be used");
+            StoreError::Tls
+        })?;
+        Ok(Sessions {
+            resolver: Resolver::new(config, store.clone()),
+            lifecycle: Lifecycle::new(config, store.clone()),
+            store,
+        })
+    }
+
+    /// Counts a finished request and writes its line.
+    pub(super) fn record(&self, exchange: &Exchange, took: Duration) {
+        let key = RequestKey::new(exchange.route, &exchange.method, exchange.final_status());
+        self.worker.counts.update(|counts| {
+            counts.request(key, took);
+            counts.retries += u64::from(exchange.attempts.saturating_sub(1));
+            if let Some(affinity) = exchange.affinity {
+                *counts.affinity.entry(affinity.as_str()).or_default() += 1;
+            }
+        });
+        if let Some(lines) = &self.worker.lines {
+            lines.line(|out| access_log::write(out, exchange, took, &self.shared.marks));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! WebSocket: an answer that turns two connections into a tunnel.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::headers::hop_by_hop;
+use crate::transport::{Tunnel, UpstreamBody};
+
+use super::error::ProxyError;
+use super::exchange::{Ending, Exchange};
+use super::respond::ResponseBody;
+
+/// Travels in the extensions of a 101 answer to whoever owns the client's socket.
+#[derive(Clone)]
+pub struct Upgrade(Arc<Mutex<Option<(Tunnel, Box<Exchange>)>>>);
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upgrade")
+    }
+}
+
+impl Upgrade {
+    /// Carries bytes between `client` and the instance until the tunnel ends; then the request is over. Only
+    /// the first of all clones has a tunnel to run.
+    pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((tunnel, mut exchange)) = taken else { return };
+        let report = tunnel.run(client).await;
+        (exchange.received, exchange.sent, exchange.ending) = (report.received, report.sent, Ending::Whole);
+    }
+}
+
+/// Turns the instance's 101 into ours, with the tunnel attached. The response's hop-by-hop headers must
+/// have been removed.
+pub(super) async fn switch(
+    mut response: Response<UpstreamBody>,
+    mut exchange: Box<Exchange>,
+) -> Result<Response<ResponseBody>, (ProxyError, Box<Exchange>)> {
+    let upstream = match hyper::upgrade::on(&mut response).await {
+        Ok(upstream) => upstream,
+        Err(error) => return Err((ProxyError::Upgrade(error), exchange)),
+    };
+    exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
+    let tunnel = Tunnel::new(upstream, exchange.plan.config.timeouts.tunnel_idle);
+    let mut response = response.map(|_| ResponseBody::switching());
+    hop_by_hop::set_websocket(response.headers_mut());
+    response.extensions_mut().insert(Upgrade(Arc::new(Mutex::new(Some((tunnel, exchange))))));
+    Ok(response)
+}

@@ -1,0 +1,75 @@
+//! The life of one client connection.
+//!
+//! A connection alternates between being *served* by hyper and being *parked*: after a pause hyper's state
+//! is given up and only the socket is kept, which makes an idle client cost about a kibibyte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::http1::{self, Served};
+use super::io::{Activity, ClientIo, UpgradedIo};
+use super::{Server, http2};
+use crate::proxy::Client;
+
+/// How every HTTP/2 connection without TLS begins (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves one client until it leaves, fails or the drain ends it.
+pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let first = tokio::select! {
+        first = timeout(server.timeouts.request_head, read_first(&mut stream)) => first,
+        () = server.drain.begun() => return,
+    };
+    // A client that says nothing in time has asked for nothing, so it is owed no answer.
+    let Ok(Some(first)) = first else { return };
+    let client = Arc::new(Client::new(peer, local));
+    let activity = Arc::new(Activity::default());
+    if first.starts_with(HTTP2_PREFACE) {
+        let io = ClientIo { stream: TokioIo::new(stream), ahead: first, activity };
+        return Box::pin(http2::serve(&server, io, client)).await;
+    }
+    let mut ahead = first;
+    loop {
+        let io = ClientIo { stream: TokioIo::new(stream), ahead, activity: activity.clone() };
+        match Box::pin(http1::serve(&server, io, client.clone())).await {
+            Served::Closed => return,
+            Served::Upgraded { stream, ahead, upgrade } => {
+                return Box::pin(upgrade.run(UpgradedIo { stream, ahead })).await;
+            }
+            Served::Idle(idle) => stream = idle,
+        }
+        if !wait_for_request(&server, &stream).await {
+            return;
+        }
+        ahead = Bytes::new();
+    }
+}
+
+/// Reads until it is clear which protocol the client speaks. `None` when it left.
+async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
+    let mut first = BytesMut::with_capacity(4096);
+    loop {
+        if stream.read_buf(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        let compared = first.len().min(HTTP2_PREFACE.len());
+        if compared == HTTP2_PREFACE.len() || first.get(..compared) != HTTP2_PREFACE.get(..compared) {
+            return Some(first.freeze());
+        }
+    }
+}
+
+/// Parks the connection. True when the client has sent something or left (the next read tells which),
+/// false when its time is up.
+async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
+    tokio::select! {
+        readable = timeout(server.timeouts.keep_alive, stream.readable()) => matches!(readable, Ok(Ok(()))),
+        () = server.drain.begun() => false,
+    }
+}

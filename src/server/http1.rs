@@ -1,0 +1,285 @@
+//! HTTP/1.1 on one client connection: hyper does the protocol, this keeps the time.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper::service::Service as HyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::Server;
+use super::io::{Activity, ClientIo, Running};
+use crate::proxy::{Client, ResponseBody, Service, Upgrade};
+
+/// How often a connection looks at itself when it is not in the middle of a request.
+const IDLE_TICK: Duration = Duration::from_millis(400);
+/// The same within a request.
+const BUSY_TICK: Duration = Duration::from_secs(2);
+/// Longest time to write a farewell (408) to a client that may not be reading.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// hyper's default, which needs no allocation.
+const HYPER_HEADER_COUNT: usize = 100;
+
+/// How a stretch of being served ended.
+pub(super) enum Served {
+    /// The connection is over.
+    Closed,
+    /// Nothing is under way and nothing half read.
+    Idle(TcpStream),
+    /// An answer agreed on another protocol.
+    Upgraded { stream: TcpStream, ahead: Bytes, upgrade: Upgrade },
+}
+
+type Conn = Connection<ClientIo, Requests>;
+
+/// Serves requests until the connection ends, is upgraded or falls idle. It begins with (some of) a
+/// request to be read, which must be whole within `request_head`.
+pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>) -> Served {
+    let activity = io.activity.clone();
+    let mut keeper = Keeper::new(server, activity.clone());
+    loop {
+        let requests =
+            Requests { service: server.service.clone(), client: client.clone(), activity: activity.clone() };
+        let mut connection = builder(server).serve_connection(io, requests);
+        let end = keeper.watch(&mut connection).await;
+        let parts = connection.into_parts();
+        let (stream, ahead) = (parts.io.stream.into_inner(), parts.read_buf);
+        match end {
+            End::Failed(error) => {
+                report(&server.service, &client, &error);
+                return Served::Closed;
+            }
+            End::Finished => {
+                return match activity.take_upgrade() {
+                    Some(upgrade) => {
+                        Served::Upgraded { stream, ahead: joined(ahead, parts.io.ahead), upgrade }
+                    }
+                    None => close(stream).await,
+                };
+            }
+            End::HeadTimedOut => {
+                server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
+                return refuse_late(stream).await;
+            }
+            End::Stalled => return Served::Closed,
+            End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
+            End::Idle => {
+                // Part of a head is there; its time began with its first byte, at most one tick ago.
+                io = ClientIo {
+                    stream: hyper_util::rt::TokioIo::new(stream),
+                    ahead: joined(ahead, parts.io.ahead),
+                    activity: activity.clone(),
+                };
+                keeper.expect_head();
+            }
+        }
+    }
+}
+
+fn builder(server: &Server) -> Builder {
+    let mut builder = Builder::new();
+    builder.half_close(false).max_header_size(server.limits.header_bytes);
+    if server.limits.header_count != HYPER_HEADER_COUNT {
+        builder.max_headers(server.limits.header_count);
+    }
+    builder
+}
+
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() { first } else { [first, second].concat().into() }
+}
+
+/// Tells the client that we are done, then closes.
+async fn close(mut stream: TcpStream) -> Served {
+    // Whether the client still hears it makes no difference to us.
+    let _ = timeout(FAREWELL, stream.shutdown()).await;
+    Served::Closed
+}
+
+async fn refuse_late(mut stream: TcpStream) -> Served {
+    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let _ = timeout(FAREWELL, stream.write_all(answer)).await;
+    close(stream).await
+}
+
+/// A request that hyper could not read was answered by hyper; it still counts and is logged as one.
+fn report(service: &Service, client: &Client, error: &hyper::Error) {
+    if error.is_parse_too_large() {
+        service.refused(client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_limit");
+    } else if error.is_parse() {
+        service.refused(client, StatusCode::BAD_REQUEST, "malformed");
+    }
+}
+
+/// Why hyper stopped, or was stopped.
+enum End {
+    Finished,
+    Failed(hyper::Error),
+    Idle,
+    HeadTimedOut,
+    Stalled,
+}
+
+/// Keeps the time of a connection with a single timer that looks around now and then.
+struct Keeper<'a> {
+    server: &'a Server,
+    activity: Arc<Activity>,
+    tick: Pin<Box<Sleep>>,
+    draining: bool,
+    /// While a head is awaited: until when, and how many requests had begun before it.
+    head: Option<(Instant, u64)>,
+    /// What the last look saw.
+    seen_requests: u64,
+    seen_written: u64,
+    /// Since when a full socket has not moved.
+    blocked_since: Option<Instant>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(server: &'a Server, activity: Arc<Activity>) -> Self {
+        let seen_requests = activity.requests();
+        let mut keeper = Keeper {
+            server,
+            seen_written: activity.written(),
+            activity,
+            tick: Box::pin(sleep(IDLE_TICK)),
+            draining: false,
+            head: None,
+            seen_requests,
+            blocked_since: None,
+        };
+        keeper.expect_head();
+        keeper
+    }
+
+    fn expect_head(&mut self) {
+        let until = Instant::now() + self.server.timeouts.request_head;
+        self.head = Some((until, self.activity.requests()));
+    }
+
+    /// Drives `connection` until it ends or must be stopped.
+    async fn watch(&mut self, connection: &mut Conn) -> End {
+        let mut drain = pin!(self.server.drain.begun());
+        poll_fn(|cx| {
+            if !self.draining && drain.as_mut().poll(cx).is_ready() {
+                self.draining = true;
+                // An idle connection closes at once, a busy one after its answer, which says so.
+                Pin::new(&mut *connection).graceful_shutdown();
+            }
+            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
+            }
+            while self.tick.as_mut().poll(cx).is_ready() {
+                if let Some(end) = self.look() {
+                    return Poll::Ready(end);
+                }
+                let pause = if self.activity.active() > 0 { BUSY_TICK } else { IDLE_TICK };
+                self.tick.as_mut().reset(Instant::now() + pause);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Decides whether it is time for something.
+    fn look(&mut self) -> Option<End> {
+        let (requests, now) = (self.activity.requests(), Instant::now());
+        let quiet = requests == self.seen_requests;
+        self.seen_requests = requests;
+        if self.stalled(now) {
+            return Some(End::Stalled);
+        }
+        if self.activity.active() > 0 || self.activity.write_blocked() {
+            self.head = None;
+            return None;
+        }
+        match self.head {
+            Some((until, before)) if before == requests => (now >= until).then_some(End::HeadTimedOut),
+            _ => {
+                self.head = None;
+                quiet.then_some(End::Idle)
+            }
+        }
+    }
+
+    /// Whether the client has taken nothing of an answer for too long.
+    fn stalled(&mut self, now: Instant) -> bool {
+        let written = self.activity.written();
+        if !self.activity.write_blocked() || written != self.seen_written {
+            self.seen_written = written;
+            self.blocked_since = None;
+            return false;
+        }
+        let since = *self.blocked_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.server.timeouts.client_idle
+    }
+}
+
+/// The connection's requests as hyper wants to hand them over.
+struct Requests {
+    service: Arc<Service>,
+    client: Arc<Client>,
+    activity: Arc<Activity>,
+}
+
+impl HyperService<Request<Incoming>> for Requests {
+    type Response = Response<RunningBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let running = self.activity.begin();
+        let (activity, answer) =
+            (self.activity.clone(), self.service.clone().handle(request, self.client.clone()));
+        Box::pin(async move {
+            let mut answer = answer.await;
+            if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                activity.set_upgrade(upgrade);
+            }
+            Ok(answer.map(|body| RunningBody { body, _running: running }))
+        })
+    }
+}
+
+/// The body of an answer; its request counts as running until it is dropped.
+pub(super) struct RunningBody {
+    body: ResponseBody,
+    _running: Running,
+}
+
+impl RunningBody {
+    pub(super) fn new(body: ResponseBody, running: Running) -> Self {
+        RunningBody { body, _running: running }
+    }
+}
+
+impl Body for RunningBody {
+    type Data = Bytes;
+    type Error = <ResponseBody as Body>::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

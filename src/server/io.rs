@@ -1,0 +1,174 @@
+//! The client's socket as hyper sees it, with what its keeper needs to know about it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::proxy::Upgrade;
+
+/// What is going on in a connection. Written by its own task only; the atomics are for sharing, not for
+/// concurrency, hence loads and stores instead of read-modify-write.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Requests whose answers are not finished.
+    active: AtomicUsize,
+    /// Requests ever begun.
+    requests: AtomicU64,
+    /// Bytes ever written.
+    written: AtomicU64,
+    /// The last write found the socket full.
+    write_blocked: AtomicBool,
+    /// Set when an answer agreed on another protocol.
+    upgrade: Mutex<Option<Upgrade>>,
+}
+
+impl Activity {
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    pub(super) fn write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed)
+    }
+
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
+        self.active.store(self.active() + 1, Relaxed);
+        self.requests.store(self.requests() + 1, Relaxed);
+        Running(self.clone())
+    }
+
+    pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    }
+
+    pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// One request being served; dropped with the end of its answer.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Activity>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.active.store(self.0.active().saturating_sub(1), Relaxed);
+    }
+}
+
+/// A client's socket: first yields `ahead`, bytes that were read from it before.
+#[derive(Debug)]
+pub(super) struct ClientIo {
+    pub(super) stream: TokioIo<TcpStream>,
+    pub(super) ahead: Bytes,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl ClientIo {
+    fn note_write(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(written)) => {
+                self.activity.written.store(self.activity.written() + *written as u64, Relaxed);
+                self.activity.write_blocked.store(false, Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.write_blocked.store(true, Relaxed),
+        }
+    }
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let part = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
+        buf.put_slice(&part);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Write::poll_write(Pin::new(&mut this.stream), cx, bytes);
+        this.note_write(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Write::poll_write_vectored(Pin::new(&mut this.stream), cx, slices);
+        this.note_write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        Write::is_write_vectored(&self.stream)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_flush(Pin::new(&mut self.get_mut().stream), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(Pin::new(&mut self.get_mut().stream), cx)
+    }
+}
+
+/// A client's socket after an upgrade: the same, for plain copying.
+pub(super) struct UpgradedIo {
+    pub(super) stream: TcpStream,
+    pub(super) ahead: Bytes,
+}
+
+impl AsyncRead for UpgradedIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let length = this.ahead.len().min(buf.remaining());
+        buf.put_slice(&this.ahead.copy_to_bytes(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for UpgradedIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,77 @@
+//! Listening sockets and the accept loop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::{Server, connection};
+use crate::backoff::Backoff;
+
+/// Connections the kernel holds until a worker accepts them.
+const BACKLOG: i32 = 4096;
+/// Pause after a failed accept, which is nearly always the lack of file descriptors.
+const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
+
+/// Binds `count` sockets to one address, so that the kernel spreads connections over them. With port 0 the
+/// system chooses the port once, for all.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+    let first = bind_one(address)?;
+    let address = first.local_addr()?;
+    let rest = (1..count).map(|_| bind_one(address));
+    std::iter::once(Ok(first)).chain(rest).collect()
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
+    let mut failures = 0;
+    loop {
+        // Taking the place first leaves those who must wait in the kernel's backlog.
+        let Ok(place) = server.places.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = server.drain.begun() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failures = 0;
+                start(&server, stream, peer, place);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_BACKOFF.delay(failures)).await;
+                failures = failures.saturating_add(1);
+            }
+        }
+    }
+}
+
+fn start(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: tokio::sync::OwnedSemaphorePermit,
+) {
+    // A client that is gone already fails here; there is nobody to tell.
+    let Ok(local) = stream.local_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let connection = connection::serve(server.clone(), stream, peer, local);
+    server.drain.spawn(async move {
+        connection.await;
+        drop(place);
+    });
+}
