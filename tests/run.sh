@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs every test of the project: `tests/run.sh [--long] [arguments of the test runner]`.
+# --long adds the proofs that take minutes. Missing tools are installed with apt-get where that is possible.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --long) export VESTIBULE_LONG=1 ;;
+    -h | --help)
+      sed -n '2,3s/^# //p' tests/run.sh
+      exit 0
+      ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+step="preparation"
+finish() {
+  local status=$?
+  if [ "$status" -eq 0 ]; then
+    echo "tests: PASSED"
+  else
+    echo "tests: FAILED in: $step (exit $status)" >&2
+  fi
+}
+trap finish EXIT
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# need COMMAND PACKAGE: COMMAND is there afterwards, or this script ends.
+need() {
+  command -v "$1" >/dev/null && return
+  if ! command -v apt-get >/dev/null; then
+    echo "tests: $1 is needed; install it and run this again" >&2
+    return 1
+  fi
+  echo "tests: installing $2 for $1"
+  as_root apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive as_root apt-get install -qq -y --no-install-recommends "$2" >/dev/null
+}
+
+step="installing redis-server"
+need redis-server redis-server
+
+if command -v cargo-nextest >/dev/null; then
+  step="cargo nextest run"
+  cargo nextest run --locked "${arguments[@]}"
+  step="cargo test --doc"
+  cargo test --locked --doc # nextest does not run these
+else
+  step="cargo test"
+  cargo test --locked "${arguments[@]}"
+fi
