@@ -175,3 +175,72 @@ impl Drop for Registered {
         self.state.runs.lock().remove(&self.task_id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::super::Options;
+    use super::super::feed::feed;
+    use super::super::frames::Kind;
+    use super::*;
+
+    /// Frames with the second they arrived in, by the (paused) clock.
+    async fn told(kind: Kind, knobs: Knobs) -> Vec<(u64, String)> {
+        let state = Arc::new(State::new(&Options::default()).unwrap());
+        let run = Run::new(kind, "u".to_owned(), String::new(), String::new(), serde_json::Map::new());
+        let (feeder, mut body) = feed(&state, CancellationToken::new());
+        tokio::spawn(async move { stream(&run, &knobs, feeder, Duration::from_secs(1)).await });
+        let start = Instant::now();
+        let mut frames = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+            let event = match text.strip_prefix("data: ") {
+                Some(json) => serde_json::from_str::<serde_json::Value>(json).unwrap()["event"].to_string(),
+                None => text,
+            };
+            frames.push((start.elapsed().as_secs(), event.trim_matches('"').to_owned()));
+        }
+        frames.push((start.elapsed().as_secs(), "end".to_owned()));
+        frames
+    }
+
+    fn at(second: u64, event: &str) -> (u64, String) {
+        (second, event.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_pinged_every_ten_seconds() {
+        let knobs = Knobs { tokens: 2, tps: 0.0, ttft_ms: 25_000, silence_ms: 12_000, fail_at: None };
+        let ping = "event: ping\n\n";
+        assert_eq!(
+            told(Kind::Chat, knobs).await,
+            [
+                at(10, ping),
+                at(20, ping),
+                at(25, "message"),
+                at(35, ping),
+                at(37, "message"),
+                at(37, "message_end"),
+                at(37, "end")
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workflow_lingers_after_its_last_frame() {
+        let knobs = Knobs { tokens: 3, tps: 1.0, ttft_ms: 0, silence_ms: 0, fail_at: None };
+        let told = told(Kind::Workflow, knobs).await;
+        let chunks: Vec<_> = told.iter().filter(|(_, event)| event == "text_chunk").collect();
+        assert_eq!(chunks, [&at(0, "text_chunk"), &at(1, "text_chunk"), &at(2, "text_chunk")]);
+        assert_eq!(told[told.len() - 2..], [at(2, "workflow_finished"), at(3, "end")]);
+    }
+
+    #[test]
+    fn knobs_out_of_range_are_refused() {
+        assert_eq!(Knobs::default().check(), Ok(()));
+        assert!(Knobs { tokens: 100_001, ..Knobs::default() }.check().is_err());
+        assert!(Knobs { tps: -1.0, ..Knobs::default() }.check().is_err());
+        assert!(Knobs { tps: f64::NAN, ..Knobs::default() }.check().is_err());
+    }
+}

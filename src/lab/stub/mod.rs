@@ -52,7 +52,7 @@ pub struct Options {
     pub sessions: Sessions,
     /// Key of the access and CSRF tokens. Instances with different keys refuse each other's tokens.
     pub secret_key: Secret<String>,
-    /// Factor on the service times of [`latency`]; 0 = answer at once. Finite and not negative.
+    /// Factor on the measured service times; 0 = answer at once. Finite and not negative.
     pub latency_scale: f64,
     /// Whether service times vary.
     pub latency_spread: Spread,

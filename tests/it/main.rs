@@ -1,0 +1,4 @@
+//! The proxy as its users meet it: real sockets, real upstreams, a real Redis; one module per promise.
+
+#[cfg(test)]
+mod stub;
