@@ -1,1 +1,155 @@
-//!
+//! Bodies that keep their promises while they stream: bounded, never stalled, no forbidden trailers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::headers::name::NameSet;
+
+/// Why a request body could not be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[repr(u8)]
+pub enum RequestBodyError {
+    #[error("the request body is larger than allowed")]
+    TooLarge = 1,
+    #[error("the client stopped sending the request body")]
+    Stalled = 2,
+    #[error("the client broke off the request body")]
+    Aborted = 3,
+}
+
+/// What has become of a streaming request body, readable while another task owns the body.
+#[derive(Debug, Default)]
+pub struct RequestBodyState {
+    bytes: AtomicU64,
+    failure: AtomicU8,
+}
+
+impl RequestBodyState {
+    /// Payload bytes read from the client so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// The failure that ended the body, if one did.
+    pub fn failure(&self) -> Option<RequestBodyError> {
+        match self.failure.load(Relaxed) {
+            1 => Some(RequestBodyError::TooLarge),
+            2 => Some(RequestBodyError::Stalled),
+            3 => Some(RequestBodyError::Aborted),
+            _ => None,
+        }
+    }
+}
+
+/// Rules for one request body.
+#[derive(Debug, Clone)]
+pub struct RequestBodyRules {
+    /// Most payload bytes; `None` = unlimited.
+    pub max_bytes: Option<u64>,
+    /// Longest pause between two frames.
+    pub idle: Duration,
+    /// Trailer fields that the client may not send on.
+    pub forbidden_trailers: Arc<NameSet>,
+}
+
+/// A client's request body on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    Streaming(Box<StreamingBody>),
+}
+
+/// The part of [`RequestBody`] that exists only when there is a body.
+#[derive(Debug)]
+pub struct StreamingBody {
+    incoming: Incoming,
+    rules: RequestBodyRules,
+    state: Arc<RequestBodyState>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    /// Puts `rules` on `incoming`; the state is `None` for a request without a body.
+    pub fn new(incoming: Incoming, rules: &RequestBodyRules) -> (Self, Option<Arc<RequestBodyState>>) {
+        if incoming.is_end_stream() {
+            return (RequestBody::Empty, None);
+        }
+        let state = Arc::new(RequestBodyState::default());
+        let body = StreamingBody { incoming, rules: rules.clone(), state: state.clone(), pause: None };
+        (RequestBody::Streaming(Box::new(body)), Some(state))
+    }
+}
+
+impl StreamingBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let idle = self.rules.idle;
+            ready!(self.pause.get_or_insert_with(|| Box::pin(sleep(idle))).as_mut().poll(cx));
+            return Poll::Ready(Some(Err(self.fail(RequestBodyError::Stalled))));
+        };
+        if let Some(pause) = &mut self.pause {
+            pause.as_mut().reset(Instant::now() + self.rules.idle);
+        }
+        Poll::Ready(next.map(|frame| match frame {
+            Ok(frame) => self.check(frame),
+            Err(_) => Err(self.fail(RequestBodyError::Aborted)),
+        }))
+    }
+
+    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, RequestBodyError> {
+        if let Some(data) = frame.data_ref() {
+            let total = self.state.bytes() + data.len() as u64;
+            self.state.bytes.store(total, Relaxed);
+            if self.rules.max_bytes.is_some_and(|max| total > max) {
+                return Err(self.fail(RequestBodyError::TooLarge));
+            }
+        } else if let Some(trailers) = frame.trailers_mut() {
+            self.rules.forbidden_trailers.strip(trailers);
+        }
+        Ok(frame)
+    }
+
+    fn fail(&self, error: RequestBodyError) -> RequestBodyError {
+        self.state.failure.store(error as u8, Relaxed);
+        error
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Streaming(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 // Layer 0: ground. Knows nothing of this program.
 pub mod backoff;
 pub mod body;
+pub mod clock;
 pub mod drain;
 pub mod headers;
 pub mod secret;

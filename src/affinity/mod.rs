@@ -1,1 +1,136 @@
-//!
+//! Which instance a client is tied to, in sticky mode.
+
+mod seal;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+use crate::config;
+use crate::secret::RandomError;
+use crate::upstream::InstanceId;
+use seal::{Sealer, Tie};
+
+/// Reads and writes the affinity cookies of all upstreams.
+///
+/// A cookie is named after the configured name and the upstream, and holds a sealed value: the client can
+/// neither read nor steer it, and one upstream's cookie is worthless to another.
+#[derive(Debug)]
+pub struct Affinity {
+    cookie: String,
+    max_age: Duration,
+    sealer: Sealer,
+}
+
+/// What a request's cookie says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// There is no cookie.
+    None,
+    /// The cookie is not one of ours: forged, altered, of another upstream or sealed with another secret.
+    Forged,
+    /// Its life is over by our clock.
+    Expired,
+    /// The client is tied to this instance; `renew` when more than half of the tie's life is over.
+    Instance { id: InstanceId, renew: bool },
+}
+
+impl Affinity {
+    /// Fails when the system gives no random numbers for a key, needed where no secret is configured.
+    pub fn new(config: &config::Affinity) -> Result<Self, RandomError> {
+        Ok(Affinity {
+            cookie: config.cookie.clone(),
+            max_age: config.max_age,
+            sealer: Sealer::new(config.secret.as_ref())?,
+        })
+    }
+
+    /// Name of the cookie for one upstream.
+    pub fn cookie_name(&self, upstream: &str) -> String {
+        format!("{}-{upstream}", self.cookie)
+    }
+
+    /// Reads the value of the cookie for `upstream`.
+    pub fn read(&self, upstream: &str, value: &[u8]) -> Hint {
+        let now = unix_seconds();
+        match self.sealer.open(upstream, value) {
+            None => Hint::Forged,
+            Some(tie) if now >= tie.expires || tie.expires - now > self.max_age.as_secs() => Hint::Expired,
+            Some(tie) => Hint::Instance {
+                id: InstanceId(tie.instance),
+                renew: now > tie.issued + (tie.expires - tie.issued) / 2,
+            },
+        }
+    }
+
+    /// The `Set-Cookie` value that ties a client to `instance` from now on. `None` when the system gives
+    /// no random numbers; the client then stays untied.
+    pub fn set_cookie(&self, upstream: &str, instance: InstanceId, https: bool) -> Option<HeaderValue> {
+        let (issued, life) = (unix_seconds(), self.max_age.as_secs());
+        let tie = Tie { instance: instance.0, issued, expires: issued + life };
+        let value = self.sealer.seal(upstream, &tie)?;
+        let secure = if https { "; Secure" } else { "" };
+        let name = &self.cookie;
+        let text =
+            format!("{name}-{upstream}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn affinity(secret: Option<&str>, max_age: u64) -> Affinity {
+        let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
+        let config = config::Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
+        Affinity::new(&config).unwrap()
+    }
+
+    fn issue(affinity: &Affinity) -> String {
+        let cookie = affinity.set_cookie("app", InstanceId(7), true).unwrap();
+        let cookie = cookie.to_str().unwrap();
+        assert!(cookie.ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
+        cookie.strip_prefix("tie-app=").unwrap().split(';').next().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_cookie_is_read_back_by_every_process_with_the_secret() {
+        let secret = Some("0123456789abcdef0123456789abcdef");
+        let value = issue(&affinity(secret, 60));
+        let hint = affinity(secret, 60).read("app", value.as_bytes());
+        assert_eq!(hint, Hint::Instance { id: InstanceId(7), renew: false });
+        assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn another_upstreams_cookie_is_forged() {
+        let affinity = affinity(None, 60);
+        assert_eq!(affinity.read("other", issue(&affinity).as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn every_altered_byte_makes_a_forgery() {
+        let affinity = affinity(None, 60);
+        let value = issue(&affinity);
+        for place in 0..value.len() {
+            let mut altered = value.clone().into_bytes();
+            altered[place] = if altered[place] == b'A' { b'B' } else { b'A' };
+            assert_eq!(affinity.read("app", &altered), Hint::Forged, "byte {place}");
+        }
+        assert_eq!(affinity.read("app", b""), Hint::Forged);
+        assert_eq!(affinity.read("app", "é".as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn a_tie_that_outlives_the_configured_age_is_over() {
+        let secret = Some("0123456789abcdef0123456789abcdef");
+        let value = issue(&affinity(secret, 60));
+        assert_eq!(affinity(secret, 10).read("app", value.as_bytes()), Hint::Expired);
+    }
+}

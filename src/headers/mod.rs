@@ -1,1 +1,7 @@
-//!
+//! Header rules as plain functions over `HeaderMap`; nothing here knows sessions or upstreams.
+
+pub mod cookie;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod host;
+pub mod name;

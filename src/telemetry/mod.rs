@@ -1,1 +1,5 @@
-//!
+//! What operators see: diagnostics, access-log lines, numbers.
+
+pub mod histogram;
+pub mod lines;
+pub mod logging;

@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod stub;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,106 @@
+//! Smooth weighted round robin as a table: the whole cycle is laid out once, a turn is one atomic add.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// An endless rotation over indices in which each comes exactly as often as its weight says within every
+/// cycle, and as evenly spaced as possible.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    cycle: Box<[u32]>,
+    turn: AtomicUsize,
+}
+
+impl Rotation {
+    pub(super) fn new(weights: impl Iterator<Item = u32>) -> Self {
+        Rotation { cycle: lay_out(&weights.collect::<Vec<_>>()), turn: AtomicUsize::new(0) }
+    }
+
+    /// Turns in one cycle.
+    pub(super) fn len(&self) -> usize {
+        self.cycle.len()
+    }
+
+    /// The index whose turn it is.
+    pub(super) fn next(&self) -> usize {
+        let turn = self.turn.fetch_add(1, Relaxed) % self.cycle.len().max(1);
+        self.cycle.get(turn).map_or(0, |index| *index as usize)
+    }
+}
+
+/// Earliest deadline first: the k-th turn of weight w is due at (k + 1/2) / w of the cycle. Time is counted
+/// in units of 1 / (2 × the product of two weights) by cross-multiplying, so no rounding decides.
+fn lay_out(weights: &[u32]) -> Box<[u32]> {
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
+    let mut due: BinaryHeap<Reverse<Turn>> = weights
+        .iter()
+        .zip(0..)
+        .filter(|(weight, _)| **weight > 0)
+        .map(|(weight, index)| Reverse(Turn { half_steps: 1, weight: u64::from(weight / divisor), index }))
+        .collect();
+    let total: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
+    let mut cycle = Vec::new();
+    for _ in 0..total {
+        let Some(Reverse(turn)) = due.pop() else { break };
+        cycle.push(turn.index);
+        due.push(Reverse(Turn { half_steps: turn.half_steps + 2, ..turn }));
+    }
+    cycle.into_boxed_slice()
+}
+
+/// One index and when its next turn is due: `half_steps / (2 * weight)` of a cycle.
+#[derive(PartialEq, Eq)]
+struct Turn {
+    half_steps: u64,
+    weight: u64,
+    index: u32,
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let (own, others) = (self.half_steps * other.weight, other.half_steps * self.weight);
+        own.cmp(&others).then(self.index.cmp(&other.index))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn heavy_turns_are_spread_over_the_cycle() {
+        assert_eq!(&*lay_out(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(&*lay_out(&[200, 100]), [0, 1, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_cycle_is_exact_and_no_prefix_runs_ahead(weights in prop::collection::vec(1u32..50, 1..12)) {
+            let cycle = lay_out(&weights);
+            let divisor = weights.iter().copied().fold(0, gcd);
+            let total: u32 = weights.iter().sum::<u32>() / divisor;
+            prop_assert_eq!(cycle.len(), total as usize);
+            let mut seen = vec![0u32; weights.len()];
+            for (turn, index) in cycle.iter().enumerate() {
+                seen[*index as usize] += 1;
+                let fair = f64::from(weights[*index as usize] / divisor) * (turn + 1) as f64 / f64::from(total);
+                prop_assert!((f64::from(seen[*index as usize]) - fair).abs() < weights.len() as f64);
+            }
+            for (seen, weight) in seen.iter().zip(&weights) {
+                prop_assert_eq!(*seen, weight / divisor);
+            }
+        }
+    }
+}

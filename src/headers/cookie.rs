@@ -1,0 +1,165 @@
+//! The `Cookie` request header: reading and removing cookies by name, byte for byte.
+//!
+//! A request may carry several `Cookie` lines (HTTP/2 splits them into crumbs, RFC 9113 section
+//! 8.2.3); all are read. As in RFC 6265bis section 5.6, spaces and tabs around names and values do
+//! not count, names are compared exactly, and a part without `=` has no name. Quotes belong to the value.
+
+use http::HeaderMap;
+use http::header::{COOKIE, HeaderValue};
+
+/// The values of all cookies called `name`, in the order of the request. Allocates nothing.
+pub fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(COOKIE)
+        .into_iter()
+        .flat_map(|line| parts(line.as_bytes()))
+        .filter_map(move |part| value_of(part, name.as_bytes()))
+}
+
+/// Takes every cookie called `name` out of the `Cookie` lines. All other cookies stay byte for byte
+/// and in order; a line in which nothing is left goes. Requests without the cookie are not touched.
+pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    if cookie_values(headers, name).next().is_none() {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(COOKIE).into_iter().filter_map(|line| without(line, name.as_bytes())).collect();
+    headers.remove(COOKIE);
+    for line in kept {
+        headers.append(COOKIE, line);
+    }
+}
+
+/// `line` without the cookies called `name`; `None` when no cookie is left.
+fn without(line: &HeaderValue, name: &[u8]) -> Option<HeaderValue> {
+    if parts(line.as_bytes()).all(|part| value_of(part, name).is_none()) {
+        return Some(line.clone());
+    }
+    let kept: Vec<&[u8]> = parts(line.as_bytes()).filter(|part| value_of(part, name).is_none()).collect();
+    if kept.iter().all(|part| part.trim_ascii().is_empty()) {
+        return None;
+    }
+    let mut value = HeaderValue::from_bytes(kept.join(&b';').trim_ascii_start()).ok()?;
+    value.set_sensitive(line.is_sensitive());
+    Some(value)
+}
+
+/// `line` cut at each semicolon.
+fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        match memchr::memchr(b';', text) {
+            Some(at) => {
+                let (part, tail) = text.split_at(at);
+                rest = tail.get(1..);
+                Some(part)
+            }
+            None => Some(text),
+        }
+    })
+}
+
+/// The value of `part` if it is a cookie called `name`.
+fn value_of<'a>(part: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let tail = trim(part).strip_prefix(name)?;
+    trim(tail).strip_prefix(b"=").map(trim)
+}
+
+/// Header values hold no other white space than these two (RFC 9110 section 5.5).
+fn trim(text: &[u8]) -> &[u8] {
+    text.trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        lines.iter().map(|line| (COOKIE, HeaderValue::from_str(line).unwrap())).collect()
+    }
+
+    fn values(lines: &[&str], name: &str) -> Vec<String> {
+        let headers = headers(lines);
+        cookie_values(&headers, name).map(|v| String::from_utf8(v.to_vec()).unwrap()).collect()
+    }
+
+    fn removed(lines: &[&str], name: &str) -> Vec<String> {
+        let mut headers = headers(lines);
+        remove_cookie(&mut headers, name);
+        headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn values_are_found_on_every_line_in_order() {
+        assert_eq!(values(&["a=1; id=x", "id=y;b=2", "id=x"], "id"), ["x", "y", "x"]);
+    }
+
+    #[test]
+    fn names_match_whole_and_exactly() {
+        let lines = ["xid=1; ID=2; idx=3; id; =id; x=id=4; \"id\"=5"];
+        assert_eq!(values(&lines, "id"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn values_keep_quotes_and_equals_signs_and_lose_outer_spaces() {
+        assert_eq!(values(&["id=\"a b\"; id=a=b ;\tid = c ; id="], "id"), ["\"a b\"", "a=b", "c", ""]);
+    }
+
+    #[test]
+    fn removal_keeps_all_others_as_they_were() {
+        assert_eq!(removed(&["a=1; id=x; b = \"2\" ;c", "d=4;id=y"], "id"), ["a=1; b = \"2\" ;c", "d=4"]);
+        assert_eq!(removed(&["id=x; b=2"], "id"), ["b=2"]);
+    }
+
+    #[test]
+    fn removal_drops_lines_in_which_nothing_is_left() {
+        assert_eq!(removed(&["id=x", "a=1", "id=y; ;"], "id"), ["a=1"]);
+        assert_eq!(removed(&["id=x"], "id"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn removal_leaves_requests_without_the_cookie_alone() {
+        assert_eq!(removed(&[" ; ", "a=1;; b", "x=id=1"], "id"), [" ; ", "a=1;; b", "x=id=1"]);
+    }
+
+    #[test]
+    fn removal_keeps_lines_marked_sensitive() {
+        let mut headers = headers(&["a=1; id=x"]);
+        headers.get_mut(COOKIE).unwrap().set_sensitive(true);
+        remove_cookie(&mut headers, "id");
+        assert!(headers.get(COOKIE).unwrap().is_sensitive());
+    }
+
+    /// Name and value of each cookie, read the slow and obvious way.
+    fn cookies(headers: &HeaderMap) -> Vec<(String, String)> {
+        let lines = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned());
+        lines
+            .flat_map(|line| line.split(';').map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|part| part.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn reading_agrees_with_a_naive_reader(lines in proptest::collection::vec("[ab=; \"\t]{0,24}", 0..4)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let expected: Vec<String> = cookies(&headers(&lines))
+                .into_iter()
+                .filter_map(|(name, value)| (name == "a").then_some(value))
+                .collect();
+            prop_assert_eq!(values(&lines, "a"), expected);
+        }
+
+        #[test]
+        fn removal_takes_exactly_the_named_cookies(lines in proptest::collection::vec("[ab=; \"\t]{0,24}", 0..4)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let mut map = headers(&lines);
+            let expected: Vec<_> = cookies(&map).into_iter().filter(|(name, _)| name != "a").collect();
+            remove_cookie(&mut map, "a");
+            prop_assert_eq!(cookies(&map), expected);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Forwarding headers: who the client is and what we tell the upstream about it.
+//!
+//! Only a *trusted* peer (a proxy the operator names) is believed. Addresses are read from right to
+//! left, because every proxy appends on the right: the first one that is not trusted is the client.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use super::hop_by_hop::tokens;
+
+pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Every header that tells where a request came from; from an untrusted peer none of them, in any
+/// spelling, reaches an upstream.
+pub const FAMILY: [&str; 17] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-forwarded-host",
+    "x-forwarded-server",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-request-id",
+];
+
+/// Whether `address` lies in one of the `trusted` networks; an IPv4-mapped IPv6 address counts as IPv4.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    !trusted.is_empty() && {
+        let address = address.to_canonical();
+        trusted.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// The client's address behind a trusted peer: the first untrusted address from the right of all
+/// `X-Forwarded-For` lines; when all are trusted, the leftmost; when an element is not an address, the
+/// last one that was.
+pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer;
+    let elements: Vec<&str> = tokens(headers, &X_FORWARDED_FOR).collect();
+    for element in elements.into_iter().rev() {
+        let Some(address) = parse_address(element) else { break };
+        client = address;
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address with or without brackets and port, as found in `X-Forwarded-For`.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Some(socket.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+/// Whether a trusted peer says the client used https; the rightmost word counts, as it is the one our
+/// peer wrote. `None` when it says nothing we know.
+pub fn claimed_https(headers: &HeaderMap) -> Option<bool> {
+    match tokens(headers, &X_FORWARDED_PROTO).last() {
+        Some(value) if value.eq_ignore_ascii_case("https") => Some(true),
+        Some(value) if value.eq_ignore_ascii_case("http") => Some(false),
+        _ => None,
+    }
+}
+
+/// A request id of a trusted peer that is fit to be logged and passed on: 1 to 128 visible characters.
+pub fn claimed_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let value = headers.get(&X_REQUEST_ID)?;
+    let fit = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    fit.then_some(value)
+}
+
+/// Appends `element` to a comma-separated list header, keeping what is there.
+pub fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
+    let mut list: Vec<u8> = Vec::new();
+    for line in headers.get_all(name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    if list.is_empty() {
+        headers.insert(name.clone(), element.clone());
+        return;
+    }
+    list.extend_from_slice(element.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&list) {
+        headers.insert(name.clone(), value);
+    }
+}
+
+/// One `Forwarded` element (RFC 7239 section 4) for a client at `address` that asked for `host`.
+pub fn forwarded_element(address: IpAddr, https: bool, host: &str) -> Option<HeaderValue> {
+    let node = match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    let proto = if https { "https" } else { "http" };
+    HeaderValue::try_from(format!("for={node};proto={proto};host=\"{host}\"")).ok()
+}
+
+/// Appends [`forwarded_element`] to `Forwarded`.
+pub fn append_forwarded(headers: &mut HeaderMap, address: IpAddr, https: bool, host: &str) {
+    if let Some(element) = forwarded_element(address, https, host) {
+        append(headers, &FORWARDED, &element);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|net| net.parse().unwrap()).collect()
+    }
+
+    fn client(lines: &[&str], trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(&X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+        }
+        client_address(&headers, "10.0.0.1".parse().unwrap(), &nets(trusted)).to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_first_untrusted_address_from_the_right() {
+        assert_eq!(client(&["6.6.6.6, 7.7.7.7", "10.0.0.2"], &["10.0.0.0/8"]), "7.7.7.7");
+        assert_eq!(client(&["10.0.0.9, 10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.9");
+        assert_eq!(client(&["evil, 10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.2");
+        assert_eq!(client(&["[2001:db8::1]:443"], &["10.0.0.0/8"]), "2001:db8::1");
+        assert_eq!(client(&[], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_it_maps() {
+        assert!(is_trusted("::ffff:10.1.2.3".parse().unwrap(), &nets(&["10.0.0.0/8"])));
+        assert!(!is_trusted("10.1.2.3".parse().unwrap(), &[]));
+    }
+
+    #[test]
+    fn appending_keeps_earlier_elements_in_order() {
+        let mut headers = HeaderMap::new();
+        headers.append(&X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
+        headers.append(&X_FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
+        append(&mut headers, &X_FORWARDED_FOR, &HeaderValue::from_static("3.3.3.3"));
+        assert_eq!(headers.get_all(&X_FORWARDED_FOR).iter().count(), 1);
+        assert_eq!(headers[&X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3");
+    }
+
+    #[test]
+    fn an_ipv6_node_is_bracketed_and_quoted() {
+        let element = forwarded_element("2001:db8::1".parse().unwrap(), true, "h:8443").unwrap();
+        assert_eq!(element, "for=\"[2001:db8::1]\";proto=https;host=\"h:8443\"");
+    }
+}

@@ -1,0 +1,181 @@
+//! Which host a request is for, and whether its target is safe to route by.
+
+use std::borrow::Cow;
+
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
+
+/// Why a request cannot be routed; all are the client's fault (400).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    #[error("the request has no Host")]
+    NoHost,
+    #[error("the request has more than one Host")]
+    SeveralHosts,
+    #[error("the Host is not a host name with an optional port")]
+    BadHost,
+    #[error("the host of the request target and the Host header differ")]
+    HostMismatch,
+    #[error("the request target is not a path")]
+    NotAPath,
+    #[error("the path has a dot segment, a backslash, a control character or a broken percent-encoding")]
+    UnsafePath,
+}
+
+/// The authority the client asked for: from the target where it has one (HTTP/2, absolute form), which
+/// `Host` must then repeat (RFC 9112 section 3.2.2), otherwise from the only `Host` line.
+pub fn authority(headers: &HeaderMap, uri: &Uri) -> Result<Authority, TargetError> {
+    let mut lines = headers.get_all(header::HOST).iter();
+    let (line, second) = (lines.next(), lines.next());
+    if second.is_some() {
+        return Err(TargetError::SeveralHosts);
+    }
+    let named = line.map(|line| parse(line.as_bytes())).transpose()?;
+    match (uri.authority(), named) {
+        (Some(target), _) if target.as_str().contains('@') => Err(TargetError::BadHost),
+        (Some(target), Some(host)) if *target != host => Err(TargetError::HostMismatch),
+        (Some(target), _) => Ok(target.clone()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(TargetError::NoHost),
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Authority, TargetError> {
+    let authority = Authority::try_from(line).map_err(|_| TargetError::BadHost)?;
+    let text = authority.as_str();
+    if text.contains('@') || authority.host().is_empty() || text.ends_with(':') {
+        return Err(TargetError::BadHost);
+    }
+    Ok(authority)
+}
+
+/// The path as an application behind us may read it, to choose a route by: percent-encodings decoded,
+/// runs of `/` merged. The path that is forwarded stays as the client wrote it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RoutingPath<'a> {
+    /// Every percent-encoding decoded.
+    pub decoded: Cow<'a, str>,
+    /// As `decoded`, but with `%2F` left encoded, when the path has one: applications disagree on it,
+    /// so both readings must lead to the same route.
+    pub slash_kept: Option<String>,
+}
+
+/// Reads the path of `uri` for routing; refuses what servers are known to read in different ways.
+pub fn routing_path(uri: &Uri) -> Result<RoutingPath<'_>, TargetError> {
+    let path = uri.path();
+    if !path.starts_with('/') {
+        return Err(TargetError::NotAPath);
+    }
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\'));
+    if plain && !path.contains("//") && !path.contains("/.") {
+        return Ok(RoutingPath { decoded: Cow::Borrowed(path), slash_kept: None });
+    }
+    let decoded = normalise(path, true)?;
+    let slash_kept = path.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f"));
+    let slash_kept = if slash_kept { Some(normalise(path, false)?) } else { None };
+    Ok(RoutingPath { decoded: Cow::Owned(decoded), slash_kept })
+}
+
+fn normalise(path: &str, decode_slash: bool) -> Result<String, TargetError> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => match hex(bytes.next(), bytes.next())? {
+                b'/' if !decode_slash => {
+                    out.extend_from_slice(b"%2F");
+                    continue;
+                }
+                decoded => decoded,
+            },
+            other if other.is_ascii_graphic() => other,
+            _ => return Err(TargetError::UnsafePath),
+        };
+        if byte == b'\\' || byte.is_ascii_control() {
+            return Err(TargetError::UnsafePath);
+        }
+        if byte != b'/' || out.last() != Some(&b'/') {
+            out.push(byte);
+        }
+    }
+    // An invalid sequence cannot equal a configured path, so its replacement character routes the same.
+    let text = String::from_utf8_lossy(&out).into_owned();
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(TargetError::UnsafePath);
+    }
+    Ok(text)
+}
+
+fn hex(high: Option<u8>, low: Option<u8>) -> Result<u8, TargetError> {
+    let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+    match (digit(high), digit(low)) {
+        (Some(high), Some(low)) => u8::try_from(high * 16 + low).map_err(|_| TargetError::UnsafePath),
+        _ => Err(TargetError::UnsafePath),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn ask(hosts: &[&'static str], target: &'static str) -> Result<String, TargetError> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_static(host));
+        }
+        authority(&headers, &Uri::from_static(target)).map(|authority| authority.to_string())
+    }
+
+    fn path(target: &str) -> Result<(String, Option<String>), TargetError> {
+        let uri: Uri = target.parse().unwrap();
+        routing_path(&uri).map(|path| (path.decoded.into_owned(), path.slash_kept))
+    }
+
+    #[test]
+    fn one_host_is_needed_and_only_one() {
+        assert_eq!(ask(&["a.example:80"], "/"), Ok("a.example:80".into()));
+        assert_eq!(ask(&[], "/"), Err(TargetError::NoHost));
+        assert_eq!(ask(&["a", "a"], "/"), Err(TargetError::SeveralHosts));
+        for bad in ["", "a,b", "u@a", "a/b", "a b", "a:"] {
+            assert_eq!(ask(&[bad], "/"), Err(TargetError::BadHost), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_must_agree_with_host() {
+        assert_eq!(ask(&["a"], "http://a/x"), Ok("a".into()));
+        assert_eq!(ask(&["b"], "http://a/x"), Err(TargetError::HostMismatch));
+        assert_eq!(ask(&[], "http://u@a/x"), Err(TargetError::BadHost));
+    }
+
+    #[test]
+    fn encoded_paths_are_routed_by_what_they_mean() {
+        assert_eq!(path("/a//b"), Ok(("/a/b".into(), None)));
+        assert_eq!(path("/%61pi/x"), Ok(("/api/x".into(), None)));
+        assert_eq!(path("/a%2fb"), Ok(("/a/b".into(), Some("/a%2Fb".into()))));
+        assert_eq!(path("/.well-known/x"), Ok(("/.well-known/x".into(), None)));
+    }
+
+    #[test]
+    fn paths_that_servers_read_differently_are_refused() {
+        for bad in
+            ["/a/../b", "/a/%2e%2E/b", "/a/.", "/%5cx", "/%00", "/%zz", "/%2", "/a%2f..%2fb", "/x%0d%0a"]
+        {
+            assert_eq!(path(bad), Err(TargetError::UnsafePath), "{bad}");
+        }
+        assert_eq!(routing_path(&Uri::from_static("*")), Err(TargetError::NotAPath));
+    }
+
+    proptest! {
+        #[test]
+        fn a_routing_path_never_holds_what_was_refused(raw in "/[ -~]{0,40}") {
+            if let Ok(uri) = raw.parse::<Uri>()
+                && let Ok(read) = routing_path(&uri) {
+                prop_assert!(!read.decoded.split('/').any(|part| part == "." || part == ".."));
+                prop_assert!(!read.decoded.contains("//") && !read.decoded.contains('\\'));
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What an upstream says about sessions in its answer.
+//!
+//! ```text
+//! Vestibule-Session = set / end
+//! set               = "set" *( OWS ";" OWS field )
+//! end               = "end"
+//! field             = name "=" ( token / quoted-string )
+//! name              = token
+//! ```
+//! `token`, `quoted-string` and `OWS` are those of RFC 9110 section 5.6; text outside ASCII stands in
+//! quotes, as UTF-8. Words and names are compared exactly. Example: `set; user_id="42"; name="A \"b\""`.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use serde_json::Value;
+
+use super::Fields;
+use super::renewal::{CREATED, EXPIRES};
+
+/// The response header with an upstream's word about sessions.
+pub const CONTROL_HEADER: HeaderName = HeaderName::from_static("vestibule-session");
+/// The longest value of that header, in bytes.
+pub const MAX_CONTROL_BYTES: usize = 4096;
+
+/// An upstream's word about the session of a request.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Begin a new session with these fields.
+    Set(Fields),
+    /// End the session.
+    End,
+}
+
+/// Why an upstream's word is not obeyed. Never partly obeyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    #[error("more than one Vestibule-Session header")]
+    Repeated,
+    #[error("Vestibule-Session is longer than {MAX_CONTROL_BYTES} bytes")]
+    TooLong,
+    #[error("Vestibule-Session does not keep to its grammar")]
+    Malformed,
+    #[error("Vestibule-Session names a field twice")]
+    DuplicateField,
+    #[error("Vestibule-Session names a field that vestibule writes itself")]
+    ReservedField,
+}
+
+impl Control {
+    /// What the answer with these headers says; `None` if it says nothing.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, ControlError> {
+        let mut values = headers.get_all(CONTROL_HEADER).into_iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => Self::parse(value.as_bytes()).map(Some),
+            (Some(_), Some(_)) => Err(ControlError::Repeated),
+        }
+    }
+
+    /// Reads one header value.
+    pub fn parse(value: &[u8]) -> Result<Self, ControlError> {
+        if value.len() > MAX_CONTROL_BYTES {
+            return Err(ControlError::TooLong);
+        }
+        let mut rest = Reader(value);
+        match rest.token()? {
+            "end" if rest.0.is_empty() => Ok(Control::End),
+            "set" => rest.fields().map(Control::Set),
+            _ => Err(ControlError::Malformed),
+        }
+    }
+}
+
+/// Shows nothing of the fields.
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Control::Set(_) => "Set",
+            Control::End => "End",
+        })
+    }
+}
+
+/// The unread rest of a header value.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn fields(&mut self) -> Result<Fields, ControlError> {
+        let mut fields = Fields::new();
+        while !self.0.is_empty() {
+            self.skip_space();
+            self.expect(b';')?;
+            self.skip_space();
+            let name = self.token()?;
+            self.expect(b'=')?;
+            let value = match self.0.first() {
+                Some(b'"') => self.quoted_string()?,
+                _ => self.token()?.to_owned(),
+            };
+            if [CREATED, EXPIRES].contains(&name) {
+                return Err(ControlError::ReservedField);
+            }
+            if fields.insert(name.to_owned(), Value::String(value)).is_some() {
+                return Err(ControlError::DuplicateField);
+            }
+        }
+        Ok(fields)
+    }
+
+    fn skip_space(&mut self) {
+        self.take_while(|byte| matches!(byte, b' ' | b'\t'));
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), ControlError> {
+        match self.next() {
+            Some(next) if next == byte => Ok(()),
+            _ => Err(ControlError::Malformed),
+        }
+    }
+
+    fn token(&mut self) -> Result<&'a str, ControlError> {
+        match std::str::from_utf8(self.take_while(is_token_byte)) {
+            Ok(token) if !token.is_empty() => Ok(token),
+            _ => Err(ControlError::Malformed),
+        }
+    }
+
+    fn quoted_string(&mut self) -> Result<String, ControlError> {
+        self.expect(b'"')?;
+        let mut text = Vec::new();
+        loop {
+            match self.next().ok_or(ControlError::Malformed)? {
+                b'"' => break,
+                b'\\' => text.push(self.next().filter(is_text_byte).ok_or(ControlError::Malformed)?),
+                byte if is_text_byte(&byte) => text.push(byte),
+                _ => return Err(ControlError::Malformed),
+            }
+        }
+        String::from_utf8(text).map_err(|_| ControlError::Malformed)
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.0.iter().position(|byte| !wanted(*byte)).unwrap_or(self.0.len());
+        let (taken, rest) = self.0.split_at(end);
+        self.0 = rest;
+        taken
+    }
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A tab, or anything that is not a control character.
+fn is_text_byte(byte: &u8) -> bool {
+    *byte == b'\t' || !byte.is_ascii_control()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(value: &str) -> Value {
+        match Control::parse(value.as_bytes()).unwrap() {
+            Control::Set(fields) => Value::Object(fields),
+            Control::End => panic!("end"),
+        }
+    }
+
+    fn error(value: &str) -> ControlError {
+        Control::parse(value.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn set_takes_tokens_and_quoted_strings() {
+        assert_eq!(
+            set(r#"set; user_id="42"; name="A \"b\" \\ ü"; plan=pro;x="" "#.trim_end()),
+            json!({"user_id": "42", "name": "A \"b\" \\ ü", "plan": "pro", "x": ""})
+        );
+        assert_eq!(set("set\t; a=1"), json!({"a": "1"}));
+        assert_eq!(set("set"), json!({}));
+    }
+
+    #[test]
+    fn end_stands_alone() {
+        assert_eq!(Control::parse(b"end"), Ok(Control::End));
+        assert_eq!(error("end; a=1"), ControlError::Malformed);
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        for value in [
+            "",
+            "SET",
+            "sets",
+            "set a=1",
+            "set;",
+            "set; ",
+            "set; a",
+            "set; a=",
+            "set; =1",
+            "set; a =1",
+            "set; a= 1",
+            "set; a=1;",
+            "set; a=1,b=2",
+            "set; a=\"1",
+            "set; a=\"1\\",
+            "set; a=\"1\"x",
+            "set; a=\"1\" ",
+            "set; ä=1",
+            "set; a=ä",
+            "set, end",
+            " end",
+            "end ",
+        ] {
+            assert_eq!(error(value), ControlError::Malformed, "{value:?}");
+        }
+        assert_eq!(Control::parse(b"set; a=\"\xff\""), Err(ControlError::Malformed));
+        assert_eq!(Control::parse(b"set; a=\"\x07\""), Err(ControlError::Malformed));
+        assert_eq!(Control::parse(b"set; a=\"\\\x07\""), Err(ControlError::Malformed));
+    }
+
+    #[test]
+    fn duplicate_and_reserved_fields_are_errors() {
+        assert_eq!(error("set; a=1; a=1"), ControlError::DuplicateField);
+        assert_eq!(error("set; expires=99999999999"), ControlError::ReservedField);
+        assert_eq!(error("set; created=1"), ControlError::ReservedField);
+    }
+
+    #[test]
+    fn the_length_is_bounded() {
+        let longest = format!("set; a={}", "x".repeat(MAX_CONTROL_BYTES - 7));
+        assert!(Control::parse(longest.as_bytes()).is_ok());
+        assert_eq!(error(&format!("{longest}x")), ControlError::TooLong);
+    }
+
+    #[test]
+    fn an_answer_says_one_thing_or_nothing() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Control::from_headers(&headers), Ok(None));
+        headers.append(CONTROL_HEADER, HeaderValue::from_static("end"));
+        assert_eq!(Control::from_headers(&headers), Ok(Some(Control::End)));
+        headers.append(CONTROL_HEADER, HeaderValue::from_static("end"));
+        assert_eq!(Control::from_headers(&headers), Err(ControlError::Repeated));
+    }
+
+    #[test]
+    fn debug_does_not_show_fields() {
+        assert_eq!(format!("{:?}", Control::parse(b"set; name=hunter2").unwrap()), "Set");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_by_the_grammar_is_read_back(
+            fields in proptest::collection::btree_map("[a-z!#_.-]{1,8}", "[^\\x00-\\x08\\x0a-\\x1f\\x7f]{0,20}", 0..6)
+        ) {
+            prop_assume!(!fields.contains_key("expires") && !fields.contains_key("created"));
+            let written: String = fields
+                .iter()
+                .map(|(name, value)| format!("; {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+                .collect();
+            prop_assert_eq!(set(&format!("set{written}")), json!(fields));
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(value in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Control::parse(&value);
+            let _ = Control::parse(&[b"set; a=", &value[..]].concat());
+        }
+    }
+}

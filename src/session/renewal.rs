@@ -1,0 +1,119 @@
+//! When a session expires by its own word, and when its TTL is renewed.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::{Fields, StoreError, Ttl};
+
+/// Name of the field with the time, in unix seconds, from which a session is over.
+pub(super) const EXPIRES: &str = "expires";
+/// Name of the field with the time, in unix seconds, at which vestibule created a session.
+pub(super) const CREATED: &str = "created";
+
+/// Time since the epoch by the wall clock, which is the one the `expires` of a session is written in.
+pub(super) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The session's `expires` as time since the epoch. Absent and `null`: `None`, it does not expire by
+/// itself. A time before the epoch is the epoch, one beyond all bounds is [`Duration::MAX`].
+///
+/// # Errors
+/// [`StoreError::Decode`] if it is neither a number nor a string with one: whether such a session is
+/// live is unknown.
+pub(super) fn expires(fields: &Fields) -> Result<Option<Duration>, StoreError> {
+    let seconds = match fields.get(EXPIRES) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(_) => None,
+    };
+    let seconds = seconds.filter(|seconds: &f64| seconds.is_finite()).ok_or(StoreError::Decode)?;
+    Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+}
+
+/// The TTL to renew to, if it is time: a key with a TTL is renewed once a tenth of `idle` has gone,
+/// to `idle` but not beyond `left`, the time until the session's own `expires`. Never shortens.
+pub(super) fn renewed_ttl(ttl: Ttl, idle: Duration, left: Option<Duration>) -> Option<Duration> {
+    let Ttl::Left(ttl) = ttl else { return None };
+    let target = left.map_or(idle, |left| left.min(idle));
+    let due = !ttl.is_zero() && ttl < idle / 10 * 9;
+    (due && target > ttl).then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(1000);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn expires_of(value: Value) -> Result<Option<Duration>, StoreError> {
+        expires(&Fields::from_iter([(EXPIRES.to_owned(), value)]))
+    }
+
+    #[test]
+    fn expires_is_read_from_numbers_and_strings() {
+        assert_eq!(expires_of(json!(1_700_000_000)), Ok(Some(seconds(1_700_000_000))));
+        assert_eq!(expires_of(json!("1700000000")), Ok(Some(seconds(1_700_000_000))));
+        assert_eq!(expires_of(json!(1.5)), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(expires_of(json!(-5)), Ok(Some(Duration::ZERO)));
+        assert_eq!(expires_of(json!(1e300)), Ok(Some(Duration::MAX)));
+    }
+
+    #[test]
+    fn no_expires_is_no_end() {
+        assert_eq!(expires(&Fields::new()), Ok(None));
+        assert_eq!(expires_of(Value::Null), Ok(None));
+    }
+
+    #[test]
+    fn an_unreadable_expires_is_neither_live_nor_over() {
+        for value in [json!("soon"), json!(""), json!("NaN"), json!("inf"), json!(true), json!([1])] {
+            assert_eq!(expires_of(value.clone()), Err(StoreError::Decode), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_renewed_below_nine_tenths_only() {
+        assert_eq!(renewed_ttl(Ttl::Left(seconds(900)), IDLE, None), None);
+        assert_eq!(renewed_ttl(Ttl::Left(seconds(899)), IDLE, None), Some(IDLE));
+        assert_eq!(renewed_ttl(Ttl::Left(seconds(5000)), IDLE, None), None);
+    }
+
+    #[test]
+    fn a_key_without_ttl_and_one_about_to_go_are_left_alone() {
+        assert_eq!(renewed_ttl(Ttl::Never, IDLE, None), None);
+        assert_eq!(renewed_ttl(Ttl::Unknown, IDLE, None), None);
+        assert_eq!(renewed_ttl(Ttl::Left(Duration::ZERO), IDLE, None), None);
+    }
+
+    #[test]
+    fn expires_caps_the_renewal() {
+        let ttl = Ttl::Left(seconds(100));
+        assert_eq!(renewed_ttl(ttl, IDLE, Some(seconds(300))), Some(seconds(300)));
+        assert_eq!(renewed_ttl(ttl, IDLE, Some(seconds(100))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn renewal_lengthens_and_stays_below_both_limits(ttl in 0u64..4000, left in 0u64..4000, idle in 1u64..4000) {
+            let (ttl, left, idle) = (seconds(ttl), seconds(left), seconds(idle));
+            if let Some(renewed) = renewed_ttl(Ttl::Left(ttl), idle, Some(left)) {
+                prop_assert!(renewed > ttl && renewed <= idle && renewed <= left);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_reading_expires_panic(text in "\\PC{0,20}") {
+            let _ = expires_of(json!(text));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Why a store gave no answer.
+
+/// Why a store gave no answer. Says only the kind: what servers and clients write into their errors
+/// may hold keys and addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum StoreError {
+    #[error("the session store did not answer in time")]
+    Timeout,
+    #[error("there is no connection to the session store")]
+    Disconnected,
+    #[error("no trusted connection to the session store could be made")]
+    Tls,
+    #[error("all connections to the session store are busy")]
+    Busy,
+    #[error("the session store refuses our credentials or a command we need")]
+    Auth,
+    #[error("the session store is loading its data")]
+    Loading,
+    #[error("the session store is read-only")]
+    ReadOnly,
+    #[error("the session store has lost its primary")]
+    PrimaryDown,
+    #[error("the session store is busy with a script")]
+    Script,
+    #[error("the session store is out of memory")]
+    OutOfMemory,
+    #[error("the session store cannot persist writes")]
+    NotDurable,
+    #[error("the session store takes no more clients")]
+    MaxClients,
+    #[error("the session is written in another format than the configured one")]
+    WrongType,
+    #[error("the session could not be decoded")]
+    Decode,
+    #[error("the session store broke the protocol")]
+    Protocol,
+    #[error("the session store rejected the command")]
+    Rejected,
+}
+
+impl StoreError {
+    /// The word for logs and metrics.
+    pub fn kind(self) -> &'static str {
+        match self {
+            StoreError::Timeout => "timeout",
+            StoreError::Disconnected => "disconnected",
+            StoreError::Tls => "tls",
+            StoreError::Busy => "busy",
+            StoreError::Auth => "auth",
+            StoreError::Loading => "loading",
+            StoreError::ReadOnly => "readonly",
+            StoreError::PrimaryDown => "primary_down",
+            StoreError::Script => "script",
+            StoreError::OutOfMemory => "out_of_memory",
+            StoreError::NotDurable => "not_durable",
+            StoreError::MaxClients => "max_clients",
+            StoreError::WrongType => "wrong_type",
+            StoreError::Decode => "decode",
+            StoreError::Protocol => "protocol",
+            StoreError::Rejected => "rejected",
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The embedded store: sessions of this process, gone with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Fields, Record, SessionId, Ttl};
+
+/// Expired sessions removed per call at most, so that no call stalls when many expire together.
+const REAPED_PER_CALL: usize = 32;
+
+/// Sessions in memory, shared by all clones.
+///
+/// One mutex: it is held for a map operation, never across an await, and fields are shared rather
+/// than copied. Every call also removes expired sessions, so memory is bounded by live ones.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<Sessions>>);
+
+#[derive(Default)]
+struct Sessions {
+    by_id: HashMap<SessionId, Entry>,
+    /// One element per entry: what expires first stands first. The number keeps them apart.
+    by_deadline: BTreeMap<(Instant, u64), SessionId>,
+    inserted: u64,
+}
+
+struct Entry {
+    fields: Arc<Fields>,
+    deadline: Instant,
+    number: u64,
+}
+
+/// For sessions that are to live longer than the clock can count.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sessions held, expired ones not yet removed included.
+    pub fn len(&self) -> usize {
+        self.sessions().by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn load(&self, id: &SessionId) -> Option<Record> {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        let entry = sessions.live(id, now)?;
+        Some(Record { fields: Arc::clone(&entry.fields), ttl: Ttl::Left(entry.deadline - now) })
+    }
+
+    pub(super) fn create(&self, id: &SessionId, fields: Fields, ttl: Duration, replaced: Option<&SessionId>) {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        if let Some(replaced) = replaced {
+            sessions.remove(replaced);
+        }
+        sessions.remove(id);
+        sessions.insert(id.clone(), Arc::new(fields), now + ttl.min(FOREVER));
+    }
+
+    pub(super) fn end(&self, id: &SessionId) -> bool {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        sessions.remove(id).is_some_and(|entry| entry.deadline > now)
+    }
+
+    pub(super) fn renew(&self, id: &SessionId, ttl: Duration) {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        let deadline = now + ttl.min(FOREVER);
+        let longer = sessions.live(id, now).is_some_and(|entry| entry.deadline < deadline);
+        if longer && let Some(entry) = sessions.remove(id) {
+            sessions.insert(id.clone(), entry.fields, deadline);
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        // No code that holds the lock can panic half-way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    fn live(&self, id: &SessionId, now: Instant) -> Option<&Entry> {
+        self.by_id.get(id).filter(|entry| entry.deadline > now)
+    }
+
+    fn insert(&mut self, id: SessionId, fields: Arc<Fields>, deadline: Instant) {
+        self.inserted += 1;
+        let number = self.inserted;
+        self.by_deadline.insert((deadline, number), id.clone());
+        self.by_id.insert(id, Entry { fields, deadline, number });
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Option<Entry> {
+        let entry = self.by_id.remove(id)?;
+        self.by_deadline.remove(&(entry.deadline, entry.number));
+        Some(entry)
+    }
+
+    fn reap(&mut self, now: Instant) {
+        for _ in 0..REAPED_PER_CALL {
+            match self.by_deadline.first_entry() {
+                Some(first) if first.key().0 <= now => self.by_id.remove(&first.remove()),
+                _ => return,
+            };
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn fields() -> Fields {
+        Fields::from_iter([("user_id".to_owned(), json!("42"))])
+    }
+
+    fn id(number: usize) -> SessionId {
+        SessionId::new(&format!("s{number}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_there_until_its_ttl_and_not_at_it() {
+        let store = MemoryStore::new();
+        store.create(&id(1), fields(), TTL, None);
+        advance(TTL - Duration::from_millis(1)).await;
+        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(Duration::from_millis(1)));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(store.load(&id(1)), None);
+        assert!(!store.end(&id(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_counts_from_now_and_never_shortens() {
+        let store = MemoryStore::new();
+        store.create(&id(1), fields(), TTL, None);
+        advance(TTL / 2).await;
+        store.renew(&id(1), TTL);
+        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(TTL));
+        store.renew(&id(1), TTL / 2);
+        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(TTL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_session_is_not_renewed_back_to_life() {
+        let store = MemoryStore::new();
+        store.create(&id(1), fields(), TTL, None);
+        advance(TTL).await;
+        store.renew(&id(1), TTL);
+        assert_eq!(store.load(&id(1)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_sessions_are_removed_by_calls_about_others() {
+        let store = MemoryStore::new();
+        (0..3 * REAPED_PER_CALL).for_each(|number| store.create(&id(number), fields(), TTL, None));
+        store.renew(&id(0), 2 * TTL);
+        advance(TTL).await;
+        (0..3).for_each(|_| drop(store.load(&SessionId::new("other"))));
+        assert_eq!(store.len(), 1);
+        assert_eq!(store.sessions().by_deadline.len(), 1);
+        assert!(store.load(&id(0)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ended_and_replaced_sessions_leave_nothing_behind() {
+        let store = MemoryStore::new();
+        store.create(&id(1), fields(), TTL, None);
+        store.create(&id(2), fields(), TTL, Some(&id(1)));
+        assert_eq!(store.load(&id(1)), None);
+        assert!(store.end(&id(2)));
+        assert!(!store.end(&id(2)));
+        assert_eq!((store.len(), store.sessions().by_deadline.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ttl_beyond_the_clock_does_not_panic() {
+        let store = MemoryStore::new();
+        store.create(&id(1), fields(), Duration::MAX, None);
+        store.renew(&id(1), Duration::MAX);
+        assert!(store.load(&id(1)).is_some());
+    }
+}

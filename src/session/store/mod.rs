@@ -1,0 +1,120 @@
+//! Where sessions live.
+
+mod error;
+mod memory;
+mod redis;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, StoreKind};
+
+use super::{Fields, SessionId};
+
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use redis::{RedisStore, StartError};
+
+/// A store of sessions. Clones are cheap and mean the same store.
+///
+/// All stores keep the same contract: a session is there or not there, and an error says neither.
+/// Every call may be dropped at any time; whether a write then happened is unknown.
+#[derive(Debug, Clone)]
+pub enum Store {
+    Memory(MemoryStore),
+    Redis(RedisStore),
+}
+
+/// A session as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub fields: Arc<Fields>,
+    pub ttl: Ttl,
+}
+
+/// How long the store will keep a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// The store was not asked.
+    Unknown,
+    /// The store does not let it expire.
+    Never,
+    Left(Duration),
+}
+
+impl Store {
+    /// The store that `config` describes, for the worker whose runtime this is called in.
+    /// `memory` is the one that all workers of the process share; other kinds do not use it.
+    ///
+    /// # Errors
+    /// What cannot be right later either: a malformed URL or unusable `ca`. A server that is down
+    /// is no error; its store answers [`StoreError::Disconnected`] until it is up.
+    pub fn start(config: &config::Store, memory: &MemoryStore) -> Result<Self, StartError> {
+        match &config.kind {
+            StoreKind::Memory => Ok(Store::Memory(memory.clone())),
+            StoreKind::Redis(url) => RedisStore::start(url, config).map(Store::Redis),
+        }
+    }
+
+    /// Completes when the store can be asked: at once for memory, with the first connection for Redis.
+    pub async fn connected(&self) {
+        match self {
+            Store::Memory(_) => (),
+            Store::Redis(store) => store.connected().await,
+        }
+    }
+
+    /// The session called `id`, if there is one; `with_ttl` says whether to find out its TTL as well.
+    pub async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Option<Record>, StoreError> {
+        match self {
+            Store::Memory(store) => Ok(store.load(id)),
+            Store::Redis(store) => store.load(id, with_ttl).await,
+        }
+    }
+
+    /// Writes the new session `id`, to be kept for `ttl`, and removes `replaced`; both or nothing.
+    /// `id` must be fresh ([`SessionId::generate`]), `fields` not empty, `ttl` at least 1 ms.
+    pub async fn create(
+        &self,
+        id: &SessionId,
+        fields: Fields,
+        ttl: Duration,
+        replaced: Option<&SessionId>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(store) => {
+                store.create(id, fields, ttl, replaced);
+                Ok(())
+            }
+            Store::Redis(store) => store.create(id, &fields, ttl, replaced).await,
+        }
+    }
+
+    /// Removes the session; whether it was there.
+    pub async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {
+        match self {
+            Store::Memory(store) => Ok(store.end(id)),
+            Store::Redis(store) => store.end(id).await,
+        }
+    }
+
+    /// Makes a session that has a TTL live for `ttl` from now, unless it would live longer anyway.
+    /// Never shortens a TTL, never gives one to a session that has none, never brings one back.
+    pub async fn renew(&self, id: &SessionId, ttl: Duration) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(store) => {
+                store.renew(id, ttl);
+                Ok(())
+            }
+            Store::Redis(store) => store.renew(id, ttl).await,
+        }
+    }
+
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(_) => Ok(()),
+            Store::Redis(store) => store.ping().await,
+        }
+    }
+}

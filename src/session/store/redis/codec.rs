@@ -1,0 +1,187 @@
+//! How a session is named and written in Redis.
+
+use std::io::Write;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs, Value};
+
+use crate::config::{self, StoreFormat};
+
+use super::super::{Fields, SessionId, StoreError};
+use super::command;
+
+/// Keys and values of sessions.
+pub(super) struct Codec {
+    prefix: String,
+    suffix: String,
+    format: StoreFormat,
+}
+
+impl Codec {
+    pub(super) fn new(config: &config::Store) -> Self {
+        Codec { prefix: config.key_prefix.clone(), suffix: config.key_suffix.clone(), format: config.format }
+    }
+
+    pub(super) fn key<'a>(&'a self, id: &'a SessionId) -> Key<'a> {
+        Key([&self.prefix, id.expose(), &self.suffix])
+    }
+
+    /// The command whose reply [`Codec::decode`] takes.
+    pub(super) fn read(&self, id: &SessionId) -> Cmd {
+        match self.format {
+            StoreFormat::Hash => command("HGETALL", self.key(id)),
+            StoreFormat::Json => command("GET", self.key(id)),
+        }
+    }
+
+    /// The commands that write a session.
+    pub(super) fn write(&self, to: &mut Pipeline, id: &SessionId, fields: &Fields, ttl: Duration) {
+        match self.format {
+            StoreFormat::Hash => {
+                let mut set = command("HSET", self.key(id));
+                for (name, value) in fields {
+                    match value.as_str() {
+                        Some(text) => set.arg(name).arg(text),
+                        None => set.arg(name).arg(value.to_string()),
+                    };
+                }
+                let mut expire = command("PEXPIRE", self.key(id));
+                expire.arg(millis(ttl));
+                to.add_command(set).add_command(expire);
+            }
+            StoreFormat::Json => {
+                let mut set = command("SET", self.key(id));
+                set.arg(JsonObject(fields)).arg("PX").arg(millis(ttl));
+                to.add_command(set);
+            }
+        }
+    }
+
+    /// The session in `reply`; `None` if there is none.
+    pub(super) fn decode(&self, reply: Value) -> Result<Option<Fields>, StoreError> {
+        match (self.format, reply) {
+            (_, Value::Nil) => Ok(None),
+            (StoreFormat::Hash, reply) => {
+                let pairs = reply.into_map_iter().map_err(|_| StoreError::Protocol)?;
+                let fields = pairs
+                    .map(|(name, value)| Ok((text(name)?, text(value)?.into())))
+                    .collect::<Result<Fields, StoreError>>()?;
+                Ok((!fields.is_empty()).then_some(fields))
+            }
+            (StoreFormat::Json, Value::BulkString(json)) => {
+                serde_json::from_slice(&json).map(Some).map_err(|_| StoreError::Decode)
+            }
+            (StoreFormat::Json, _) => Err(StoreError::Protocol),
+        }
+    }
+}
+
+fn text(value: Value) -> Result<String, StoreError> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| StoreError::Decode),
+        _ => Err(StoreError::Protocol),
+    }
+}
+
+/// Whole milliseconds, at least one (zero would delete the key), within what Redis adds to its clock.
+pub(super) fn millis(ttl: Duration) -> u64 {
+    const LIMIT: u128 = 1 << 52;
+    u64::try_from(ttl.as_millis().clamp(1, LIMIT)).unwrap_or(1)
+}
+
+/// A key, written into the command piece by piece.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a>([&'a str; 3]);
+
+impl Key<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+impl ToRedisArgs for Key<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut writer = out.writer_for_next_arg();
+        for piece in self.0 {
+            // The writer is memory; it takes everything.
+            let _ = writer.write_all(piece.as_bytes());
+        }
+    }
+}
+
+struct JsonObject<'a>(&'a Fields);
+
+impl ToRedisArgs for JsonObject<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        // Neither can memory fail nor does a map with string keys.
+        let _ = serde_json::to_writer(out.writer_for_next_arg(), self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn codec(format: StoreFormat) -> Codec {
+        Codec { prefix: "session:{".to_owned(), suffix: "}:v1".to_owned(), format }
+    }
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_id_stands_between_prefix_and_suffix() {
+        let packed = codec(StoreFormat::Hash).read(&SessionId::new("abc")).get_packed_command();
+        assert_eq!(packed, b"*2\r\n$7\r\nHGETALL\r\n$16\r\nsession:{abc}:v1\r\n");
+    }
+
+    #[test]
+    fn a_hash_is_read_from_both_protocols_and_empty_is_absent() {
+        let hash = codec(StoreFormat::Hash);
+        let expected = json!({"user_id": "42"}).as_object().cloned();
+        assert_eq!(hash.decode(Value::Map(vec![(bulk("user_id"), bulk("42"))])).unwrap(), expected);
+        assert_eq!(hash.decode(Value::Array(vec![bulk("user_id"), bulk("42")])).unwrap(), expected);
+        assert_eq!(hash.decode(Value::Map(vec![])), Ok(None));
+    }
+
+    #[test]
+    fn json_is_one_object_and_nil_is_absent() {
+        let json = codec(StoreFormat::Json);
+        assert_eq!(
+            json.decode(bulk("{\"a\":{\"b\":1}}")).unwrap(),
+            json!({"a": {"b": 1}}).as_object().cloned()
+        );
+        assert_eq!(json.decode(Value::Nil), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_session_is_an_error_and_never_absent() {
+        let (hash, json) = (codec(StoreFormat::Hash), codec(StoreFormat::Json));
+        for text in ["", "[]", "null", "42", "{", "{} x"] {
+            assert_eq!(json.decode(bulk(text)), Err(StoreError::Decode), "{text}");
+        }
+        let binary = Value::BulkString(vec![0xff]);
+        assert_eq!(hash.decode(Value::Map(vec![(bulk("a"), binary)])), Err(StoreError::Decode));
+        assert_eq!(hash.decode(Value::Okay), Err(StoreError::Protocol));
+        assert_eq!(json.decode(Value::Int(1)), Err(StoreError::Protocol));
+    }
+
+    #[test]
+    fn a_ttl_is_never_zero_milliseconds_nor_beyond_the_server_s_clock() {
+        assert_eq!(millis(Duration::ZERO), 1);
+        assert_eq!(millis(Duration::from_micros(1500)), 1);
+        assert_eq!(millis(Duration::from_secs(2)), 2000);
+        assert_eq!(millis(Duration::MAX), 1 << 52);
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_text_makes_decoding_panic(text in "\\PC{0,40}") {
+            let _ = codec(StoreFormat::Json).decode(bulk(&text));
+        }
+    }
+}

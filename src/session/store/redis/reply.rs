@@ -1,0 +1,145 @@
+//! What Redis answers, and what its errors mean.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, Value};
+
+use super::super::{StoreError, Ttl};
+
+/// The two replies of a pipeline of two.
+pub(super) fn pair(replies: Vec<Value>) -> Result<(Value, Option<Value>), StoreError> {
+    let [first, second] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
+    Ok((first, Some(second)))
+}
+
+/// The reply of `PTTL`: milliseconds, -1 for a key without expiry, -2 for no key (it has gone since
+/// it was read).
+pub(super) fn ttl(reply: Value) -> Result<Ttl, StoreError> {
+    match reply {
+        Value::Int(-1) => Ok(Ttl::Never),
+        Value::Int(millis) => Ok(Ttl::Left(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))),
+        _ => Err(StoreError::Protocol),
+    }
+}
+
+/// `result` with its errors, and with errors that the server sent as values.
+pub(super) fn checked(result: Result<Value, RedisError>) -> Result<Value, StoreError> {
+    match result {
+        Ok(Value::ServerError(error)) => Err(server_error(error.code(), error.details())),
+        Ok(Value::Array(values)) => match values.iter().find_map(error_in) {
+            Some(error) => Err(error),
+            None => Ok(Value::Array(values)),
+        },
+        Ok(value) => Ok(value),
+        Err(error) => Err(kind_of(error)),
+    }
+}
+
+fn error_in(value: &Value) -> Option<StoreError> {
+    match value {
+        Value::ServerError(error) => Some(server_error(error.code(), error.details())),
+        _ => None,
+    }
+}
+
+/// What kind of failure `error` is; its text is dropped here.
+pub(super) fn kind_of(error: RedisError) -> StoreError {
+    match error.kind() {
+        ErrorKind::Io if error.is_timeout() => StoreError::Timeout,
+        ErrorKind::Io if is_invalid_data(&error) => StoreError::Tls,
+        ErrorKind::Io => StoreError::Disconnected,
+        ErrorKind::AuthenticationFailed => StoreError::Auth,
+        // Of a refused transaction this has the errors of the commands that made it fail.
+        ErrorKind::Server(_) | ErrorKind::Extension => match error.into_server_errors() {
+            Some(errors) => errors
+                .first()
+                .map_or(StoreError::Rejected, |(_, error)| server_error(error.code(), error.details())),
+            None => StoreError::Rejected,
+        },
+        _ => StoreError::Protocol,
+    }
+}
+
+/// This is how the TLS layer says that the peer is not who it should be.
+fn is_invalid_data(error: &RedisError) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>())
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::InvalidData)
+}
+
+fn server_error(code: &str, details: Option<&str>) -> StoreError {
+    match code {
+        "WRONGTYPE" => StoreError::WrongType,
+        "NOAUTH" | "NOPERM" | "WRONGPASS" | "DENIED" => StoreError::Auth,
+        "LOADING" => StoreError::Loading,
+        "READONLY" => StoreError::ReadOnly,
+        "MASTERDOWN" | "CLUSTERDOWN" => StoreError::PrimaryDown,
+        "BUSY" => StoreError::Script,
+        "OOM" => StoreError::OutOfMemory,
+        "MISCONF" | "NOREPLICAS" => StoreError::NotDurable,
+        "ERR" if details.is_some_and(|text| text.starts_with("max number of clients")) => {
+            StoreError::MaxClients
+        }
+        _ => StoreError::Rejected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(line: &str) -> Result<Value, RedisError> {
+        redis::parse_redis_value(line.as_bytes())
+    }
+
+    #[test]
+    fn every_refusal_of_the_server_is_an_error_of_its_kind() {
+        for (line, kind) in [
+            ("-WRONGTYPE Operation against a key holding the wrong kind of value", "wrong_type"),
+            ("-NOAUTH Authentication required.", "auth"),
+            ("-NOPERM this user has no permissions", "auth"),
+            ("-WRONGPASS invalid username-password pair or user is disabled.", "auth"),
+            ("-DENIED Redis is running in protected mode", "auth"),
+            ("-LOADING Redis is loading the dataset in memory", "loading"),
+            ("-READONLY You can't write against a read only replica.", "readonly"),
+            ("-MASTERDOWN Link with MASTER is down", "primary_down"),
+            ("-CLUSTERDOWN The cluster is down", "primary_down"),
+            ("-BUSY Redis is busy running a script.", "script"),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", "out_of_memory"),
+            ("-MISCONF Redis is configured to save RDB snapshots", "not_durable"),
+            ("-NOREPLICAS Not enough good replicas to write.", "not_durable"),
+            ("-ERR max number of clients reached", "max_clients"),
+            ("-MOVED 3999 127.0.0.1:6381", "rejected"),
+            ("-ERR unknown command", "rejected"),
+        ] {
+            let error = checked(reply(&format!("{line}\r\n"))).unwrap_err();
+            assert_eq!(error.kind(), kind, "{line}");
+            let in_pipeline = checked(reply(&format!("*2\r\n:1\r\n{line}\r\n"))).unwrap_err();
+            assert_eq!(in_pipeline, error, "{line}");
+        }
+    }
+
+    #[test]
+    fn failures_on_the_way_are_told_apart() {
+        let io = |kind: io::ErrorKind| kind_of(RedisError::from(io::Error::from(kind)));
+        assert_eq!(io(io::ErrorKind::TimedOut), StoreError::Timeout);
+        assert_eq!(io(io::ErrorKind::BrokenPipe), StoreError::Disconnected);
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), StoreError::Disconnected);
+        assert_eq!(io(io::ErrorKind::InvalidData), StoreError::Tls);
+        let parse = RedisError::from((ErrorKind::Parse, "garbage"));
+        assert_eq!(kind_of(parse), StoreError::Protocol);
+    }
+
+    #[test]
+    fn pttl_tells_no_expiry_from_no_time_left() {
+        assert_eq!(ttl(Value::Int(-1)), Ok(Ttl::Never));
+        assert_eq!(ttl(Value::Int(-2)), Ok(Ttl::Left(Duration::ZERO)));
+        assert_eq!(ttl(Value::Int(1500)), Ok(Ttl::Left(Duration::from_millis(1500))));
+        assert_eq!(ttl(Value::Nil), Err(StoreError::Protocol));
+    }
+}

@@ -1,0 +1,120 @@
+//! Child processes that end with the test, and what they print.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::within;
+
+/// A running program; dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Arc<watch::Sender<Vec<String>>>,
+    stderr: Arc<watch::Sender<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts `command` with its output captured line by line.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let program = command.get_program().to_owned();
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap_or_else(|error| panic!("cannot start {program:?}: {error}"));
+        let (stdout, stderr) = (lines(child.stdout.take()), lines(child.stderr.take()));
+        Self { child, stdout, stderr }
+    }
+
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        self.stdout.borrow().clone()
+    }
+
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        self.stderr.borrow().clone()
+    }
+
+    /// Waits for the first line of either output for which `find` has an answer.
+    pub(crate) async fn wait_for_line<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let search = |output: &Vec<String>| output.iter().any(|line| find(line).is_some());
+        let (mut stdout, mut stderr) = (self.stdout.subscribe(), self.stderr.subscribe());
+        let lines = within(what, async {
+            tokio::select! {
+                Ok(lines) = stdout.wait_for(search) => lines.clone(),
+                Ok(lines) = stderr.wait_for(search) => lines.clone(),
+            }
+        });
+        lines.await.iter().find_map(|line| find(line)).unwrap()
+    }
+
+    /// Sends a signal by its name without `SIG`, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {id}: {status}");
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        within("exit", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await; // std has no wait that a test can bound
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Either may fail only because the process has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(output: Option<impl Read + Send + 'static>) -> Arc<watch::Sender<Vec<String>>> {
+    let (sender, output) = (Arc::new(watch::Sender::default()), output.unwrap());
+    let shared = sender.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            shared.send_modify(|lines: &mut Vec<String>| lines.push(line));
+        }
+    });
+    sender
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn shell(script: &str) -> Process {
+        Process::start(Command::new("sh").args(["-c", script]))
+    }
+
+    #[tokio::test]
+    async fn lines_of_both_outputs_and_the_exit_code_are_seen() {
+        let mut process = shell("echo out; echo port 42 >&2; exit 3");
+        let port = process.wait_for_line("port", |line| line.strip_prefix("port ").map(str::to_owned)).await;
+        assert_eq!(port, "42");
+        process.wait_for_line("out", |line| (line == "out").then_some(())).await;
+        assert_eq!(process.exit().await.code(), Some(3));
+        assert_eq!((process.stdout(), process.stderr()), (vec!["out".into()], vec!["port 42".into()]));
+    }
+
+    #[tokio::test]
+    async fn signals_arrive() {
+        let mut process = shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+        process.wait_for_line("ready", |line| (line == "ready").then_some(())).await;
+        process.signal("TERM");
+        assert_eq!(process.exit().await.code(), Some(7));
+        let mut process = shell("echo ready; exec sleep 60");
+        process.wait_for_line("ready", |line| (line == "ready").then_some(())).await;
+        process.signal("KILL");
+        assert_eq!(process.exit().await.signal(), Some(9));
+    }
+}

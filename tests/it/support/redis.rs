@@ -1,0 +1,124 @@
+//! A real `redis-server` of our own, which can be stopped, frozen and brought back.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+use redis::{FromRedisValue, ToRedisArgs};
+
+use super::process::Process;
+use super::within;
+
+/// A Redis without persistence; dropping it ends it.
+pub(crate) struct Redis {
+    address: SocketAddr,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Starts on a free port and waits until it takes connections.
+    pub(crate) async fn start() -> Self {
+        loop {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            if let Some(process) = start_on(address).await {
+                return Self { address, process: Some(process) };
+            }
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}/0", self.address)
+    }
+
+    /// Runs one command and returns its answer.
+    pub(crate) async fn command<T: FromRedisValue>(&self, name: &str, arguments: impl ToRedisArgs) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        within("redis", async {
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            redis::cmd(name).arg(arguments).query_async(&mut connection).await.unwrap()
+        })
+        .await
+    }
+
+    /// Writes a session under the default key and format.
+    pub(crate) async fn put_session(&self, id: &str, fields: &[(&str, &str)]) {
+        let () = self.command("HSET", (format!("session:{id}"), fields)).await;
+    }
+
+    /// Kills it; its data is lost.
+    pub(crate) fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Brings a stopped one back, empty, on the same port.
+    pub(crate) async fn restart(&mut self) {
+        self.stop();
+        self.process = Some(start_on(self.address).await.expect("the port is free again"));
+    }
+
+    /// Stops it from answering while its connections stay open.
+    pub(crate) fn freeze(&self) {
+        self.process.as_ref().unwrap().signal("STOP");
+    }
+
+    /// Ends a [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        self.process.as_ref().unwrap().signal("CONT");
+    }
+}
+
+/// `None` when another process has taken the port meanwhile.
+async fn start_on(address: SocketAddr) -> Option<Process> {
+    let port = address.port().to_string();
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
+    let process = Process::start(command.current_dir(std::env::temp_dir()));
+    let listens = process.wait_for_line("redis-server", |line| match line {
+        line if line.contains("Ready to accept connections") => Some(true),
+        line if line.contains("Could not create server") => Some(false),
+        _ => None,
+    });
+    listens.await.then_some(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn sessions_are_hashes_under_the_default_key() {
+        let redis = Redis::start().await;
+        redis.put_session("abc", &[("user_id", "42")]).await;
+        let user: String = redis.command("HGET", ("session:abc", "user_id")).await;
+        assert_eq!(user, "42");
+    }
+
+    #[tokio::test]
+    async fn it_comes_back_empty_on_the_same_port() {
+        let mut redis = Redis::start().await;
+        let url = redis.url();
+        let () = redis.command("SET", ("k", "v")).await;
+        redis.stop();
+        assert!(std::net::TcpStream::connect(redis.address).is_err());
+        redis.restart().await;
+        assert_eq!(redis.url(), url);
+        assert!(!redis.command::<bool>("EXISTS", "k").await);
+    }
+
+    #[tokio::test]
+    async fn frozen_it_accepts_but_does_not_answer() {
+        let redis = Redis::start().await;
+        redis.freeze();
+        let command = redis.command::<String>("ECHO", "awake");
+        tokio::pin!(command);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut command).await.is_err());
+        redis.thaw();
+        assert_eq!(command.await, "awake");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_noticed() {
+        let redis = Redis::start().await;
+        assert!(start_on(redis.address).await.is_none());
+    }
+}
