@@ -1,0 +1,3 @@
+//! Promises of the program, tested from outside.
+
+mod config_files;
