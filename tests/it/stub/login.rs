@@ -1,6 +1,9 @@
 //! Who is logged in, and where.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::support::redis::Redis;
 
 /// What a browser keeps after a login.
 #[derive(Debug, Clone)]
@@ -203,8 +206,41 @@ async fn with_sessions_at_the_proxy_it_asks_for_one_and_believes_the_headers() {
 async fn sessions_move_while_it_runs() {
     let stub = start_default().await;
     let browser = login(stub.address, 1).await;
-    stub.handle.set_sessions(&Sessions::Header);
+    stub.handle.set_sessions(&Sessions::Header).await.unwrap();
     assert_eq!(browser.profile(stub.address).await.status(), StatusCode::UNAUTHORIZED);
     let response = post(stub.address, "/console/api/login", &[], &credentials(1)).await;
     assert!(response.headers().contains_key("vestibule-session"));
+}
+
+#[tokio::test]
+async fn instances_that_share_a_redis_share_their_logins() {
+    let redis = Redis::start().await;
+    let shared =
+        || Options { sessions: Sessions::Redis { url: Secret::new(redis.url()) }, ..Options::default() };
+    let (here, there) = (start(shared()).await, start(shared()).await);
+    let browser = login(here.address, 7).await;
+    let profile = json_of(browser.profile(there.address).await).await;
+    assert_eq!(profile["email"], "u7@example.com");
+
+    let keys: Vec<String> = redis.command("KEYS", "session:*").await;
+    let fields: BTreeMap<String, String> = redis.command("HGETALL", &keys[0]).await;
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["email", "expires", "name", "user_id"]);
+    let ttl: u64 = redis.command("TTL", &keys[0]).await;
+    assert!((3590..=3600).contains(&ttl), "{ttl}");
+
+    browser.post(there.address, "/console/api/logout").await;
+    assert_eq!(browser.profile(here.address).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(redis.command::<Vec<String>>("KEYS", "*").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_no_logout() {
+    let mut redis = Redis::start().await;
+    let sessions = Sessions::Redis { url: Secret::new(redis.url()) };
+    let stub = start(Options { sessions, ..Options::default() }).await;
+    let browser = login(stub.address, 1).await;
+    redis.stop();
+    let response = browser.profile(stub.address).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(stub.handle.snapshot().sessions_unknown, 0);
 }
