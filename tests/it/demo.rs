@@ -98,7 +98,10 @@ async fn controls_answer_with_the_new_state() {
         assert_eq!(post(address, "/demo/api/mode", &[JSON], &body).await.json()["mode"], mode);
     }
     let stopped = post(address, "/demo/api/instances/0/stop", &[JSON], "{}").await.json();
-    assert_eq!((&stopped["instances"][0]["running"], &stopped["instances"][1]["running"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&stopped["instances"][0]["running"], &stopped["instances"][1]["running"]),
+        (&json!(false), &json!(true))
+    );
     let started = post(address, "/demo/api/instances/0/start", &[JSON], "{}").await.json();
     assert_eq!(started["instances"][0]["running"], true);
 }
