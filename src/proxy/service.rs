@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::body::RequestBody;
 use crate::config::{Mode, StoreKind};
 use crate::secret::Fingerprints;
 use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
@@ -79,14 +80,18 @@ impl Service {
 
     /// Answers one request: exactly one answer, one access-log line, one count. Dropping the future is the
     /// client's leaving: the work for it ends at once.
-    pub async fn handle(
-        self: Arc<Self>,
+    pub fn handle(
+        self: &Arc<Self>,
         request: Request<Incoming>,
         client: Arc<Client>,
-    ) -> Response<ResponseBody> {
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let plan = self.shared.plan.load_full();
-        let exchange = Exchange::begin(&self, &plan, &request, &client);
-        pipeline::run(request, &client, exchange).await
+        let (parts, body) = request.into_parts();
+        let (body, upload) = RequestBody::new(body, &plan.body_rules);
+        // Both are moved from step to step, which as values would cost more than most steps do.
+        let exchange = Box::new(Exchange::begin(self, plan, &parts, upload, &client));
+        let request = Box::new(Request::from_parts(parts, body));
+        pipeline::run(request, client, exchange)
     }
 
     /// Notes a request that could not be read, and was answered with `status` without coming here.
