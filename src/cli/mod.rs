@@ -1,1 +1,84 @@
+//! The command line.
 //!
+//! Exit codes: 0 all went well, 1 failed or invalid configuration, 2 wrong usage (clap's), 3 requests were
+//! cut by a forced stop.
+
+mod run;
+mod signals;
+mod stub;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config;
+use crate::telemetry::logging;
+
+/// Requests were cut.
+const EXIT_CUT: u8 = 3;
+
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, about = "Session-aware L7 reverse proxy and load balancer")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How diagnostics are written to standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Least level of diagnostics: error, warn, info, debug, trace, or filter directives
+    #[arg(long, global = true, default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run(ConfigFile),
+    /// Check a configuration file and report every problem in it
+    Check(ConfigFile),
+    /// Run one Dify-style application instance, for demos, tests and load
+    Stub(stub::StubArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the program; returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = match cli.log_format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    let done = match logging::init(format, &cli.log_level) {
+        Ok(()) => dispatch(cli.command),
+        Err(error) => Err(anyhow::Error::new(error).context("--log-level is not a level or filter")),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("vestibule: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(file) => run::run(config::load(&file.config)?),
+        Command::Check(file) => {
+            config::load(&file.config)?;
+            eprintln!("{} is valid", file.config.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Stub(args) => stub::run(args),
+    }
+}

@@ -1,5 +1,73 @@
 //! Configuration: read, parsed, validated whole, typed.
+//!
+//! [`load`] turns a file into a [`Config`] or into [`Problems`]: every mistake at once, each with its place,
+//! its reason and its remedy. Only a syntax error stands alone, as nothing behind it can be trusted. Every key,
+//! its default and its meaning are in `config/vestibule.toml`.
 
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+mod excerpt;
+mod fault;
+mod file;
 mod model;
+mod nearest;
+mod problem;
+mod reference;
+mod section;
+mod validate;
+mod value;
 
 pub use model::*;
+pub use problem::{Place, Problem, Problems};
+
+use fault::{Fault, Report, Spot};
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read, or is not UTF-8.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// The file can be read, but not run.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// Reads and validates the file at `path`. Blocks.
+pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    Ok(parse(&text, &path.display().to_string())?)
+}
+
+/// Validates the text of a configuration file. `name` is what the problems call the file.
+///
+/// Reads the environment and the files that `env:NAME` and `file:PATH` refer to, and nothing else.
+pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
+    let mut report = Report::default();
+    let (config, leaves) = match file::parse(text) {
+        Ok(table) => (section::root(&table, &mut report, validate::config), table.leaves()),
+        Err(error) => {
+            let at = error.span.start;
+            report.push(Spot { key: String::new(), span: at..at }, not_toml(&error.message));
+            (None, Vec::new())
+        }
+    };
+    match config {
+        Some(config) if report.is_empty() => Ok(config),
+        _ => Err(report.into_problems(name, text, &leaves)),
+    }
+}
+
+fn not_toml(message: &str) -> Fault {
+    let why = "nothing behind this place can be read; more problems may follow once it is right";
+    Fault::new(
+        format!("this is not TOML: {message}"),
+        why,
+        "put text in quotes and each key on a line of its own; https://toml.io tells the rest",
+    )
+}
+
+#[cfg(test)]
+mod tests;

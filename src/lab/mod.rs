@@ -1,1 +1,3 @@
-//!
+//! The laboratory: what is needed to try vestibule, to show it and to measure it.
+
+pub mod stub;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::config::StoreKind;
+use crate::config::{Mode, StoreKind};
 use crate::secret::Fingerprints;
 use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
@@ -50,7 +50,6 @@ impl fmt::Debug for Worker {
 pub(super) struct Sessions {
     pub(super) resolver: Resolver,
     pub(super) lifecycle: Lifecycle,
-    store: Store,
 }
 
 impl Worker {
@@ -105,16 +104,9 @@ impl Service {
         let _ = self.sessions();
     }
 
-    /// Waits until the session store can be asked; at once when none is used.
-    pub async fn store_connected(&self) {
-        if let Ok(sessions) = self.sessions() {
-            sessions.store.connected().await;
-        }
-    }
-
-    /// Whether the session store answers.
-    pub async fn store_ping(&self) -> Result<(), StoreError> {
-        self.sessions()?.store.ping().await
+    /// Whether requests need the session store.
+    pub fn uses_store(&self) -> bool {
+        self.shared.plan.load().mode == Mode::Shared
     }
 
     /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
@@ -143,8 +135,7 @@ impl Service {
         })?;
         Ok(Sessions {
             resolver: Resolver::new(config, store.clone()),
-            lifecycle: Lifecycle::new(config, store.clone()),
-            store,
+            lifecycle: Lifecycle::new(config, store),
         })
     }
 

@@ -22,7 +22,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one client until it leaves, fails or the drain ends it.
 pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    // What a client has sent already is served, even if the drain has begun.
     let first = tokio::select! {
+        biased;
         first = timeout(server.timeouts.request_head, read_first(&mut stream)) => first,
         () = server.drain.begun() => return,
     };
@@ -69,6 +71,7 @@ async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
 /// false when its time is up.
 async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
     tokio::select! {
+        biased;
         readable = timeout(server.timeouts.keep_alive, stream.readable()) => matches!(readable, Ok(Ok(()))),
         () = server.drain.begun() => false,
     }

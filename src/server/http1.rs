@@ -172,12 +172,15 @@ impl<'a> Keeper<'a> {
     async fn watch(&mut self, connection: &mut Conn) -> End {
         let mut drain = pin!(self.server.drain.begun());
         poll_fn(|cx| {
-            if !self.draining && drain.as_mut().poll(cx).is_ready() {
+            // The connection first: a request that is there already is served even if the drain has begun.
+            let mut result = connection.poll_without_shutdown(cx);
+            if result.is_pending() && !self.draining && drain.as_mut().poll(cx).is_ready() {
                 self.draining = true;
                 // An idle connection closes at once, a busy one after its answer, which says so.
                 Pin::new(&mut *connection).graceful_shutdown();
+                result = connection.poll_without_shutdown(cx);
             }
-            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+            if let Poll::Ready(result) = result {
                 return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
             }
             while self.tick.as_mut().poll(cx).is_ready() {

@@ -19,17 +19,33 @@ const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration:
 
 /// Binds `count` sockets to one address, so that the kernel spreads connections over them. With port 0 the
 /// system chooses the port once, for all.
+///
+/// Another program's listener on the address is an error, even one that would share the port.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
-    let first = bind_one(address)?;
+    let address = match address.port() {
+        0 => return spread(bind_one(address, true)?, count),
+        _ => address,
+    };
+    // Sharing is decided when the first socket is bound, so ask once without it.
+    drop(bind_one(address, false)?);
+    spread(bind_one(address, true)?, count)
+}
+
+/// Binds one socket that shares its address with no other.
+pub fn bind_exclusive(address: SocketAddr) -> io::Result<StdListener> {
+    bind_one(address, false)
+}
+
+fn spread(first: StdListener, count: usize) -> io::Result<Vec<StdListener>> {
     let address = first.local_addr()?;
-    let rest = (1..count).map(|_| bind_one(address));
+    let rest = (1..count).map(|_| bind_one(address, true));
     std::iter::once(Ok(first)).chain(rest).collect()
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -15,7 +15,7 @@ use crate::config::{Limits, Timeouts};
 use crate::drain::Drain;
 use crate::proxy::Service;
 
-pub use listener::bind;
+pub use listener::{bind, bind_exclusive};
 
 /// What all connections of one worker share.
 #[derive(Debug)]

@@ -54,3 +54,60 @@ impl Lifecycle {
         Ok(self.store.end(id).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{MemoryStore, Ttl};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn lifecycle(idle_timeout: Option<Duration>) -> Lifecycle {
+        Lifecycle { store: Store::Memory(MemoryStore::new()), idle_timeout, absolute_timeout: HOUR }
+    }
+
+    async fn created(lifecycle: &Lifecycle, replaced: Option<&SessionId>) -> SessionId {
+        let fields = Fields::from_iter([("user_id".to_owned(), json!("42"))]);
+        lifecycle.create(fields, replaced).await.unwrap()
+    }
+
+    async fn load(lifecycle: &Lifecycle, id: &SessionId) -> Option<(Fields, Ttl)> {
+        let record = lifecycle.store.load(id, true).await.unwrap()?;
+        Some(((*record.fields).clone(), record.ttl))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_session_carries_its_fields_and_both_of_its_times() {
+        let lifecycle = lifecycle(None);
+        let before = now().as_secs();
+        let id = created(&lifecycle, None).await;
+        let (fields, ttl) = load(&lifecycle, &id).await.unwrap();
+        let created = fields.get(CREATED).and_then(Value::as_u64).unwrap();
+        assert!((before..=now().as_secs()).contains(&created));
+        assert_eq!(fields.get(EXPIRES), Some(&json!(created + 3600)));
+        assert_eq!(fields.get("user_id"), Some(&json!("42")));
+        assert_eq!((fields.len(), ttl), (3, Ttl::Left(HOUR)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_ttl_is_the_idle_timeout_within_the_absolute_one() {
+        for (idle, ttl) in [(HOUR / 2, HOUR / 2), (2 * HOUR, HOUR)] {
+            let lifecycle = lifecycle(Some(idle));
+            let id = created(&lifecycle, None).await;
+            assert_eq!(load(&lifecycle, &id).await.unwrap().1, Ttl::Left(ttl));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_session_takes_the_place_of_the_old_one_under_another_id() {
+        let lifecycle = lifecycle(None);
+        let old = created(&lifecycle, None).await;
+        let new = created(&lifecycle, Some(&old)).await;
+        assert_ne!(new, old);
+        assert_eq!(load(&lifecycle, &old).await, None);
+        assert!(lifecycle.end(&new).await.unwrap());
+        assert!(!lifecycle.end(&new).await.unwrap());
+    }
+}

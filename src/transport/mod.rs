@@ -7,3 +7,9 @@ mod tunnel;
 pub use connection::{ConnectError, Connection, Home, SendError, UpstreamBody, UpstreamBodyError};
 pub use pool::{Pool, PoolSettings};
 pub use tunnel::{Tunnel, TunnelReport};
+
+/// Chooses the cryptography behind every TLS connection of the process. Idempotent.
+pub fn install_crypto() {
+    // A provider that is installed already is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

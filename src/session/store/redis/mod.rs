@@ -1,7 +1,9 @@
 //! Sessions in Redis, version 6 or newer.
 //!
 //! One round trip per call: reading a session and its TTL is one pipeline, creating one and removing
-//! the one it replaces is one transaction.
+//! the one it replaces is one transaction. A restricted user needs `PING`, `HGETALL` or `GET`, `PTTL`
+//! and `PEXPIRE` (before Redis 7 also `EVAL`), and to create and end sessions `MULTI`, `EXEC`, `DEL`
+//! and `HSET` or `SET`.
 
 mod codec;
 mod link;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value, cmd, pipe};
+use redis::{Cmd, Pipeline, Value, cmd};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
@@ -89,15 +91,17 @@ impl RedisStore {
         replaced: Option<&SessionId>,
     ) -> Result<(), StoreError> {
         let codec = &self.0.codec;
-        let mut transaction = pipe();
-        transaction.atomic();
+        let mut transaction = Pipeline::with_capacity(5);
+        transaction.cmd("MULTI");
         if let Some(replaced) = replaced {
             transaction.add_command(command("DEL", codec.key(replaced)));
         }
         codec.write(&mut transaction, id, fields, ttl);
-        let place = self.0.pool.place().await?;
-        let result = transaction.query_async::<Value>(&mut place.connection()).await;
-        place.checked(result).map(drop)
+        transaction.cmd("EXEC");
+        match self.pipeline(&transaction).await?.pop() {
+            Some(Value::Array(_)) => Ok(()),
+            _ => Err(StoreError::Protocol),
+        }
     }
 
     pub(super) async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, Value};
+use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use super::super::{StoreError, Ttl};
 
@@ -25,22 +25,20 @@ pub(super) fn ttl(reply: Value) -> Result<Ttl, StoreError> {
     }
 }
 
-/// `result` with its errors, and with errors that the server sent as values.
+/// `result`, or the first error anywhere in it: of the call, or sent by the server as a reply to one
+/// command of a pipeline or transaction.
 pub(super) fn checked(result: Result<Value, RedisError>) -> Result<Value, StoreError> {
-    match result {
-        Ok(Value::ServerError(error)) => Err(server_error(error.code(), error.details())),
-        Ok(Value::Array(values)) => match values.iter().find_map(error_in) {
-            Some(error) => Err(error),
-            None => Ok(Value::Array(values)),
-        },
-        Ok(value) => Ok(value),
-        Err(error) => Err(kind_of(error)),
+    let value = result.map_err(kind_of)?;
+    match error_in(&value) {
+        Some(error) => Err(error),
+        None => Ok(value),
     }
 }
 
 fn error_in(value: &Value) -> Option<StoreError> {
     match value {
-        Value::ServerError(error) => Some(server_error(error.code(), error.details())),
+        Value::ServerError(error) => Some(server_error(error)),
+        Value::Array(values) => values.iter().find_map(error_in),
         _ => None,
     }
 }
@@ -52,12 +50,9 @@ pub(super) fn kind_of(error: RedisError) -> StoreError {
         ErrorKind::Io if is_invalid_data(&error) => StoreError::Tls,
         ErrorKind::Io => StoreError::Disconnected,
         ErrorKind::AuthenticationFailed => StoreError::Auth,
-        // Of a refused transaction this has the errors of the commands that made it fail.
-        ErrorKind::Server(_) | ErrorKind::Extension => match error.into_server_errors() {
-            Some(errors) => errors
-                .first()
-                .map_or(StoreError::Rejected, |(_, error)| server_error(error.code(), error.details())),
-            None => StoreError::Rejected,
+        ErrorKind::Server(_) | ErrorKind::Extension => match ServerError::try_from(error) {
+            Ok(error) => server_error(&error),
+            Err(_) => StoreError::Rejected,
         },
         _ => StoreError::Protocol,
     }
@@ -72,8 +67,8 @@ fn is_invalid_data(error: &RedisError) -> bool {
         .is_some_and(|source| source.kind() == io::ErrorKind::InvalidData)
 }
 
-fn server_error(code: &str, details: Option<&str>) -> StoreError {
-    match code {
+fn server_error(error: &ServerError) -> StoreError {
+    match error.code() {
         "WRONGTYPE" => StoreError::WrongType,
         "NOAUTH" | "NOPERM" | "WRONGPASS" | "DENIED" => StoreError::Auth,
         "LOADING" => StoreError::Loading,
@@ -82,7 +77,7 @@ fn server_error(code: &str, details: Option<&str>) -> StoreError {
         "BUSY" => StoreError::Script,
         "OOM" => StoreError::OutOfMemory,
         "MISCONF" | "NOREPLICAS" => StoreError::NotDurable,
-        "ERR" if details.is_some_and(|text| text.starts_with("max number of clients")) => {
+        "ERR" if error.details().is_some_and(|text| text.starts_with("max number of clients")) => {
             StoreError::MaxClients
         }
         _ => StoreError::Rejected,
@@ -119,7 +114,7 @@ mod tests {
         ] {
             let error = checked(reply(&format!("{line}\r\n"))).unwrap_err();
             assert_eq!(error.kind(), kind, "{line}");
-            let in_pipeline = checked(reply(&format!("*2\r\n:1\r\n{line}\r\n"))).unwrap_err();
+            let in_pipeline = checked(reply(&format!("*2\r\n:1\r\n*1\r\n{line}\r\n"))).unwrap_err();
             assert_eq!(in_pipeline, error, "{line}");
         }
     }

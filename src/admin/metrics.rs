@@ -1,0 +1,237 @@
+//! The numbers in the OpenMetrics text format, which Prometheus reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use crate::config::{Config, HostPattern};
+use crate::proxy::metrics::Counts;
+use crate::telemetry::histogram::Histogram;
+use crate::upstream::{Condition, Instance};
+
+use super::Admin;
+
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as they are now.
+pub(super) fn exposition(admin: &Admin) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot::take(admin)));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+/// Everything that is written, gathered first so that no lock is held while writing.
+#[derive(Debug)]
+struct Snapshot {
+    counts: Counts,
+    routes: Vec<String>,
+    instances: Vec<InstanceRow>,
+    mode: &'static str,
+    connections: u64,
+    lines_dropped: u64,
+}
+
+#[derive(Debug)]
+struct InstanceRow {
+    labels: [(&'static str, String); 2],
+    condition: Condition,
+    requests: u64,
+    in_flight: u64,
+}
+
+impl Snapshot {
+    fn take(admin: &Admin) -> Self {
+        let plan = admin.shared.plan.load();
+        let mut counts = Counts::default();
+        admin.shards.iter().for_each(|shard| counts.merge(&shard.read()));
+        let now = Instant::now();
+        let rows = plan.upstreams().flat_map(|upstream| {
+            upstream.instances().iter().map(|instance| row(&upstream.name, instance, now))
+        });
+        let places = plan.config.limits.connections.saturating_sub(admin.places.available_permits());
+        Snapshot {
+            counts,
+            routes: route_labels(&plan.config),
+            instances: rows.collect(),
+            mode: plan.mode.as_str(),
+            connections: places as u64,
+            lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
+        }
+    }
+
+    fn route(&self, index: Option<usize>) -> &str {
+        index.and_then(|index| self.routes.get(index)).map_or("none", String::as_str)
+    }
+}
+
+fn row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRow {
+    InstanceRow {
+        labels: [("upstream", upstream.to_owned()), ("instance", instance.label.clone())],
+        condition: instance.condition(now),
+        requests: instance.requests(),
+        in_flight: instance.in_flight() as u64,
+    }
+}
+
+fn route_labels(config: &Config) -> Vec<String> {
+    let label = |route: &crate::config::Route| match &route.host {
+        HostPattern::Any => route.path.clone(),
+        HostPattern::Exact(host) => format!("{host}{}", route.path),
+        HostPattern::Suffix(suffix) => format!("*.{suffix}{}", route.path),
+    };
+    config.routes.iter().map(label).collect()
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut encoder;
+        self.encode_requests(out)?;
+        self.encode_sessions(out)?;
+        self.encode_instances(out)?;
+        self.encode_process(out)
+    }
+}
+
+impl Snapshot {
+    fn encode_requests(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let requests: BTreeMap<_, _> = self.counts.requests.iter().collect();
+        let mut metric = counter(out, "http_requests", "Requests, by method, status and route")?;
+        for (key, count) in requests {
+            let status = key.status.to_string();
+            let labels = [("method", key.method()), ("status", &status), ("route", self.route(key.route))];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        let durations: BTreeMap<_, _> = self.counts.durations.iter().collect();
+        let help = "Time from the head of a request to the last byte of its answer";
+        let mut metric =
+            out.encode_descriptor("http_request_duration_seconds", help, None, MetricType::Histogram)?;
+        for (route, histogram) in durations {
+            encode_histogram(metric.encode_family(&[("route", self.route(*route))])?, histogram)?;
+        }
+        Ok(())
+    }
+
+    fn encode_sessions(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = &self.counts;
+        encode_words(
+            out,
+            "session_resolutions",
+            "Resolved sessions, by outcome",
+            "outcome",
+            &counts.sessions,
+        )?;
+        let help = "Time the session store took to answer or to fail";
+        let metric =
+            out.encode_descriptor("session_lookup_duration_seconds", help, None, MetricType::Histogram)?;
+        encode_histogram(metric, &counts.lookups)?;
+        encode_words(
+            out,
+            "session_store_errors",
+            "Failures of the session store, by kind",
+            "kind",
+            &counts.store_errors,
+        )?;
+        let help = "Vestibule-Session headers of upstreams, by action";
+        encode_words(out, "session_control", help, "action", &counts.session_control)?;
+        encode_words(
+            out,
+            "affinity",
+            "Requests in sticky mode, by what became of the tie",
+            "outcome",
+            &counts.affinity,
+        )
+    }
+
+    fn encode_instances(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric = counter(out, "upstream_requests", "Requests given to an instance")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_counter::<NoLabelSet, _, u64>(&row.requests, None)?;
+        }
+        let mut metric = gauge(out, "upstream_requests_in_flight", "Requests under way on an instance")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.in_flight)?;
+        }
+        let mut metric = gauge(out, "upstream_instance_up", "1 when an instance takes requests")?;
+        for row in &self.instances {
+            let up = u64::from(row.condition == Condition::Up);
+            metric.encode_family(&row.labels)?.encode_gauge(&up)?;
+        }
+        let mut metric = gauge(out, "upstream_instance_condition", "1 for the condition an instance is in")?;
+        for row in &self.instances {
+            let [upstream, instance] = &row.labels;
+            let labels = [
+                (upstream.0, upstream.1.as_str()),
+                (instance.0, &instance.1),
+                ("condition", row.condition.as_str()),
+            ];
+            metric.encode_family(&labels)?.encode_gauge(&1u64)?;
+        }
+        encode_number(out, "upstream_connects", "Connections opened to instances", self.counts.connects)?;
+        let failures = self.counts.connect_failures;
+        encode_number(out, "upstream_connect_failures", "Connections that could not be opened", failures)?;
+        encode_number(
+            out,
+            "upstream_retries",
+            "Unsent requests given to another instance",
+            self.counts.retries,
+        )
+    }
+
+    fn encode_process(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        gauge(out, "client_connections", "Open client connections")?.encode_gauge(&self.connections)?;
+        let help = "Access-log lines lost because the output did not keep up";
+        encode_number(out, "access_log_lines_dropped", help, self.lines_dropped)?;
+        let mut info = gauge(out, "vestibule_info", "Version and session mode")?;
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("mode", self.mode)];
+        info.encode_family(&labels)?.encode_gauge(&1u64)
+    }
+}
+
+fn counter<'a>(
+    out: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    out.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+fn gauge<'a>(
+    out: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    out.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+fn encode_number(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, number: u64) -> fmt::Result {
+    counter(out, name, help)?.encode_counter::<NoLabelSet, _, u64>(&number, None)
+}
+
+/// A counter with one label that takes a few fixed words.
+fn encode_words(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    words: &std::collections::HashMap<&'static str, u64>,
+) -> fmt::Result {
+    let words: BTreeMap<_, _> = words.iter().collect();
+    let mut metric = counter(out, name, help)?;
+    for (word, count) in words {
+        metric.encode_family(&[(label, *word)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+    }
+    Ok(())
+}
+
+fn encode_histogram(mut metric: MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
+    let buckets: Vec<(f64, u64)> = histogram.buckets().collect();
+    metric.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), histogram.count(), &buckets, None)
+}

@@ -1,0 +1,36 @@
+//! `vestibule run`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::{EXIT_CUT, signals};
+use crate::app::App;
+use crate::config::Config;
+use crate::transport;
+
+/// Runs the proxy until a signal ends it.
+pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let app = App::bind(config)?;
+        for address in app.addresses() {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(address) = app.admin_address() {
+            tracing::info!(%address, "admin listening");
+        }
+        let outcome = app.run(signals::shutdown()?).await?;
+        if outcome.cut > 0 {
+            tracing::warn!(connections = outcome.cut, "the deadline passed and requests were cut");
+            return Ok(ExitCode::from(EXIT_CUT));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Runs `task` on the main thread's own runtime, with the process prepared for TLS.
+pub(super) fn block_on(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    transport::install_crypto();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the system gives no runtime")?.block_on(task)
+}

@@ -1,0 +1,32 @@
+//! SIGTERM and SIGINT: the first asks the process to end, the second ends it.
+
+use std::future::Future;
+use std::io;
+use std::process;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::EXIT_CUT;
+
+/// A future that completes with the first signal; from then on a second one ends the process at once.
+/// Must be called within a runtime.
+pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        either(&mut terminate, &mut interrupt).await;
+        tracing::info!("shutting down: running requests may end; a second signal cuts them");
+        tokio::spawn(async move {
+            either(&mut terminate, &mut interrupt).await;
+            tracing::warn!("second signal: exiting now");
+            process::exit(i32::from(EXIT_CUT));
+        });
+    })
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

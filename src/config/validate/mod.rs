@@ -1,0 +1,55 @@
+//! From the file to the model: one function per table, each the only list of that table's keys and defaults.
+
+mod affinity;
+mod header;
+mod http_text;
+mod identity;
+mod listen;
+mod process;
+mod route;
+mod session;
+mod store;
+mod store_url;
+mod upstream;
+
+use super::fault::Fault;
+use super::model::Config;
+use super::section::Section;
+use super::value::integer;
+
+/// Reads the whole file. `None` was reported.
+pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
+    version(s);
+    let workers = process::workers(s);
+    let (listeners, admin) = listen::addresses(s);
+    let identity = s.table("identity", identity::identity);
+    let session = s.table("session", |s| session::session(s, &identity))?;
+    let affinity = s.table("affinity", |s| affinity::affinity(s, &session.cookie.name));
+    let upstreams = upstream::upstreams(s);
+    let routes = route::routes(s, &upstreams, &session.on_absent);
+    Some(Config {
+        workers,
+        listeners,
+        admin,
+        limits: s.table("limits", process::limits),
+        timeouts: s.table("timeouts", process::timeouts),
+        shutdown: s.table("shutdown", process::shutdown),
+        access_log: s.table("access_log", process::access_log),
+        forwarding: s.table("forwarding", process::forwarding),
+        session,
+        affinity,
+        identity,
+        upstreams,
+        routes,
+    })
+}
+
+fn version(s: &mut Section<'_>) {
+    let why = "it tells how the rest of the file is to be read";
+    let found = s.required("version", why, "1", integer(i64::MIN..=i64::MAX));
+    if let Some(found) = found.filter(|version| *version != 1) {
+        let what = format!("version {found} is not known");
+        let help = "write `version = 1`, the only one this vestibule reads";
+        s.fault(s.spot("version"), Fault::new(what, why, help));
+    }
+}

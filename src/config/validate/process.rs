@@ -1,0 +1,103 @@
+//! Workers, limits, timeouts, shutdown, the access log and forwarding headers.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::fault::Fault;
+use crate::config::file::Node;
+use crate::config::model::{AccessLogOutput, ForwardedFor, Forwarding, Limits, Shutdown, Timeouts};
+use crate::config::section::Section;
+use crate::config::value::{
+    boolean, choice, duration, duration_or_zero, integer, size, size_or_unlimited, text,
+};
+
+/// Most workers: each holds a thread, sockets and store connections.
+const MAX_WORKERS: usize = 1024;
+
+pub(super) fn workers(s: &mut Section<'_>) -> NonZeroUsize {
+    let written = s.optional("workers", integer(1..=MAX_WORKERS)).and_then(NonZeroUsize::new);
+    written.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+pub(super) fn limits(s: &mut Section<'_>) -> Limits {
+    Limits {
+        connections: s.value("connections", integer(1..=10_000_000), 10_000),
+        header_count: s.value("header_count", integer(1..=10_000), 100),
+        // The lower bound is hyper's smallest buffer.
+        header_bytes: s.value("header_bytes", size(8 << 10..=16 << 20), 64 << 10),
+        // The upper bound is the longest target `http::Uri` holds.
+        uri_bytes: s.value("uri_bytes", size(1..=65_534), 8 << 10),
+        body_bytes: s.value("body_bytes", size_or_unlimited, None),
+    }
+}
+
+pub(super) fn timeouts(s: &mut Section<'_>) -> Timeouts {
+    Timeouts {
+        request_head: s.value("request_head", duration, Duration::from_secs(10)),
+        keep_alive: s.value("keep_alive", duration, Duration::from_secs(75)),
+        client_idle: s.value("client_idle", duration, Duration::from_secs(60)),
+        connect: s.value("connect", duration, Duration::from_secs(2)),
+        first_byte: s.value("first_byte", duration, Duration::from_secs(60)),
+        upstream_idle: s.value("upstream_idle", duration, Duration::from_secs(300)),
+        upstream_keep_alive: s.value("upstream_keep_alive", duration, Duration::from_millis(1500)),
+        tunnel_idle: s.value("tunnel_idle", duration, Duration::from_secs(3600)),
+    }
+}
+
+pub(super) fn shutdown(s: &mut Section<'_>) -> Shutdown {
+    Shutdown {
+        accept_grace: s.value("accept_grace", duration_or_zero, Duration::ZERO),
+        deadline: s.value("deadline", duration_or_zero, Duration::from_secs(30)),
+    }
+}
+
+pub(super) fn access_log(s: &mut Section<'_>) -> AccessLogOutput {
+    s.value("output", log_output, AccessLogOutput::Stdout)
+}
+
+fn log_output(node: &Node) -> Result<AccessLogOutput, Fault> {
+    match text(node)? {
+        "stdout" => Ok(AccessLogOutput::Stdout),
+        "stderr" => Ok(AccessLogOutput::Stderr),
+        "off" => Ok(AccessLogOutput::Off),
+        other => match other.strip_prefix("file:").filter(|path| !path.is_empty()) {
+            Some(path) => Ok(AccessLogOutput::File(PathBuf::from(path))),
+            None => Err(Fault::new(
+                format!("{other:?} is no place to write to"),
+                "the lines would be lost",
+                "write \"stdout\", \"stderr\", \"off\" or \"file:/path\"",
+            )),
+        },
+    }
+}
+
+pub(super) fn forwarding(s: &mut Section<'_>) -> Forwarding {
+    let x_forwarded_for = choice(&[
+        ("append", ForwardedFor::Append),
+        ("replace", ForwardedFor::Replace),
+        ("off", ForwardedFor::Off),
+    ]);
+    Forwarding {
+        trusted_peers: s.list("trusted_peers", network),
+        x_forwarded_for: s.value("x_forwarded_for", x_forwarded_for, ForwardedFor::Append),
+        x_forwarded: s.value("x_forwarded", boolean, true),
+        x_real_ip: s.value("x_real_ip", boolean, true),
+        forwarded: s.value("forwarded", boolean, false),
+        request_id: s.value("request_id", boolean, true),
+    }
+}
+
+fn network(node: &Node) -> Result<IpNet, Fault> {
+    let text = text(node)?;
+    text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into())).map_err(|_| {
+        Fault::new(
+            format!("{text:?} is not a network"),
+            "whom to believe is decided by address; names are not looked up",
+            "write an address or a CIDR, such as \"10.0.0.0/8\" or \"fd00::/8\"",
+        )
+    })
+}

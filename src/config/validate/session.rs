@@ -1,0 +1,185 @@
+//! `[session]` and its cookie.
+
+use std::time::Duration;
+
+use http::header::HeaderName;
+use regex::{Regex, RegexBuilder};
+
+use super::header::{are_confused, free_name};
+use super::http_text::{cookie_domain, cookie_name, cookie_path, location};
+use super::store::store;
+use crate::config::fault::Fault;
+use crate::config::file::{Node, Value};
+use crate::config::model::{Identity, Mode, OnAbsent, SameSite, SecureAttribute, Session, SessionCookie};
+use crate::config::section::Section;
+use crate::config::value::{boolean, choice, duration, text, whole_seconds};
+
+const ID_PATTERN: &str = "[A-Za-z0-9_-]{1,128}";
+
+/// `None` was reported.
+pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Session> {
+    let mode = choice(&[("shared", Mode::Shared), ("sticky", Mode::Sticky), ("local", Mode::Local)]);
+    let half_an_hour = Duration::from_secs(30 * 60);
+    let half_a_day = Duration::from_secs(12 * 3600);
+    let id_pattern = match s.optional("id_pattern", |node| anchored(text(node)?)) {
+        Some(pattern) => Some(pattern),
+        None => s.check(s.spot("id_pattern"), anchored(ID_PATTERN)),
+    };
+    let session = Session {
+        mode: s.value("mode", mode, Mode::Shared),
+        on_absent: s.value("on_absent", on_absent, OnAbsent::Anonymous),
+        idle_timeout: s.value("idle_timeout", duration_or_off, Some(half_an_hour)),
+        absolute_timeout: s.value("absolute_timeout", duration, half_a_day),
+        id_pattern: id_pattern?,
+        header: s.optional("header", |node| id_header(text(node)?, identity)),
+        cookie: s.table("cookie", cookie),
+        store: s.table("store", store),
+    };
+    Some(session)
+}
+
+/// `"anonymous"`, `"unauthorized"` or `{ redirect = "…" }`.
+pub(super) fn on_absent(node: &Node) -> Result<OnAbsent, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "anonymous" => Ok(OnAbsent::Anonymous),
+        Value::Text(word) if word == "unauthorized" => Ok(OnAbsent::Unauthorized),
+        Value::Table(table) => match table.entries() {
+            [only] if only.key == "redirect" => Ok(OnAbsent::Redirect(location(text(&only.node)?)?)),
+            _ => Err(unknown_on_absent()),
+        },
+        _ => Err(unknown_on_absent()),
+    }
+}
+
+fn unknown_on_absent() -> Fault {
+    Fault::new(
+        "this is nothing that can be done without a session",
+        "requests without a session would be treated in a way nobody chose",
+        "write \"anonymous\", \"unauthorized\" or { redirect = \"/signin\" }",
+    )
+}
+
+fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "off" => Ok(None),
+        _ => duration(node).map(Some),
+    }
+}
+
+/// A header that clients may send: one that tells the upstream who the user is gets removed.
+fn id_header(text: &str, identity: &Identity) -> Result<HeaderName, Fault> {
+    let name = free_name(text)?;
+    if identity.headers.iter().any(|other| other.name == name || are_confused(&other.name, &name)) {
+        return Err(Fault::new(
+            format!("{text:?} is an identity header as well"),
+            "it is removed from every request before the session is looked up",
+            "choose another name",
+        ));
+    }
+    Ok(name)
+}
+
+/// Compiles a pattern for a whole id. Classes such as `\w` and `(?i)` mean ASCII.
+fn anchored(pattern: &str) -> Result<Regex, Fault> {
+    // Alone first: `a)|(?:b` is broken, yet between the anchors it would compile and match parts of an id.
+    let alone = compile(pattern).map_err(|error| broken_pattern(pattern, &error))?;
+    if alone.find("").is_some() {
+        let why = "a cookie without a value would be looked up as a session";
+        let what = format!("{pattern:?} matches an empty id");
+        return Err(Fault::new(what, why, "ask for at least one character, such as \"[a-z0-9]+\""));
+    }
+    compile(&format!("^(?:{pattern})$")).map_err(|error| broken_pattern(pattern, &error))
+}
+
+/// ASCII meaning where the pattern allows it; a pattern with `.` or `[^…]` needs the other.
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    let with = |unicode| RegexBuilder::new(pattern).unicode(unicode).build();
+    with(false).or_else(|error| with(true).map_err(|_| error))
+}
+
+fn broken_pattern(pattern: &str, error: &regex::Error) -> Fault {
+    let error = error.to_string();
+    let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    Fault::new(
+        format!("{pattern:?} is not a pattern: {reason}"),
+        "no session id could be told from garbage",
+        format!("write a regular expression for the whole id, such as {ID_PATTERN:?}"),
+    )
+}
+
+fn cookie(s: &mut Section<'_>) -> SessionCookie {
+    let same_site = choice(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let secure = choice(&[
+        ("auto", SecureAttribute::Auto),
+        ("always", SecureAttribute::Always),
+        ("never", SecureAttribute::Never),
+    ]);
+    let cookie = SessionCookie {
+        name: s.value("name", cookie_name, "session-id".to_owned()),
+        path: s.value("path", cookie_path, "/".to_owned()),
+        domain: s.optional("domain", cookie_domain),
+        same_site: s.value("same_site", same_site, SameSite::Lax),
+        secure: s.value("secure", secure, SecureAttribute::Auto),
+        max_age: s.value("max_age", whole_seconds, Duration::from_secs(3600)),
+        hide: s.value("hide", boolean, false),
+    };
+    if cookie.same_site == SameSite::None && cookie.secure == SecureAttribute::Never {
+        s.fault(s.spot("secure"), insecure("a cookie with same_site = \"none\""));
+    }
+    check_prefix(s, &cookie);
+    cookie
+}
+
+/// The promises a name makes to browsers (RFC 6265bis, section 4.1.3).
+fn check_prefix(s: &mut Section<'_>, cookie: &SessionCookie) {
+    let is_host = cookie.name.starts_with("__Host-");
+    if !is_host && !cookie.name.starts_with("__Secure-") {
+        return;
+    }
+    if cookie.secure == SecureAttribute::Never {
+        s.fault(s.spot("secure"), insecure("a cookie of this name"));
+    }
+    if is_host && (cookie.path != "/" || cookie.domain.is_some()) {
+        let key = if cookie.domain.is_some() { "domain" } else { "path" };
+        let what = "a `__Host-` cookie has no domain, and its path is `/`";
+        let help = "leave `domain` and `path` out, or choose another name";
+        s.fault(s.spot(key), Fault::new(what, "browsers refuse it otherwise", help));
+    }
+}
+
+fn insecure(which: &str) -> Fault {
+    let what = format!("{which} needs the attribute Secure");
+    Fault::new(what, "browsers refuse it otherwise", "set secure to \"always\" or \"auto\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_whole_ids_only() {
+        let pattern = anchored("a|b+").unwrap();
+        for (id, expected) in [("a", true), ("bb", true), ("ab", false), ("a\n", false), ("xa", false)] {
+            assert_eq!(pattern.is_match(id), expected, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_cannot_break_out_of_its_anchors() {
+        assert!(anchored("a)|(?:b").unwrap_err().what.starts_with("\"a)|(?:b\" is not a pattern: "));
+        assert!(!anchored("(?m)a").unwrap().is_match("a\nb"));
+    }
+
+    #[test]
+    fn classes_mean_ascii_and_a_dot_is_allowed() {
+        assert!(anchored(r"\w+").unwrap().is_match("aZ_9"));
+        assert!(!anchored(r"\w+").unwrap().is_match("é"));
+        assert!(anchored("(?i)[0-9a-f-]{36}").unwrap().is_match("0F8FAD5B-D9CB-469F-A165-70867728950E"));
+        assert!(anchored(r"s:.{3}").unwrap().is_match("s:abc"));
+    }
+
+    #[test]
+    fn a_pattern_for_nothing_is_refused() {
+        assert_eq!(anchored("[a-z]*").unwrap_err().what, "\"[a-z]*\" matches an empty id");
+    }
+}

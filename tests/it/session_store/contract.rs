@@ -1,0 +1,94 @@
+//! What every store promises.
+
+use std::time::Duration;
+
+use vestibule::config::StoreFormat;
+use vestibule::session::{MemoryStore, Store, Ttl};
+
+use super::{connected, fields, id, redis_config};
+use crate::support::redis::Redis;
+use crate::support::within;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn keeps_the_contract(store: Store) {
+    store.ping().await.unwrap();
+    is_there_until_ended(&store).await;
+    replaces_the_old_one(&store).await;
+    is_renewed_but_never_shortened(&store).await;
+    is_gone_after_its_ttl_and_stays_gone(&store).await;
+}
+
+async fn ttl(store: &Store, name: &str) -> Duration {
+    match store.load(&id(name), true).await.unwrap().unwrap().ttl {
+        Ttl::Left(left) => left,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn is_there_until_ended(store: &Store) {
+    assert_eq!(store.load(&id("a"), true).await, Ok(None));
+    assert_eq!(store.end(&id("a")).await, Ok(false));
+    store.create(&id("a"), fields("1"), HOUR, None).await.unwrap();
+    assert_eq!(*store.load(&id("a"), false).await.unwrap().unwrap().fields, fields("1"));
+    let left = ttl(store, "a").await;
+    assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
+    assert_eq!(store.end(&id("a")).await, Ok(true));
+    assert_eq!(store.load(&id("a"), true).await, Ok(None));
+}
+
+async fn replaces_the_old_one(store: &Store) {
+    store.create(&id("old"), fields("1"), HOUR, None).await.unwrap();
+    store.create(&id("new"), fields("2"), HOUR, Some(&id("old"))).await.unwrap();
+    assert_eq!(store.load(&id("old"), true).await, Ok(None));
+    assert_eq!(*store.load(&id("new"), true).await.unwrap().unwrap().fields, fields("2"));
+}
+
+async fn is_renewed_but_never_shortened(store: &Store) {
+    store.create(&id("r"), fields("1"), HOUR, None).await.unwrap();
+    store.renew(&id("r"), 3 * HOUR).await.unwrap();
+    assert!(ttl(store, "r").await > 2 * HOUR);
+    store.renew(&id("r"), HOUR).await.unwrap();
+    assert!(ttl(store, "r").await > 2 * HOUR);
+}
+
+async fn is_gone_after_its_ttl_and_stays_gone(store: &Store) {
+    store.create(&id("short"), fields("1"), Duration::from_millis(30), None).await.unwrap();
+    within("expiry", async { while store.load(&id("short"), true).await.unwrap().is_some() {} }).await;
+    store.renew(&id("short"), HOUR).await.unwrap();
+    assert_eq!(store.load(&id("short"), true).await, Ok(None));
+}
+
+#[tokio::test]
+async fn memory_keeps_the_contract() {
+    let store = MemoryStore::new();
+    let (one_worker, another) = (Store::Memory(store.clone()), Store::Memory(store));
+    one_worker.create(&id("shared"), fields("1"), HOUR, None).await.unwrap();
+    assert!(another.load(&id("shared"), false).await.unwrap().is_some());
+    keeps_the_contract(one_worker).await;
+}
+
+#[tokio::test]
+async fn redis_hashes_keep_the_contract() {
+    let redis = Redis::start().await;
+    keeps_the_contract(connected(&redis_config(&redis.url(), StoreFormat::Hash)).await).await;
+    assert_eq!(redis.command::<String>("TYPE", "session:r").await, "hash");
+}
+
+#[tokio::test]
+async fn redis_json_keeps_the_contract() {
+    let redis = Redis::start().await;
+    keeps_the_contract(connected(&redis_config(&redis.url(), StoreFormat::Json)).await).await;
+    assert_eq!(redis.command::<String>("TYPE", "session:r").await, "string");
+}
+
+#[tokio::test]
+async fn the_database_of_the_url_is_used() {
+    let redis = Redis::start().await;
+    let url = redis.url().replace("/0", "/3");
+    let store = connected(&redis_config(&url, StoreFormat::Hash)).await;
+    store.create(&id("a"), fields("1"), HOUR, None).await.unwrap();
+    assert_eq!(redis.command::<i64>("EXISTS", "session:a").await, 0);
+    let info: String = redis.command("INFO", "keyspace").await;
+    assert!(info.contains("db3:keys=1,"), "{info}");
+}

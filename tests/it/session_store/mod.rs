@@ -1,0 +1,134 @@
+//! Sessions are read from and written to real stores; no failure of a store looks like a logout.
+
+mod connections;
+mod contract;
+mod outage;
+mod refusal;
+mod renewal;
+mod resolution;
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use regex::Regex;
+use serde_json::{Map, Value, json};
+use vestibule::config;
+use vestibule::secret::Secret;
+use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
+
+use crate::support::redis::Redis;
+use crate::support::within;
+
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(250);
+const WAIT_TIMEOUT: Duration = Duration::from_millis(100);
+/// What a busy machine may add to a deadline.
+const SLACK: Duration = Duration::from_millis(400);
+
+fn redis_config(url: &str, format: config::StoreFormat) -> config::Store {
+    config::Store {
+        kind: config::StoreKind::Redis(Secret::new(url.to_owned())),
+        key_prefix: "session:".to_owned(),
+        key_suffix: String::new(),
+        format,
+        on_outage: config::OnOutage::Deny,
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: RESPONSE_TIMEOUT,
+        min_connections: 1,
+        max_connections: 4,
+        in_flight: 256,
+        wait_timeout: WAIT_TIMEOUT,
+        ca: None,
+    }
+}
+
+fn hash(url: &str) -> config::Store {
+    redis_config(url, config::StoreFormat::Hash)
+}
+
+/// A store that may not be connected yet.
+fn start(config: &config::Store) -> Store {
+    Store::start(config, &MemoryStore::new()).unwrap()
+}
+
+async fn connected(config: &config::Store) -> Store {
+    let store = start(config);
+    within("connection to the store", store.connected()).await;
+    store
+}
+
+fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
+    let session = config::Session {
+        mode: config::Mode::Shared,
+        on_absent: config::OnAbsent::Anonymous,
+        idle_timeout,
+        absolute_timeout: Duration::from_secs(43_200),
+        id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap(),
+        header: None,
+        cookie: config::SessionCookie {
+            name: "session-id".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            same_site: config::SameSite::Lax,
+            secure: config::SecureAttribute::Auto,
+            max_age: Duration::from_secs(3600),
+            hide: false,
+        },
+        store: hash("redis://unused"),
+    };
+    Resolver::new(&session, store)
+}
+
+fn with_cookie(id: &str) -> HeaderMap {
+    let value = HeaderValue::try_from(format!("session-id={id}")).unwrap();
+    HeaderMap::from_iter([(header::COOKIE, value)])
+}
+
+async fn resolve(resolver: &Resolver, id: &str) -> Resolution {
+    within("resolution", resolver.resolve(&with_cookie(id))).await.outcome
+}
+
+fn fields(user: &str) -> Map<String, Value> {
+    json!({"user_id": user, "name": "Ärger \"x\""}).as_object().unwrap().clone()
+}
+
+fn id(text: &str) -> SessionId {
+    SessionId::new(text)
+}
+
+/// Ids of the connections to `redis` other than the one that asks for them.
+async fn connection_ids(redis: &Redis) -> Vec<String> {
+    let list: String = redis.command("CLIENT", "LIST").await;
+    let others = list.lines().filter(|line| !line.contains("cmd=client"));
+    others.filter_map(|line| line.strip_prefix("id=")?.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// Asks for a session that is there until the store answers.
+async fn until_loaded(store: &Store, there: &str) {
+    within("recovery of the store", async {
+        while !matches!(store.load(&id(there), false).await, Ok(Some(_))) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Asks until the store fails with `wanted`; it must not say meanwhile that there is no session.
+async fn until_failed(store: &Store, wanted: StoreError) {
+    within("failure of the store", async {
+        loop {
+            match store.load(&id("there"), false).await {
+                Err(error) if error == wanted => return,
+                Ok(None) => panic!("a failing store said that there is no session"),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+}
+
+/// A Redis with a session called `there`.
+async fn redis_with_session() -> Redis {
+    let redis = Redis::start().await;
+    redis.put_session("there", &[("user_id", "42")]).await;
+    redis
+}

@@ -1,0 +1,90 @@
+//! From headers to a resolution, and what vestibule's own sessions look like.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use serde_json::json;
+use vestibule::config::StoreFormat;
+use vestibule::session::{AbsentReason, Resolution, Session, StoreError};
+
+use super::{connected, hash, redis_config, redis_with_session, resolve, resolver, start, with_cookie};
+use crate::support::redis::Redis;
+
+fn active(resolution: Resolution) -> Session {
+    match resolution {
+        Resolution::Active(session) => (*session).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_in_the_store_is_active_with_its_fields() {
+    let redis = redis_with_session().await;
+    let resolver = resolver(connected(&hash(&redis.url())).await, None);
+    let session = active(resolve(&resolver, "there").await);
+    assert_eq!(session.id().expose(), "there");
+    assert_eq!(session.lookup("/user_id"), Some(&json!("42")));
+    assert_eq!(session.lookup("/nobody"), None);
+}
+
+#[tokio::test]
+async fn json_sessions_keep_their_structure() {
+    let redis = Redis::start().await;
+    let () = redis.command("SET", ("session:there", r#"{"user":{"id":42},"expires":99999999999}"#)).await;
+    let resolver = resolver(connected(&redis_config(&redis.url(), StoreFormat::Json)).await, None);
+    let session = active(resolve(&resolver, "there").await);
+    assert_eq!(session.lookup("/user/id"), Some(&json!(42)));
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_there_or_over_has_ended() {
+    let redis = redis_with_session().await;
+    let resolver = resolver(connected(&hash(&redis.url())).await, None);
+    assert!(matches!(resolve(&resolver, "gone").await, Resolution::Ended(id) if id.expose() == "gone"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    redis.put_session("there", &[("expires", &now.to_string())]).await;
+    assert!(matches!(resolve(&resolver, "there").await, Resolution::Ended(id) if id.expose() == "there"));
+}
+
+#[tokio::test]
+async fn a_request_without_a_valid_id_never_asks_the_store() {
+    let resolver = resolver(start(&hash("redis://127.0.0.1:1/0")), None);
+    for (headers, reason) in [
+        (HeaderMap::new(), AbsentReason::NoId),
+        (with_cookie("a*b"), AbsentReason::BadId),
+        (with_cookie("a; session-id=b"), AbsentReason::Ambiguous),
+    ] {
+        let resolved = resolver.resolve(&headers).await;
+        assert!(matches!(resolved.outcome, Resolution::Absent(got) if got == reason), "{resolved:?}");
+        assert_eq!(resolved.lookup, None);
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_is_timed_and_can_run_on_any_thread() {
+    let redis = redis_with_session().await;
+    let resolver = resolver(connected(&hash(&redis.url())).await, None);
+    let resolved = tokio::spawn(async move { resolver.resolve(&with_cookie("there")).await }).await.unwrap();
+    assert!(resolved.lookup.is_some());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_unavailable_and_not_ended() {
+    let redis = Redis::start().await;
+    let () = redis.command("SET", ("session:text", "{}")).await;
+    let () = redis.command("SET", ("session:broken", "{")).await;
+    let () = redis.command("HSET", ("session:binary", "user_id", &b"\xff"[..])).await;
+    redis.put_session("odd", &[("expires", "tomorrow")]).await;
+    let hashes = resolver(connected(&hash(&redis.url())).await, None);
+    let jsons = resolver(connected(&redis_config(&redis.url(), StoreFormat::Json)).await, None);
+    for (resolver, id, expected) in [
+        (&hashes, "text", StoreError::WrongType),
+        (&hashes, "binary", StoreError::Decode),
+        (&hashes, "odd", StoreError::Decode),
+        (&jsons, "odd", StoreError::WrongType),
+        (&jsons, "broken", StoreError::Decode),
+    ] {
+        let resolution = resolve(resolver, id).await;
+        assert!(matches!(resolution, Resolution::Unavailable(e) if e == expected), "{id}: {resolution:?}");
+    }
+}
