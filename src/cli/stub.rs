@@ -29,7 +29,13 @@ pub(super) struct StubArgs {
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Key of the tokens; instances with different keys refuse each other's
-    #[arg(long, env = "SECRET_KEY", hide_env_values = true, default_value = "stub-secret-key", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "SECRET_KEY",
+        hide_env_values = true,
+        default_value = "stub-secret-key",
+        hide_default_value = true
+    )]
     secret_key: String,
     /// Factor on the service times of a real instance; 0 answers at once
     #[arg(long, default_value_t = 0.0)]
