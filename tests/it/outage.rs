@@ -77,6 +77,7 @@ async fn a_frozen_store_is_503_within_its_deadline() {
 async fn requests_that_need_no_store_go_on_without_it() {
     let mut redis = Redis::start().await;
     let (_upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
     redis.stop();
     for (target, headers) in [("/", &[][..]), ("/", &[("Cookie", "other=1")]), ("/public", &[SESSION])] {
         let begun = Instant::now();
