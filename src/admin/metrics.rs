@@ -102,18 +102,16 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn encode_requests(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let requests: BTreeMap<_, _> = self.counts.requests.iter().collect();
         let mut metric = counter(out, "http_requests", "Requests, by method, status and route")?;
-        for (key, count) in requests {
+        for (key, count) in &self.counts.requests {
             let status = key.status.to_string();
             let labels = [("method", key.method()), ("status", &status), ("route", self.route(key.route))];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
         }
-        let durations: BTreeMap<_, _> = self.counts.durations.iter().collect();
         let help = "Time from the head of a request to the last byte of its answer";
         let mut metric =
             out.encode_descriptor("http_request_duration_seconds", help, None, MetricType::Histogram)?;
-        for (route, histogram) in durations {
+        for (route, histogram) in &self.counts.durations {
             encode_histogram(metric.encode_family(&[("route", self.route(*route))])?, histogram)?;
         }
         Ok(())
@@ -221,9 +219,8 @@ fn encode_words(
     name: &str,
     help: &str,
     label: &str,
-    words: &std::collections::HashMap<&'static str, u64>,
+    words: &BTreeMap<&'static str, u64>,
 ) -> fmt::Result {
-    let words: BTreeMap<_, _> = words.iter().collect();
     let mut metric = counter(out, name, help)?;
     for (word, count) in words {
         metric.encode_family(&[(label, *word)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;

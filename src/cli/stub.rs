@@ -94,7 +94,11 @@ impl StubArgs {
             sessions: match self.session_store {
                 Store::Memory => Sessions::Memory,
                 Store::None => Sessions::Header,
-                Store::Redis => bail!("later"),
+                Store::Redis => Sessions::Redis {
+                    url: Secret::new(
+                        self.redis_url.context("--session-store redis needs --redis-url or REDIS_URL")?,
+                    ),
+                },
             },
             secret_key: Secret::new(self.secret_key),
             latency_scale: self.latency_scale,

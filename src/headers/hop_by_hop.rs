@@ -29,8 +29,7 @@ pub struct Hop {
 /// Reads the hop's headers of a message that came as `version`, and removes what any `Connection` line
 /// names. The fixed [`NAMES`] are left for the caller to remove.
 pub fn take_nominated(headers: &mut HeaderMap, version: Version) -> Hop {
-    let has_connection = headers.contains_key(CONNECTION);
-    if !has_connection && version != Version::HTTP_2 {
+    if version != Version::HTTP_2 && says_nothing(headers) {
         return Hop::default();
     }
     let hop = Hop {
@@ -41,6 +40,15 @@ pub fn take_nominated(headers: &mut HeaderMap, version: Version) -> Hop {
         headers.remove(name);
     }
     hop
+}
+
+/// Whether there is no `Connection` at all, or only the one word that most clients and servers send.
+fn says_nothing(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter();
+    match lines.next() {
+        None => true,
+        Some(line) => lines.next().is_none() && line.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
+    }
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

@@ -22,31 +22,54 @@ pub enum TargetError {
     UnsafePath,
 }
 
-/// The authority the client asked for: from the target where it has one (HTTP/2, absolute form), which
-/// `Host` must then repeat (RFC 9112 section 3.2.2), otherwise from the only `Host` line.
-pub fn authority(headers: &HeaderMap, uri: &Uri) -> Result<Authority, TargetError> {
+/// The host and optional port the client asked for: from the target where it has one (HTTP/2, absolute
+/// form), which `Host` must then repeat (RFC 9112 section 3.2.2), otherwise from the only `Host` line.
+pub fn authority<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<HostPort<'a>, TargetError> {
     let mut lines = headers.get_all(header::HOST).iter();
     let (line, second) = (lines.next(), lines.next());
     if second.is_some() {
         return Err(TargetError::SeveralHosts);
     }
-    let named = line.map(|line| parse(line.as_bytes())).transpose()?;
-    match (uri.authority(), named) {
-        (Some(target), _) if target.as_str().contains('@') => Err(TargetError::BadHost),
-        (Some(target), Some(host)) if *target != host => Err(TargetError::HostMismatch),
-        (Some(target), _) => Ok(target.clone()),
-        (None, Some(host)) => Ok(host),
+    let line = line.map(|line| line.to_str().map_err(|_| TargetError::BadHost)).transpose()?;
+    match (uri.authority().map(Authority::as_str), line) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => Err(TargetError::HostMismatch),
+        (Some(text), _) | (None, Some(text)) => HostPort::parse(text).ok_or(TargetError::BadHost),
         (None, None) => Err(TargetError::NoHost),
     }
 }
 
-fn parse(line: &[u8]) -> Result<Authority, TargetError> {
-    let authority = Authority::try_from(line).map_err(|_| TargetError::BadHost)?;
-    let text = authority.as_str();
-    if text.contains('@') || authority.host().is_empty() || text.ends_with(':') {
-        return Err(TargetError::BadHost);
+/// A host name or address with an optional port, as a client wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    /// All of it.
+    pub text: &'a str,
+    /// Without the port; an IPv6 address keeps its brackets.
+    pub host: &'a str,
+}
+
+impl<'a> HostPort<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let name_end =
+            if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+        let (host, port) = text.split_at_checked(name_end)?;
+        let port_is_good = match port.strip_prefix(':') {
+            Some(digits) => digits.len() <= 5 && digits.parse::<u16>().is_ok() && !digits.starts_with('+'),
+            None => port.is_empty(),
+        };
+        (port_is_good && is_host(host)).then_some(HostPort { text, host })
     }
-    Ok(authority)
+}
+
+/// A bracketed IPv6 address, or a name of the characters that RFC 3986 section 3.2.2 allows without
+/// percent-encoding, less those that no name in use has.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+            !host.is_empty() && host.bytes().all(good)
+        }
+    }
 }
 
 /// The path as an application behind us may read it, to choose a route by: percent-encodings decoded,
@@ -66,14 +89,23 @@ pub fn routing_path(uri: &Uri) -> Result<RoutingPath<'_>, TargetError> {
     if !path.starts_with('/') {
         return Err(TargetError::NotAPath);
     }
-    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\'));
-    if plain && !path.contains("//") && !path.contains("/.") {
+    if is_plain(path) {
         return Ok(RoutingPath { decoded: Cow::Borrowed(path), slash_kept: None });
     }
     let decoded = normalise(path, true)?;
     let slash_kept = path.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f"));
     let slash_kept = if slash_kept { Some(normalise(path, false)?) } else { None };
     Ok(RoutingPath { decoded: Cow::Owned(decoded), slash_kept })
+}
+
+/// Whether a path has nothing that could be read in two ways: nearly all have not.
+fn is_plain(path: &str) -> bool {
+    let mut after_slash = false;
+    path.bytes().all(|byte| {
+        let odd = matches!(byte, b'%' | b'\\') || (after_slash && matches!(byte, b'/' | b'.'));
+        after_slash = byte == b'/';
+        byte.is_ascii_graphic() && !odd
+    })
 }
 
 fn normalise(path: &str, decode_slash: bool) -> Result<String, TargetError> {
@@ -125,7 +157,7 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_static(host));
         }
-        authority(&headers, &Uri::from_static(target)).map(|authority| authority.to_string())
+        authority(&headers, &Uri::from_static(target)).map(|authority| authority.text.to_string())
     }
 
     fn path(target: &str) -> Result<(String, Option<String>), TargetError> {
@@ -136,9 +168,13 @@ mod tests {
     #[test]
     fn one_host_is_needed_and_only_one() {
         assert_eq!(ask(&["a.example:80"], "/"), Ok("a.example:80".into()));
+        assert_eq!(ask(&["[::1]:80"], "/"), Ok("[::1]:80".into()));
         assert_eq!(ask(&[], "/"), Err(TargetError::NoHost));
         assert_eq!(ask(&["a", "a"], "/"), Err(TargetError::SeveralHosts));
-        for bad in ["", "a,b", "u@a", "a/b", "a b", "a:"] {
+        for bad in [
+            "", "a,b", "u@a", "a/b", "a b", "a:", "a:x", "a:+1", "a:65536", ":80", "[::1", "[x]", "[::1]x",
+            "a:1:2",
+        ] {
             assert_eq!(ask(&[bad], "/"), Err(TargetError::BadHost), "{bad}");
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
     line.text("request_id", exchange.request_id.as_ref().and_then(|id| id.to_str().ok()));
     line.show("client", exchange.client);
     line.text("method", Some(exchange.method.as_str()));
-    line.text("host", exchange.authority.as_ref().map(|authority| authority.as_str()));
+    line.text("host", exchange.host.as_ref().and_then(|host| host.to_str().ok()));
     line.text("path", Some(exchange.uri.path()));
     line.text("protocol", Some(protocol(exchange.version)));
     line.number("status", exchange.final_status());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 
 use crate::config::{Config, ForwardedFor, Forwarding};
@@ -65,19 +65,16 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Strips and rebuilds the head. `authority` is what the client asked for.
-pub(super) fn clean(
-    parts: &mut Parts,
-    plan: &Plan,
-    client: &Client,
-    authority: Option<&Authority>,
-) -> Origin {
+/// Strips and rebuilds the head.
+pub(super) fn clean(parts: &mut Parts, plan: &Plan, client: &Client) -> Origin {
     let forwarding = &plan.config.forwarding;
     let headers = &mut parts.headers;
     let hop = hop_by_hop::take_nominated(headers, parts.version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
     let rules = if trusted { &plan.rules.from_trusted } else { &plan.rules.from_client };
     rules.strip(headers);
+    // Room for what we add, so that the map grows at most once.
+    headers.reserve(12);
 
     let mut origin = Origin { address: client.address, https: false, hop, request_id: None };
     if trusted {
@@ -85,7 +82,7 @@ pub(super) fn clean(
         origin.https = forwarded::claimed_https(headers).unwrap_or(false);
         origin.request_id = forwarded::claimed_request_id(headers).cloned();
     }
-    as_origin_form(parts, authority);
+    as_origin_form(parts);
     set_forwarding(&mut parts.headers, forwarding, client, &mut origin);
     if hop.websocket {
         hop_by_hop::set_websocket(&mut parts.headers);
@@ -96,19 +93,14 @@ pub(super) fn clean(
     origin
 }
 
-/// The next hop is always HTTP/1.1 and gets a path and one `Host`.
-fn as_origin_form(parts: &mut Parts, authority: Option<&Authority>) {
+/// The next hop is always HTTP/1.1 and gets a path.
+fn as_origin_form(parts: &mut Parts) {
     parts.version = Version::HTTP_11;
     if parts.uri.authority().is_some() {
         let mut bare = http::uri::Parts::default();
         bare.path_and_query = parts.uri.path_and_query().cloned();
         // A path with query is always a valid target by itself.
         parts.uri = Uri::from_parts(bare).unwrap_or_default();
-    }
-    if !parts.headers.contains_key(HOST)
-        && let Some(host) = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-    {
-        parts.headers.insert(HOST, host);
     }
 }
 

@@ -108,7 +108,7 @@ impl ProxyError {
                 verdict(504, "first_byte_timeout", "The instance did not answer in time.")
                     .limit("timeouts.first_byte")
             }
-            ProxyError::Send(SendError::Unsent(_)) => {
+            ProxyError::Send(SendError::Unsent) => {
                 verdict(502, "unsent", "The instance closed the connection.")
             }
             ProxyError::Send(SendError::Broken(_)) => {

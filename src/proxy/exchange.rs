@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::Authority;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
@@ -91,7 +90,8 @@ pub(super) struct Exchange {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) client: IpAddr,
-    pub(super) authority: Option<Authority>,
+    /// As the client wrote it, once it is known to be well formed.
+    pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
     /// Index into the configuration's routes.
     pub(super) route: Option<usize>,
@@ -126,7 +126,7 @@ impl Exchange {
             uri: request.uri().clone(),
             version: request.version(),
             client: client.address,
-            authority: None,
+            host: None,
             request_id: None,
             route: None,
             session: SessionOutcome::Off,

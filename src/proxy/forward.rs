@@ -10,7 +10,7 @@ use crate::balance::Balancer;
 use crate::body::RequestBody;
 use crate::config::Mode;
 use crate::headers::cookie::{cookie_values, remove_cookie};
-use crate::transport::{ConnectError, Connection, SendError, UpstreamBody};
+use crate::transport::{ConnectError, Connection, Pool, SendError, UpstreamBody};
 use crate::upstream::{Instance, InstanceId, Lease};
 
 use super::error::ProxyError;
@@ -75,8 +75,9 @@ pub(super) async fn forward(
     exchange: &mut Exchange,
     balancer: &Balancer,
     tie: Option<Tie>,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
+    let mut request = Some(request);
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut failure = ProxyError::NoInstance;
     while let Some(lease) = choose(balancer, tie, &tried) {
@@ -84,10 +85,12 @@ pub(super) async fn forward(
         exchange.affinity = tie.map(|tie| tie.outcome(instance.id));
         exchange.lease = Some(lease);
         exchange.attempts += 1;
-        match attempt(exchange, &instance, request).await {
+        failure = match attempt(exchange, &instance, &mut request).await {
             Ok(response) => return Ok(response),
-            Err(Attempt::Final(error)) => return Err(error),
-            Err(Attempt::Unsent(unsent, error)) => (request, failure) = (*unsent, error),
+            Err(error) => error,
+        };
+        if request.is_none() {
+            return Err(failure);
         }
         tried.push(instance);
     }
@@ -101,43 +104,27 @@ fn choose(balancer: &Balancer, tie: Option<Tie>, tried: &[Arc<Instance>]) -> Opt
     tied.and_then(|instance| balancer.pick_tied(instance, tried, now)).or_else(|| balancer.pick(tried, now))
 }
 
-/// A failed attempt.
-enum Attempt {
-    /// Nothing was sent; another instance may try.
-    Unsent(Box<Request<RequestBody>>, ProxyError),
-    Final(ProxyError),
-}
-
+/// One attempt on one instance. When it fails and the request is still in its place, nothing was sent.
 async fn attempt(
     exchange: &Exchange,
-    instance: &Arc<Instance>,
-    mut request: Request<RequestBody>,
-) -> Result<Response<UpstreamBody>, Attempt> {
-    let worker = exchange.service.worker();
-    // An idle connection may have been closed by the instance just now; hyper then hands the request back.
-    while let Some(idle) = worker.pool.take(instance.address, Instant::now()) {
-        match send(exchange, idle, instance, request).await {
-            Err(SendError::Unsent(unsent)) => request = *unsent,
-            other => return other.map_err(|error| Attempt::Final(final_error(exchange, error))),
+    instance: &Instance,
+    request: &mut Option<Request<RequestBody>>,
+) -> Result<Response<UpstreamBody>, ProxyError> {
+    let (upload, first_byte) = (exchange.upload.as_deref(), exchange.plan.config.timeouts.first_byte);
+    let pool = exchange.service.worker().pools.to(instance.address);
+    // An idle connection may be closed by the instance just now; then it is as if it had not been there.
+    while let Some(idle) = pool.take(Instant::now()) {
+        match idle.send(request, upload, first_byte, &pool).await {
+            Err(SendError::Unsent) => {}
+            other => return other.map_err(|error| blame(exchange, error)),
         }
     }
-    let connection = match connect(exchange, instance).await {
-        Ok(connection) => connection,
-        Err(error) => return Err(Attempt::Unsent(Box::new(request), ProxyError::Connect(error))),
-    };
-    match send(exchange, connection, instance, request).await {
-        Ok(response) => Ok(response),
-        Err(SendError::Unsent(unsent)) => {
-            let error = std::io::ErrorKind::ConnectionReset.into();
-            Err(Attempt::Unsent(unsent, ProxyError::Connect(ConnectError::Failed(error))))
-        }
-        Err(error) => Err(Attempt::Final(final_error(exchange, error))),
-    }
+    let connection = connect(exchange, instance, &pool).await.map_err(ProxyError::Connect)?;
+    connection.send(request, upload, first_byte, &pool).await.map_err(|error| blame(exchange, error))
 }
 
-async fn connect(exchange: &Exchange, instance: &Instance) -> Result<Connection, ConnectError> {
-    let worker = exchange.service.worker();
-    let result = worker.pool.connect(instance.address).await;
+async fn connect(exchange: &Exchange, instance: &Instance, pool: &Pool) -> Result<Connection, ConnectError> {
+    let result = pool.connect().await;
     match &result {
         Ok(_) => instance.connected(),
         Err(error) => {
@@ -146,26 +133,15 @@ async fn connect(exchange: &Exchange, instance: &Instance) -> Result<Connection,
             tracing::warn!(instance = instance.label, %error, cause, "an instance cannot be reached");
         }
     }
-    worker.counts.update(|counts| {
+    exchange.service.worker().counts.update(|counts| {
         counts.connects += 1;
         counts.connect_failures += u64::from(result.is_err());
     });
     result
 }
 
-async fn send(
-    exchange: &Exchange,
-    connection: Connection,
-    instance: &Instance,
-    request: Request<RequestBody>,
-) -> Result<Response<UpstreamBody>, SendError> {
-    let home = exchange.service.worker().pool.home(instance.address);
-    let first_byte = exchange.plan.config.timeouts.first_byte;
-    connection.send(request, exchange.upload.as_deref(), first_byte, home).await
-}
-
 /// A request body that failed is why the exchange broke, not the instance.
-fn final_error(exchange: &Exchange, error: SendError) -> ProxyError {
+fn blame(exchange: &Exchange, error: SendError) -> ProxyError {
     match exchange.upload.as_ref().and_then(|upload| upload.failure()) {
         Some(failure) => ProxyError::Body(failure),
         None => ProxyError::Send(error),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, SET_COOKIE};
+use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -84,7 +84,7 @@ async fn steps(
     cookies: &mut NewCookies,
 ) -> Result<Outcome, ProxyError> {
     let (mut parts, body) = request.into_parts();
-    let route = find_route(&parts, plan, exchange)?;
+    let route = find_route(&mut parts, plan, exchange)?;
     let origin = clean_head(&mut parts, plan, client, exchange);
     let session = match resolve(&parts.headers, plan, route, exchange).await? {
         Some(session) => Some(session),
@@ -106,21 +106,29 @@ async fn steps(
     answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await
 }
 
-/// Step 1. Only what is fit to be forwarded gets a route.
-fn find_route<'a>(parts: &Parts, plan: &'a Plan, exchange: &mut Exchange) -> Result<&'a Route, ProxyError> {
+/// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
+fn find_route<'a>(
+    parts: &mut Parts,
+    plan: &'a Plan,
+    exchange: &mut Exchange,
+) -> Result<&'a Route, ProxyError> {
     clean::check(parts, &plan.config)?;
     let authority = host::authority(&parts.headers, &parts.uri)?;
     let path = host::routing_path(&parts.uri)?;
-    let found = plan.router.find(authority.host(), &path);
-    exchange.authority = Some(authority);
-    exchange.route = found?;
+    exchange.route = plan.router.find(authority.host, &path)?;
+    if !parts.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.text)
+    {
+        parts.headers.insert(HOST, host);
+    }
+    exchange.host = parts.headers.get(HOST).cloned();
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
     route.ok_or(ProxyError::NoRoute)
 }
 
 /// Step 2.
 fn clean_head(parts: &mut Parts, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(parts, plan, client, exchange.authority.as_ref());
+    let origin = clean::clean(parts, plan, client);
     exchange.client = origin.address;
     exchange.request_id.clone_from(&origin.request_id);
     origin

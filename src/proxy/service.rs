@@ -12,7 +12,7 @@ use crate::config::{Mode, StoreKind};
 use crate::secret::Fingerprints;
 use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
-use crate::transport::{Pool, PoolSettings};
+use crate::transport::{PoolSettings, Pools};
 
 use super::access_log;
 use super::client::Client;
@@ -33,7 +33,7 @@ pub struct Shared {
 
 /// What belongs to one worker.
 pub struct Worker {
-    pub(super) pool: Arc<Pool>,
+    pub(super) pools: Pools,
     pub(super) counts: Arc<Shard>,
     lines: Option<LineBuffer>,
     sessions: OnceLock<Result<Sessions, StoreError>>,
@@ -61,7 +61,7 @@ impl Worker {
             idle: timeouts.upstream_idle,
             keep_alive: timeouts.upstream_keep_alive,
         };
-        Worker { pool: Pool::new(settings), counts, lines, sessions: OnceLock::new() }
+        Worker { pools: Pools::new(settings), counts, lines, sessions: OnceLock::new() }
     }
 }
 
@@ -111,7 +111,7 @@ impl Service {
 
     /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
     pub fn tidy(&self) {
-        self.worker.pool.sweep();
+        self.worker.pools.sweep();
         if let Some(lines) = &self.worker.lines {
             lines.flush();
         }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -168,16 +168,18 @@ impl<'a> Keeper<'a> {
         self.head = Some((until, self.activity.requests()));
     }
 
-    /// Drives `connection` until it ends or must be stopped.
+    /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
+    /// never further away than a tick.
     async fn watch(&mut self, connection: &mut Conn) -> End {
-        let mut drain = pin!(self.server.drain.begun());
         poll_fn(|cx| {
-            // The connection first: a request that is there already is served even if the drain has begun.
+            let drain_now = !self.draining && self.server.drain.has_begun();
+            if drain_now && self.activity.active() > 0 {
+                self.drain(connection);
+            }
             let mut result = connection.poll_without_shutdown(cx);
-            if result.is_pending() && !self.draining && drain.as_mut().poll(cx).is_ready() {
-                self.draining = true;
-                // An idle connection closes at once, a busy one after its answer, which says so.
-                Pin::new(&mut *connection).graceful_shutdown();
+            if drain_now && !self.draining && result.is_pending() {
+                // What was there already has been served or begun by now; an idle connection closes at once.
+                self.drain(connection);
                 result = connection.poll_without_shutdown(cx);
             }
             if let Poll::Ready(result) = result {
@@ -193,6 +195,12 @@ impl<'a> Keeper<'a> {
             Poll::Pending
         })
         .await
+    }
+
+    /// The answer under way, if there is one, is the last and says so.
+    fn drain(&mut self, connection: &mut Conn) {
+        self.draining = true;
+        Pin::new(connection).graceful_shutdown();
     }
 
     /// Decides whether it is time for something.

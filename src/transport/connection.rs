@@ -1,10 +1,16 @@
 //! One HTTP/1.1 connection to an instance, and the answer that streams out of it.
+//!
+//! A connection has no task of its own: whoever waits for its answer drives it. A request therefore costs
+//! no wake-up of another task, hyper's channels between the two halves need no wakers (hence the contexts
+//! without one: they become ready only while the driver is polled), and dropping the answer closes the
+//! connection at once.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::pool::{Pool, PoolKey};
+use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
 
@@ -34,9 +40,9 @@ pub enum ConnectError {
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Provably nothing was sent: the request may go elsewhere.
+    /// Provably nothing was sent, and the request was handed back: it may go elsewhere.
     #[error("the connection was closed before the request was sent")]
-    Unsent(Box<Request<RequestBody>>),
+    Unsent,
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
@@ -44,10 +50,14 @@ pub enum SendError {
     TimedOut,
 }
 
+/// hyper's side of a connection.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
 /// An open connection that carries one request at a time.
-#[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<RequestBody>,
+    /// `None` when the connection has come to its end.
+    driver: Option<Driver>,
     timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
@@ -60,68 +70,100 @@ impl Connection {
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (sender, driver) =
             http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ConnectError::Setup)?;
-        // The driver's error also reaches whoever waits for the answer; here nobody would know what for.
-        tokio::spawn(async move { drop(driver.with_upgrades().await) });
         let now = Instant::now();
-        Ok(Connection { sender, timer: LazyTimer::new(now, limit), idle_since: now })
+        let driver: Driver = Box::pin(driver.with_upgrades());
+        let mut connection =
+            Connection { sender, driver: Some(driver), timer: LazyTimer::new(now, limit), idle_since: now };
+        connection.drive(&mut no_waker());
+        Ok(connection)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Does what can be done on the socket now.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            // The error, if it was one, has also gone to whoever waits for the answer.
+            self.driver = None;
+        }
     }
 
-    /// Whether the last exchange is over in both directions.
-    pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    /// Whether it can take a request: the last exchange is over in both directions and the instance has
+    /// not closed it.
+    pub(super) fn is_usable(&mut self) -> bool {
+        self.drive(&mut no_waker());
+        self.driver.is_some() && self.sender.is_ready()
     }
 
     /// Sends `request` and waits for the head of the answer: at most `first_byte` after the last progress of
-    /// its body, which `upload` shows. Dropping the future, or the body of the answer before its end, closes
-    /// the connection.
+    /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
+    /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
+    /// connection.
     pub async fn send(
         mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         upload: Option<&RequestBodyState>,
         first_byte: Duration,
-        home: Home,
+        home: &Arc<Pool>,
     ) -> Result<Response<UpstreamBody>, SendError> {
+        let Some(taken) = request.take() else { return Err(SendError::Unsent) };
         self.timer.arm(Instant::now(), first_byte);
-        let answer = {
-            let mut exchange = pin!(self.sender.try_send_request(request));
-            let (timer, mut uploaded) = (&mut self.timer, 0);
-            poll_fn(|cx| {
-                if let Poll::Ready(answer) = exchange.as_mut().poll(cx) {
-                    return Poll::Ready(Some(answer));
-                }
-                let bytes = upload.map_or(0, RequestBodyState::bytes);
-                if bytes != uploaded {
-                    uploaded = bytes;
-                    timer.arm(Instant::now(), first_byte);
-                }
-                timer.poll_expired(cx).map(|()| None)
-            })
-            .await
-        };
+        let sent = self.sender.try_send_request(taken);
+        let answer = self.wait_for_head(sent, upload, first_byte).await;
         match answer {
             None => Err(SendError::TimedOut),
-            // An upgraded connection belongs to the tunnel from here on.
             Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Ok(answer.map(|incoming| UpstreamBody { incoming, connection: None }))
+                Ok(self.upgrade(answer))
             }
             Some(Ok(answer)) => Ok(answer.map(|incoming| UpstreamBody::new(incoming, self, home))),
-            Some(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::Unsent(Box::new(request)),
-                None => SendError::Broken(error.into_error()),
-            }),
+            Some(Err(mut error)) => {
+                *request = error.take_message();
+                Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
+            }
         }
+    }
+
+    /// `None` when the time is over.
+    async fn wait_for_head<T>(
+        &mut self,
+        sent: impl Future<Output = T>,
+        upload: Option<&RequestBodyState>,
+        first_byte: Duration,
+    ) -> Option<T> {
+        let (mut sent, mut uploaded) = (pin!(sent), 0);
+        poll_fn(|cx| {
+            self.drive(cx);
+            if let Poll::Ready(answer) = sent.as_mut().poll(&mut no_waker()) {
+                return Poll::Ready(Some(answer));
+            }
+            let bytes = upload.map_or(0, RequestBodyState::bytes);
+            if bytes != uploaded {
+                uploaded = bytes;
+                self.timer.arm(Instant::now(), first_byte);
+            }
+            self.timer.poll_expired(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// The connection belongs to the tunnel from here on; its driver hands the socket over.
+    fn upgrade(self, answer: Response<Incoming>) -> Response<UpstreamBody> {
+        if let Some(driver) = self.driver {
+            // An error reaches whoever waits for the socket.
+            tokio::spawn(async move { drop(driver.await) });
+        }
+        answer.map(|incoming| UpstreamBody { incoming, connection: None })
     }
 }
 
-/// Where a connection goes when its exchange is over, and how patient its answer's reader is.
-#[derive(Debug)]
-pub struct Home {
-    pub(super) pool: Arc<Pool>,
-    pub(super) key: PoolKey,
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("open", &self.driver.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn no_waker() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 /// Why an answer ended early. The client must see it as cut, never as complete.
@@ -137,24 +179,27 @@ pub enum UpstreamBodyError {
 #[derive(Debug)]
 pub struct UpstreamBody {
     incoming: Incoming,
-    connection: Option<(Connection, Home)>,
+    connection: Option<(Connection, Arc<Pool>)>,
 }
 
 impl UpstreamBody {
-    fn new(incoming: Incoming, connection: Connection, home: Home) -> Self {
-        let mut body = UpstreamBody { incoming, connection: Some((connection, home)) };
+    fn new(incoming: Incoming, mut connection: Connection, home: &Arc<Pool>) -> Self {
+        connection.timer.arm(Instant::now(), home.settings().idle);
+        let mut body = UpstreamBody { incoming, connection: Some((connection, home.clone())) };
         if body.incoming.is_end_stream() {
             body.release();
-        } else if let Some((connection, home)) = &mut body.connection {
-            connection.timer.arm(Instant::now(), home.pool.settings().idle);
         }
         body
     }
 
     fn release(&mut self) {
         if let Some((connection, home)) = self.connection.take() {
-            home.pool.put(home.key, connection);
+            home.put(connection);
         }
+    }
+
+    fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(&mut no_waker())
     }
 }
 
@@ -167,12 +212,19 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let mut next = this.poll_incoming();
+        if next.is_pending()
+            && let Some((connection, _)) = &mut this.connection
+        {
+            connection.drive(cx);
+            next = this.poll_incoming();
+        }
+        match next {
             Poll::Ready(Some(Ok(frame))) => {
                 if this.incoming.is_end_stream() {
                     this.release();
                 } else if let Some((connection, home)) = &mut this.connection {
-                    connection.timer.arm(Instant::now(), home.pool.settings().idle);
+                    connection.timer.arm(Instant::now(), home.settings().idle);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -4,8 +4,8 @@ mod connection;
 mod pool;
 mod tunnel;
 
-pub use connection::{ConnectError, Connection, Home, SendError, UpstreamBody, UpstreamBodyError};
-pub use pool::{Pool, PoolSettings};
+pub use connection::{ConnectError, Connection, SendError, UpstreamBody, UpstreamBodyError};
+pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 
 /// Chooses the cryptography behind every TLS connection of the process. Idempotent.

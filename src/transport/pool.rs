@@ -1,16 +1,13 @@
 //! Connections of one worker that wait for their next request.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connection::{ConnectError, Connection, Home};
-
-/// Connections are interchangeable when they lead to the same address.
-pub(super) type PoolKey = SocketAddr;
+use super::connection::{ConnectError, Connection};
 
 /// How long things may take on the way to an instance.
 #[derive(Debug, Clone, Copy)]
@@ -23,67 +20,86 @@ pub struct PoolSettings {
     pub keep_alive: Duration,
 }
 
-/// The idle connections of one worker, most recently used first, so that what is not needed grows old.
+/// The idle connections of one worker to one address, the most recently used taken first, so that what
+/// is not needed grows old.
 #[derive(Debug)]
 pub struct Pool {
+    address: SocketAddr,
     settings: PoolSettings,
-    idle: Mutex<HashMap<PoolKey, Vec<Connection>>>,
+    idle: Mutex<Vec<Connection>>,
 }
 
 impl Pool {
-    pub fn new(settings: PoolSettings) -> Arc<Self> {
-        Arc::new(Pool { settings, idle: Mutex::default() })
+    fn new(address: SocketAddr, settings: PoolSettings) -> Self {
+        Pool { address, settings, idle: Mutex::default() }
     }
 
     pub(super) fn settings(&self) -> &PoolSettings {
         &self.settings
     }
 
-    /// Where a connection to `address` returns to.
-    pub fn home(self: &Arc<Self>, address: SocketAddr) -> Home {
-        Home { pool: self.clone(), key: address }
-    }
-
-    /// An idle connection to `address`, if one is fit for use.
-    pub fn take(&self, address: SocketAddr, now: Instant) -> Option<Connection> {
+    /// An idle connection, if one is fit for use.
+    pub fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = idle.get_mut(&address)?;
-        while let Some(connection) = waiting.pop() {
+        while let Some(mut connection) = idle.pop() {
             if now.saturating_duration_since(connection.idle_since) >= self.settings.keep_alive {
                 // All the others have waited longer still.
-                waiting.clear();
-            } else if connection.is_ready() {
+                idle.clear();
+            } else if connection.is_usable() {
                 return Some(connection);
             }
         }
         None
     }
 
-    /// A new connection to `address`.
-    pub async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
-        Connection::open(address, self.settings.connect).await
+    /// A new connection.
+    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        Connection::open(self.address, self.settings.connect).await
     }
 
-    pub(super) fn put(&self, key: PoolKey, mut connection: Connection) {
-        if connection.is_closed() {
-            return;
+    /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
+    pub(super) fn put(&self, mut connection: Connection) {
+        if connection.is_usable() {
+            connection.idle_since = Instant::now();
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
-        connection.idle_since = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.entry(key).or_default().push(connection);
     }
 
-    /// Closes what has waited too long or was closed by the other side; to be called about once a second.
+    /// Closes what has waited too long or was closed by the instance. True when something is left.
+    fn sweep(&self, now: Instant) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain_mut(|connection| {
+            now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive
+                && connection.is_usable()
+        });
+        idle.shrink_to(16);
+        !idle.is_empty()
+    }
+}
+
+/// One worker's pools, by address.
+#[derive(Debug)]
+pub struct Pools {
+    settings: PoolSettings,
+    pools: Mutex<BTreeMap<SocketAddr, Arc<Pool>>>,
+}
+
+impl Pools {
+    pub fn new(settings: PoolSettings) -> Self {
+        Pools { settings, pools: Mutex::default() }
+    }
+
+    /// The pool of connections to `address`.
+    pub fn to(&self, address: SocketAddr) -> Arc<Pool> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(address).or_insert_with(|| Arc::new(Pool::new(address, self.settings))).clone()
+    }
+
+    /// Closes old connections and forgets unused pools; to be called a few times a second.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, waiting| {
-            waiting.retain(|connection| {
-                !connection.is_closed()
-                    && now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive
-            });
-            waiting.shrink_to(16);
-            !waiting.is_empty()
-        });
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // A pool that somebody holds will get a connection back.
+        pools.retain(|_, pool| pool.sweep(now) || Arc::strong_count(pool) > 1);
     }
 }

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod config_files;
+mod demo;
 mod drain;
 mod forwarding;
 mod header_trust;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,10 @@ use super::cookies::{ACCESS_LIFE, Cookie, REFRESH_LIFE};
 use super::jwt::{Claims, Invalid};
 use super::misc::read_json;
 use super::respond::{Refusal, Reply, json, success};
-use super::sessions::{Logins, Records, new_id};
+use super::sessions::{Logins, Records, new_refresh_token};
 use super::state::{State, unix_now};
 use super::users::{self, User};
-use crate::secret::Secret;
-
-/// Asks a vestibule in front to create (`set; user_id="…"; …`) or end (`end`) the session.
-const VESTIBULE_SESSION: HeaderName = HeaderName::from_static("vestibule-session");
+use crate::session::{CONTROL_HEADER, SessionId};
 
 #[derive(Deserialize)]
 struct Credentials {
@@ -41,11 +38,11 @@ pub(super) async fn login(request: Request<Incoming>, state: &Arc<State>) -> Res
     let mut reply = success();
     match &*state.logins() {
         Logins::Records { access, refresh } => {
-            issue(state, access, refresh, user, reply.headers_mut()).await?;
+            issue(state, access, refresh, &user, reply.headers_mut()).await?;
         }
         Logins::Proxy => {
             Cookie::Csrf.set(reply.headers_mut(), &csrf_token(state, &user.id));
-            reply.headers_mut().insert(VESTIBULE_SESSION, session_of(&user)?);
+            reply.headers_mut().insert(CONTROL_HEADER, session_of(&user)?);
         }
     }
     Ok(reply)
@@ -70,22 +67,23 @@ async fn issue(
     state: &State,
     access: &Records,
     refresh: &Records,
-    user: User,
+    user: &User,
     headers: &mut HeaderMap,
 ) -> Result<(), Refusal> {
-    let (sid, refresh_token) = (new_id::<16>()?, new_id::<64>()?);
+    let sid = SessionId::generate().map_err(|_| Refusal::internal())?;
+    let refresh_token = new_refresh_token()?;
     let claims = Claims {
         user_id: Some(user.id.clone()),
         exp: unix_now() + ACCESS_LIFE,
         iss: Some("SELF_HOSTED".to_owned()),
         sub: "Console API Passport".to_owned(),
-        sid: Some(sid.expose().clone()),
+        sid: Some(sid.expose().to_owned()),
     };
     Cookie::Access.set(headers, &state.signer.sign(&claims));
     Cookie::Refresh.set(headers, refresh_token.expose());
     Cookie::Csrf.set(headers, &csrf_token(state, &user.id));
-    access.create(sid, user.clone(), ACCESS_LIFE).await?;
-    refresh.create(refresh_token, user, REFRESH_LIFE).await
+    access.create(&sid, user, ACCESS_LIFE).await?;
+    refresh.create(&refresh_token, user, REFRESH_LIFE).await
 }
 
 fn csrf_token(state: &State, user_id: &str) -> String {
@@ -101,14 +99,14 @@ pub(super) async fn logout(request: Request<Incoming>, state: &Arc<State>) -> Re
             if let Ok(claims) = access_claims(request.headers(), state)
                 && let Some(sid) = claims.sid
             {
-                access.end(&Secret::new(sid)).await?;
+                access.end(&SessionId::new(&sid)).await?;
             }
             if let Some(token) = Cookie::Refresh.read(request.headers()) {
-                refresh.end(&Secret::new(token.to_owned())).await?;
+                refresh.end(&SessionId::new(token)).await?;
             }
         }
         Logins::Proxy => {
-            reply.headers_mut().insert(VESTIBULE_SESSION, HeaderValue::from_static("end"));
+            reply.headers_mut().insert(CONTROL_HEADER, HeaderValue::from_static("end"));
         }
     }
     for cookie in [Cookie::Access, Cookie::Refresh, Cookie::Csrf] {
@@ -123,12 +121,11 @@ pub(super) async fn refresh(request: Request<Incoming>, state: &Arc<State>) -> R
     match &*state.logins() {
         Logins::Records { access, refresh } => {
             let token = Cookie::Refresh.read(request.headers());
-            let token =
-                Secret::new(token.ok_or(Refusal::RefreshFailed("No refresh token provided"))?.to_owned());
+            let token = SessionId::new(token.ok_or(Refusal::RefreshFailed("No refresh token provided"))?);
             let user = refresh.load(&token).await?;
             let user = user.ok_or_else(|| lost(state, Refusal::RefreshFailed("Invalid refresh token")))?;
             refresh.end(&token).await?;
-            issue(state, access, refresh, user, reply.headers_mut()).await?;
+            issue(state, access, refresh, &user, reply.headers_mut()).await?;
         }
         // The session's life is the proxy's matter; only the CSRF token is ours.
         Logins::Proxy => {
@@ -184,7 +181,7 @@ async fn authorize(headers: &HeaderMap, state: &State) -> Result<User, Refusal> 
         Logins::Records { access, .. } => {
             let claims = access_claims(headers, state)?;
             let sid = claims.sid.ok_or(Refusal::NotLoggedIn)?;
-            let user = access.load(&Secret::new(sid)).await?;
+            let user = access.load(&SessionId::new(&sid)).await?;
             let user = user.ok_or_else(|| lost(state, Refusal::NotLoggedIn))?;
             let csrf = double_submitted(headers)?;
             match state.signer.verify(csrf, unix_now()) {

@@ -1,6 +1,8 @@
 //! The three cookies of a console login, and reading them back.
 
-use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+
+use crate::headers::cookie::cookie_values;
 
 /// Life of the access and CSRF tokens, in seconds: Dify's 60 minutes.
 pub(super) const ACCESS_LIFE: u64 = 60 * 60;
@@ -41,14 +43,8 @@ impl Cookie {
 
     /// The cookie's value in `headers`, looking at every `Cookie` line.
     pub(super) fn read(self, headers: &HeaderMap) -> Option<&str> {
-        headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find_map(|(name, value)| (name == self.name()).then_some(value))
-            .filter(|value| !value.is_empty())
+        let value = cookie_values(headers, self.name()).next()?;
+        str::from_utf8(value).ok().filter(|value| !value.is_empty())
     }
 
     /// Appends the `Set-Cookie` line that gives it this value.
@@ -80,6 +76,8 @@ impl Cookie {
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
 
     fn lines(headers: &HeaderMap) -> Vec<&str> {

@@ -187,7 +187,7 @@ mod tests {
 
     /// Frames with the second they arrived in, by the (paused) clock.
     async fn told(kind: Kind, knobs: Knobs) -> Vec<(u64, String)> {
-        let state = Arc::new(State::new(&Options::default()).unwrap());
+        let state = Arc::new(State::new(&Options::default()).await.unwrap());
         let run = Run::new(kind, "u".to_owned(), String::new(), String::new(), serde_json::Map::new());
         let (feeder, mut body) = feed(&state, CancellationToken::new());
         tokio::spawn(async move { stream(&run, &knobs, feeder, Duration::from_secs(1)).await });

@@ -111,11 +111,11 @@ impl Stub {
     ///
     /// # Errors
     /// The system's error when an address cannot be bound, `InvalidInput` when `instance` cannot
-    /// stand in a header.
+    /// stand in a header or the URL of the sessions' Redis is unusable.
     ///
     /// [`run`]: Stub::run
     pub async fn bind(options: Options) -> io::Result<Stub> {
-        let state = Arc::new(State::new(&options)?);
+        let state = Arc::new(State::new(&options).await?);
         let listener = TcpListener::bind(options.listen).await?;
         let stats_listener = match options.stats_listen {
             Some(address) => Some(TcpListener::bind(address).await?),

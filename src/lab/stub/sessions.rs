@@ -1,18 +1,26 @@
 //! Where logins are kept.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::respond::Refusal;
 use super::state::unix_now;
 use super::users::User;
+use crate::config::{self, OnOutage, StoreFormat, StoreKind};
 use crate::secret::{Secret, random_bytes};
+use crate::session::{Fields, MemoryStore, SessionId, StartError, Store, StoreError};
 
 /// Where an instance keeps the sessions of those who logged in.
 #[derive(Debug, Clone)]
 pub enum Sessions {
     /// In its own memory: other instances do not know them and a restart loses them.
     Memory,
+    /// In a Redis that instances share: hashes `session:<id>` with `user_id`, `name`, `email` and `expires`.
+    Redis {
+        /// `redis://` or `rediss://`
+        url: Secret<String>,
+    },
     /// Nowhere: it believes the `X-User-Id` and `X-User-Name` that the proxy injects, and asks the proxy to
     /// create or end a session with `Vestibule-Session` in its answer.
     Header,
@@ -26,104 +34,102 @@ pub(super) enum Logins {
 }
 
 impl Logins {
-    pub(super) fn open(sessions: &Sessions) -> Self {
-        match sessions {
+    /// Must be called in the runtime that serves. Gives a store up to a second to be reached; one that is down
+    /// is no error yet.
+    pub(super) async fn open(sessions: &Sessions) -> Result<Self, StartError> {
+        Ok(match sessions {
             Sessions::Memory => Logins::Records { access: Records::memory(), refresh: Records::memory() },
+            Sessions::Redis { url } => Logins::Records {
+                access: Records::redis(url, "session:").await?,
+                refresh: Records::redis(url, "refresh_token:").await?,
+            },
             Sessions::Header => Logins::Proxy,
-        }
+        })
     }
 
-    /// Live sessions kept in this process.
+    /// Sessions kept in this process.
     pub(super) fn active(&self) -> usize {
         match self {
-            Logins::Records { access, .. } => access.active(),
-            Logins::Proxy => 0,
+            Logins::Records { access: Records(Store::Memory(memory)), .. } => memory.len(),
+            Logins::Records { .. } | Logins::Proxy => 0,
         }
     }
-}
-
-/// A fresh id of `N` random bytes in hexadecimal.
-pub(super) fn new_id<const N: usize>() -> Result<Secret<String>, Refusal> {
-    let bytes = random_bytes::<N>().map_err(|_| Refusal::internal())?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
 /// Users by a secret id, each with an end.
 #[derive(Debug)]
-pub(super) enum Records {
-    Memory(Mutex<Memory>),
-}
+pub(super) struct Records(Store);
 
 impl Records {
+    const CONNECT: Duration = Duration::from_secs(1);
+
     fn memory() -> Self {
-        Records::Memory(Mutex::default())
+        Records(Store::Memory(MemoryStore::new()))
+    }
+
+    async fn redis(url: &Secret<String>, key_prefix: &str) -> Result<Self, StartError> {
+        let config = config::Store {
+            kind: StoreKind::Redis(url.clone()),
+            key_prefix: key_prefix.to_owned(),
+            key_suffix: String::new(),
+            format: StoreFormat::Hash,
+            on_outage: OnOutage::Deny,
+            connect_timeout: Self::CONNECT,
+            response_timeout: Duration::from_millis(250),
+            min_connections: 1,
+            max_connections: 4,
+            in_flight: 256,
+            wait_timeout: Duration::from_millis(100),
+            ca: None,
+        };
+        let store = Store::start(&config, &MemoryStore::new())?;
+        // Without it the first request would find no connection; later ones are answered either way.
+        let _ = tokio::time::timeout(Self::CONNECT, store.connected()).await;
+        Ok(Records(store))
     }
 
     /// The user of `id`, if it exists and has not expired.
-    pub(super) async fn load(&self, id: &Secret<String>) -> Result<Option<User>, Refusal> {
-        match self {
-            Records::Memory(memory) => Ok(lock(memory).load(id, unix_now())),
-        }
+    pub(super) async fn load(&self, id: &SessionId) -> Result<Option<User>, Refusal> {
+        let record = self.0.load(id, false).await?;
+        Ok(record.and_then(|record| user(&record.fields)))
     }
 
     /// Keeps `user` under `id` for `life` seconds.
-    pub(super) async fn create(&self, id: Secret<String>, user: User, life: u64) -> Result<(), Refusal> {
-        match self {
-            Records::Memory(memory) => lock(memory).create(id, user, unix_now(), life),
-        }
-        Ok(())
+    pub(super) async fn create(&self, id: &SessionId, user: &User, life: u64) -> Result<(), Refusal> {
+        let fields = fields(user, unix_now() + life);
+        Ok(self.0.create(id, fields, Duration::from_secs(life), None).await?)
     }
 
     /// Forgets `id`.
-    pub(super) async fn end(&self, id: &Secret<String>) -> Result<(), Refusal> {
-        match self {
-            Records::Memory(memory) => lock(memory).records.remove(id),
-        };
+    pub(super) async fn end(&self, id: &SessionId) -> Result<(), Refusal> {
+        self.0.end(id).await?;
         Ok(())
     }
+}
 
-    fn active(&self) -> usize {
-        match self {
-            Records::Memory(memory) => lock(memory).active(unix_now()),
-        }
+/// A store that does not answer is this instance's fault: a 500, not a logout.
+impl From<StoreError> for Refusal {
+    fn from(_: StoreError) -> Self {
+        Refusal::internal()
     }
 }
 
-/// A panic elsewhere leaves the map whole: every change to it is one call.
-fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
+/// A fresh refresh token: 128 hexadecimal digits.
+pub(super) fn new_refresh_token() -> Result<SessionId, Refusal> {
+    let bytes = random_bytes::<64>().map_err(|_| Refusal::internal())?;
+    Ok(SessionId::new(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    records: HashMap<Secret<String>, Record>,
-    /// Size at which expired records are cleared out; doubles, so that clearing stays cheap per login.
-    clear_at: usize,
+fn fields(user: &User, expires: u64) -> Fields {
+    let User { id, name, email } = user;
+    let named =
+        [("user_id", json!(id)), ("name", json!(name)), ("email", json!(email)), ("expires", json!(expires))];
+    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-#[derive(Debug)]
-struct Record {
-    user: User,
-    /// Seconds since 1970.
-    expires: u64,
-}
-
-impl Memory {
-    fn load(&self, id: &Secret<String>, now: u64) -> Option<User> {
-        self.records.get(id).filter(|record| record.expires > now).map(|record| record.user.clone())
-    }
-
-    fn create(&mut self, id: Secret<String>, user: User, now: u64, life: u64) {
-        if self.records.len() >= self.clear_at {
-            self.records.retain(|_, record| record.expires > now);
-            self.clear_at = (self.records.len() * 2).max(1024);
-        }
-        self.records.insert(id, Record { user, expires: now + life });
-    }
-
-    fn active(&self, now: u64) -> usize {
-        self.records.values().filter(|record| record.expires > now).count()
-    }
+fn user(fields: &Fields) -> Option<User> {
+    let text = |name| fields.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(User { id: text("user_id")?, name: text("name")?, email: text("email")? })
 }
 
 #[cfg(test)]
@@ -131,29 +137,19 @@ mod tests {
     use super::*;
     use crate::lab::stub::users::authenticate;
 
-    fn id(text: &str) -> Secret<String> {
-        Secret::new(text.to_owned())
-    }
-
-    fn user() -> User {
-        authenticate("u1@example.com", "Passw0rd1").unwrap()
+    #[test]
+    fn a_user_survives_being_written_down() {
+        let written = authenticate("u1@example.com", "Passw0rd1").unwrap();
+        let fields = fields(&written, 100);
+        assert_eq!(user(&fields), Some(written));
+        assert_eq!(fields["expires"], 100);
     }
 
     #[test]
-    fn a_record_ends_with_its_life() {
-        let mut memory = Memory::default();
-        memory.create(id("a"), user(), 100, 10);
-        assert_eq!(memory.load(&id("a"), 109), Some(user()));
-        assert_eq!(memory.load(&id("a"), 110), None);
-        assert_eq!((memory.active(109), memory.active(110)), (1, 0));
-    }
-
-    #[test]
-    fn expired_records_do_not_pile_up() {
-        let mut memory = Memory::default();
-        for second in 0..10_000 {
-            memory.create(id(&second.to_string()), user(), second, 1);
-        }
-        assert!(memory.records.len() <= 1024, "{}", memory.records.len());
+    fn refresh_tokens_have_difys_shape_and_differ() {
+        let (a, b) = (new_refresh_token().unwrap(), new_refresh_token().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(a.expose().len(), 128);
+        assert!(a.expose().bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }

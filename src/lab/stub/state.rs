@@ -1,5 +1,6 @@
 //! What all requests of one instance share.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use super::jwt::Signer;
 use super::latency::Latency;
 use super::sessions::{Logins, Sessions};
 use super::stats::{Snapshot, Stats};
+use crate::session::StartError;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -25,16 +27,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(options: &Options) -> io::Result<Self> {
-        let instance = HeaderValue::from_str(&options.instance)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    pub(super) async fn new(options: &Options) -> io::Result<Self> {
+        let instance = HeaderValue::from_str(&options.instance).map_err(invalid_input)?;
+        let logins = Logins::open(&options.sessions).await.map_err(invalid_input)?;
         Ok(State {
             instance,
             signer: Signer::new(&options.secret_key),
             latency: Latency::new(options.latency_scale, options.latency_spread),
             runs: Runs::default(),
             stats: Stats::default(),
-            logins: ArcSwap::from_pointee(Logins::open(&options.sessions)),
+            logins: ArcSwap::from_pointee(logins),
         })
     }
 
@@ -52,6 +54,10 @@ impl State {
     }
 }
 
+fn invalid_input(error: impl Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
 /// Reaches into a running instance.
 #[derive(Debug, Clone)]
 pub struct Handle(Arc<State>);
@@ -61,9 +67,15 @@ impl Handle {
         Handle(state)
     }
 
-    /// From the next request on logins are kept there. What was kept before is forgotten.
-    pub fn set_sessions(&self, sessions: &Sessions) {
-        self.0.logins.store(Arc::new(Logins::open(sessions)));
+    /// From the next request on logins are kept there; what was in memory is forgotten. Must be called in
+    /// the runtime that serves.
+    ///
+    /// # Errors
+    /// An unusable Redis URL; nothing has changed then.
+    pub async fn set_sessions(&self, sessions: &Sessions) -> Result<(), StartError> {
+        let logins = Logins::open(sessions).await?;
+        self.0.logins.store(Arc::new(logins));
+        Ok(())
     }
 
     /// The counters, as `/__stub/stats` shows them.

@@ -1,6 +1,9 @@
 //! Who is logged in, and where.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::support::redis::Redis;
 
 /// What a browser keeps after a login.
 #[derive(Debug, Clone)]
@@ -10,21 +13,20 @@ struct Browser {
 }
 
 impl Browser {
-    fn new(headers: &HeaderMap) -> Self {
-        let pairs =
-            headers.get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap().split(';').next().unwrap());
-        let pairs: Vec<_> = pairs.collect();
+    fn new(response: &Response) -> Self {
+        let lines = response.headers.all("set-cookie");
+        let pairs: Vec<_> = lines.iter().map(|line| line.split(';').next().unwrap()).collect();
         let csrf = pairs.iter().find_map(|pair| pair.strip_prefix("csrf_token=")).unwrap().to_owned();
         Browser { cookies: pairs.join("; "), csrf }
     }
 
-    async fn profile(&self, address: SocketAddr) -> Response<Incoming> {
-        let headers = [(COOKIE.as_str(), self.cookies.as_str()), ("x-csrf-token", self.csrf.as_str())];
+    async fn profile(&self, address: SocketAddr) -> Response {
+        let headers = [("cookie", self.cookies.as_str()), ("x-csrf-token", self.csrf.as_str())];
         get(address, "/console/api/account/profile", &headers).await
     }
 
-    async fn post(&self, address: SocketAddr, path: &str) -> Response<Incoming> {
-        post(address, path, &[(COOKIE.as_str(), self.cookies.as_str())], &json!({})).await
+    async fn post(&self, address: SocketAddr, path: &str) -> Response {
+        post(address, path, &[("cookie", self.cookies.as_str())], &json!({})).await
     }
 }
 
@@ -36,8 +38,8 @@ fn credentials(number: u32) -> Value {
 
 async fn login(address: SocketAddr, number: u32) -> Browser {
     let response = post(address, "/console/api/login", &[], &credentials(number)).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    Browser::new(response.headers())
+    assert_eq!(response.status, 200);
+    Browser::new(&response)
 }
 
 #[tokio::test]
@@ -45,11 +47,11 @@ async fn a_login_sets_three_cookies_and_opens_the_profile() {
     let stub = start_default().await;
     let response = post(stub.address, "/console/api/login", &[], &credentials(7)).await;
     let shapes: Vec<_> = response
-        .headers()
-        .get_all(SET_COOKIE)
+        .headers
+        .all("set-cookie")
         .iter()
         .map(|line| {
-            let (pair, attributes) = line.to_str().unwrap().split_once("; ").unwrap();
+            let (pair, attributes) = line.split_once("; ").unwrap();
             format!("{} | {attributes}", pair.split('=').next().unwrap())
         })
         .collect();
@@ -61,10 +63,10 @@ async fn a_login_sets_three_cookies_and_opens_the_profile() {
             "csrf_token | Max-Age=3600; Path=/; SameSite=Lax",
         ]
     );
-    let browser = Browser::new(response.headers());
-    assert_eq!(text(response).await, r#"{"result":"success"}"#);
+    let browser = Browser::new(&response);
+    assert_eq!(response.text(), r#"{"result":"success"}"#);
 
-    let profile = json_of(browser.profile(stub.address).await).await;
+    let profile = browser.profile(stub.address).await.json();
     assert_eq!((&profile["name"], &profile["email"]), (&json!("User 7"), &json!("u7@example.com")));
     let snapshot = stub.handle.snapshot();
     assert_eq!((snapshot.logins, snapshot.sessions_active, snapshot.sessions_unknown), (1, 1, 0));
@@ -89,9 +91,9 @@ async fn bad_credentials_are_refused_in_difys_words() {
     ];
     for (body, status, expected) in cases {
         let response = post(stub.address, "/console/api/login", &[], &body).await;
-        assert_eq!(response.status(), status, "{body}");
-        assert_eq!(response.headers().get(SET_COOKIE), None);
-        assert_eq!(json_of(response).await, expected);
+        assert_eq!(response.status, status, "{body}");
+        assert_eq!(response.headers.get("set-cookie"), None);
+        assert_eq!(response.json(), expected);
     }
 }
 
@@ -109,11 +111,11 @@ async fn the_csrf_token_must_be_sent_twice_and_be_of_the_same_user() {
     };
     for browser in [missing, different, of_another] {
         let response = browser.profile(stub.address).await;
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"api\"");
-        assert_eq!(json_of(response).await, unauthorized("CSRF token is missing or invalid."));
+        assert_eq!(response.status, 401);
+        assert_eq!(response.headers.get("www-authenticate").unwrap(), "Bearer realm=\"api\"");
+        assert_eq!(response.json(), unauthorized("CSRF token is missing or invalid."));
     }
-    assert_eq!(one.profile(stub.address).await.status(), StatusCode::OK);
+    assert_eq!(one.profile(stub.address).await.status, 200);
 }
 
 #[tokio::test]
@@ -121,8 +123,8 @@ async fn another_instance_does_not_know_the_login_and_counts_it_as_lost() {
     let (here, there) = (start_default().await, start_default().await);
     let browser = login(here.address, 1).await;
     let response = browser.profile(there.address).await;
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(json_of(response).await, json!({"code": "unauthorized", "message": "Unauthorized."}));
+    assert_eq!(response.status, 401);
+    assert_eq!(response.json(), json!({"code": "unauthorized", "message": "Unauthorized."}));
     assert_eq!(there.handle.snapshot().sessions_unknown, 1);
     assert_eq!(here.handle.snapshot().sessions_unknown, 0);
 }
@@ -132,7 +134,7 @@ async fn another_key_does_not_believe_the_token() {
     let here = start_default().await;
     let there = start(Options { secret_key: Secret::new("another".to_owned()), ..Options::default() }).await;
     let response = login(here.address, 1).await.profile(there.address).await;
-    assert_eq!(json_of(response).await, unauthorized("Invalid token signature."));
+    assert_eq!(response.json(), unauthorized("Invalid token signature."));
     assert_eq!(there.handle.snapshot().sessions_unknown, 1);
 }
 
@@ -140,7 +142,7 @@ async fn another_key_does_not_believe_the_token() {
 async fn a_caller_without_a_token_is_not_a_lost_login() {
     let stub = start_default().await;
     let response = get(stub.address, "/console/api/account/profile", &[]).await;
-    assert_eq!(json_of(response).await, unauthorized("Invalid Authorization token."));
+    assert_eq!(response.json(), unauthorized("Invalid Authorization token."));
     assert_eq!(stub.handle.snapshot().sessions_unknown, 0);
 }
 
@@ -149,10 +151,10 @@ async fn a_logout_ends_the_session_and_the_refresh_token() {
     let stub = start_default().await;
     let browser = login(stub.address, 1).await;
     let response = browser.post(stub.address, "/console/api/logout").await;
-    assert_eq!(response.headers().get_all(SET_COOKIE).iter().count(), 3);
-    assert_eq!(browser.profile(stub.address).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers.all("set-cookie").len(), 3);
+    assert_eq!(browser.profile(stub.address).await.status, 401);
     let refresh = browser.post(stub.address, "/console/api/refresh-token").await;
-    assert_eq!(refresh.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refresh.status, 401);
     assert_eq!(stub.handle.snapshot().sessions_active, 0);
 }
 
@@ -161,14 +163,14 @@ async fn a_refresh_token_works_once() {
     let stub = start_default().await;
     let browser = login(stub.address, 1).await;
     let first = browser.post(stub.address, "/console/api/refresh-token").await;
-    assert_eq!(first.status(), StatusCode::OK);
-    let refreshed = Browser::new(first.headers());
-    assert_eq!(refreshed.profile(stub.address).await.status(), StatusCode::OK);
+    assert_eq!(first.status, 200);
+    let refreshed = Browser::new(&first);
+    assert_eq!(refreshed.profile(stub.address).await.status, 200);
     let second = browser.post(stub.address, "/console/api/refresh-token").await;
-    assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(json_of(second).await, json!({"result": "fail", "message": "Invalid refresh token"}));
+    assert_eq!(second.status, 401);
+    assert_eq!(second.json(), json!({"result": "fail", "message": "Invalid refresh token"}));
     let none = post(stub.address, "/console/api/refresh-token", &[], &json!({})).await;
-    assert_eq!(json_of(none).await, json!({"result": "fail", "message": "No refresh token provided"}));
+    assert_eq!(none.json(), json!({"result": "fail", "message": "No refresh token provided"}));
 }
 
 #[tokio::test]
@@ -176,35 +178,68 @@ async fn with_sessions_at_the_proxy_it_asks_for_one_and_believes_the_headers() {
     let stub = start(Options { sessions: Sessions::Header, ..Options::default() }).await;
     let response = post(stub.address, "/console/api/login", &[], &credentials(7)).await;
     assert_eq!(
-        response.headers()["vestibule-session"],
+        response.headers.get("vestibule-session").unwrap(),
         "set; user_id=\"5d1fba5e-0000-4000-8000-000000000007\"; name=\"User 7\"; email=\"u7@example.com\""
     );
-    let browser = Browser::new(response.headers());
+    let browser = Browser::new(&response);
     assert_eq!(browser.cookies, format!("csrf_token={}", browser.csrf));
-    assert_eq!(text(response).await, r#"{"result":"success"}"#);
+    assert_eq!(response.text(), r#"{"result":"success"}"#);
 
     let known = [("x-user-id", "42"), ("x-user-name", "Ann"), ("cookie", browser.cookies.as_str())];
     let with_csrf = [&known[..], &[("x-csrf-token", browser.csrf.as_str())]].concat();
-    let profile = json_of(get(stub.address, "/console/api/account/profile", &with_csrf).await).await;
+    let profile = get(stub.address, "/console/api/account/profile", &with_csrf).await.json();
     assert_eq!((&profile["id"], &profile["name"]), (&json!("42"), &json!("Ann")));
     let without = get(stub.address, "/console/api/account/profile", &known).await;
-    assert_eq!(json_of(without).await, unauthorized("CSRF token is missing or invalid."));
+    assert_eq!(without.json(), unauthorized("CSRF token is missing or invalid."));
 
     assert_eq!(stub.handle.snapshot().sessions_unknown, 0);
     let lost = browser.profile(stub.address).await;
-    assert_eq!(json_of(lost).await, unauthorized("Invalid Authorization token."));
+    assert_eq!(lost.json(), unauthorized("Invalid Authorization token."));
     assert_eq!(stub.handle.snapshot().sessions_unknown, 1);
 
     let logout = browser.post(stub.address, "/console/api/logout").await;
-    assert_eq!(logout.headers()["vestibule-session"], "end");
+    assert_eq!(logout.headers.get("vestibule-session").unwrap(), "end");
 }
 
 #[tokio::test]
 async fn sessions_move_while_it_runs() {
     let stub = start_default().await;
     let browser = login(stub.address, 1).await;
-    stub.handle.set_sessions(&Sessions::Header);
-    assert_eq!(browser.profile(stub.address).await.status(), StatusCode::UNAUTHORIZED);
+    stub.handle.set_sessions(&Sessions::Header).await.unwrap();
+    assert_eq!(browser.profile(stub.address).await.status, 401);
     let response = post(stub.address, "/console/api/login", &[], &credentials(1)).await;
-    assert!(response.headers().contains_key("vestibule-session"));
+    assert!(response.headers.get("vestibule-session").is_some());
+}
+
+#[tokio::test]
+async fn instances_that_share_a_redis_share_their_logins() {
+    let redis = Redis::start().await;
+    let shared =
+        || Options { sessions: Sessions::Redis { url: Secret::new(redis.url()) }, ..Options::default() };
+    let (here, there) = (start(shared()).await, start(shared()).await);
+    let browser = login(here.address, 7).await;
+    let profile = browser.profile(there.address).await.json();
+    assert_eq!(profile["email"], "u7@example.com");
+
+    let keys: Vec<String> = redis.command("KEYS", "session:*").await;
+    let fields: BTreeMap<String, String> = redis.command("HGETALL", &keys[0]).await;
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["email", "expires", "name", "user_id"]);
+    let ttl: u64 = redis.command("TTL", &keys[0]).await;
+    assert!((3590..=3600).contains(&ttl), "{ttl}");
+
+    browser.post(there.address, "/console/api/logout").await;
+    assert_eq!(browser.profile(here.address).await.status, 401);
+    assert_eq!(redis.command::<Vec<String>>("KEYS", "*").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_no_logout() {
+    let mut redis = Redis::start().await;
+    let sessions = Sessions::Redis { url: Secret::new(redis.url()) };
+    let stub = start(Options { sessions, ..Options::default() }).await;
+    let browser = login(stub.address, 1).await;
+    redis.stop();
+    let response = browser.profile(stub.address).await;
+    assert_eq!(response.status, 500);
+    assert_eq!(stub.handle.snapshot().sessions_unknown, 0);
 }

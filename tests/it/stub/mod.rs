@@ -5,23 +5,18 @@ mod server;
 mod streams;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, COOKIE, HeaderMap, SET_COOKIE};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vestibule::lab::stub::{Handle, Options, Sessions, Stub};
 use vestibule::secret::Secret;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::support::client::{Client, Response};
+use crate::support::within;
+
 const APP_KEY: (&str, &str) = ("authorization", "Bearer app-chat-key");
 
 struct Running {
@@ -47,45 +42,24 @@ async fn start_default() -> Running {
     start(Options::default()).await
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(DEADLINE, future).await.expect("nothing within the deadline")
-}
-
-/// Sends one request on a connection of its own, which lives as long as the answer's body.
+/// Sends one request on a connection of its own and reads the whole answer.
 async fn send(
     address: SocketAddr,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
-    body: Bytes,
-) -> Response<Incoming> {
-    let mut request = Request::builder().method(method).uri(path).header("host", "stub");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(body)).unwrap();
-    let stream = within(TcpStream::connect(address)).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    within(sender.send_request(request)).await.unwrap()
+    body: &[u8],
+) -> Response {
+    Client::connect(address).await.request(method, path, headers, body).await
 }
 
-async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
-    send(address, "GET", path, headers, Bytes::new()).await
+async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
+    send(address, "GET", path, headers, b"").await
 }
 
-async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &Value) -> Response<Incoming> {
+async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
     let headers = [&[("content-type", "application/json")], headers].concat();
-    send(address, "POST", path, &headers, body.to_string().into()).await
-}
-
-async fn text(response: Response<Incoming>) -> String {
-    let body = within(response.into_body().collect()).await.unwrap().to_bytes();
-    String::from_utf8(body.to_vec()).unwrap()
-}
-
-async fn json_of(response: Response<Incoming>) -> Value {
-    serde_json::from_str(&text(response).await).unwrap()
+    send(address, "POST", path, &headers, body.to_string().as_bytes()).await
 }
 
 fn unauthorized(message: &str) -> Value {
@@ -96,19 +70,41 @@ fn ask(mode: &str, inputs: Value) -> Value {
     json!({"inputs": inputs, "query": "hello", "response_mode": mode, "user": "u-1", "conversation_id": "", "files": []})
 }
 
-/// Reads a stream up to the first frame that is no ping.
-async fn first_event(response: &mut Response<Incoming>) -> Value {
-    let mut read = Vec::new();
-    loop {
-        let frame = within(response.body_mut().frame()).await.unwrap().unwrap();
-        read.extend(frame.into_data().unwrap());
-        let read = str::from_utf8(&read).unwrap();
-        let event =
-            read.split_inclusive("\n\n").find_map(|frame| frame.strip_prefix("data: ")?.strip_suffix("\n\n"));
-        if let Some(event) = event {
-            return serde_json::from_str(event).unwrap();
+/// A stream under way: the connection, and the answer as far as it was read.
+struct Streaming {
+    client: Client,
+    response: Response,
+}
+
+impl Streaming {
+    /// Asks for a stream and reads up to the first frame that is no ping, which it returns as well.
+    async fn open(address: SocketAddr, path: &str, inputs: Value) -> (Self, Value) {
+        let mut client = Client::connect(address).await;
+        let headers = [APP_KEY, ("content-type", "application/json")];
+        let body = ask("streaming", inputs).to_string();
+        client.send_request("POST", path, &headers, body.as_bytes()).await;
+        let mut response = client.start_response().await;
+        loop {
+            let piece = client.next_piece(&mut response).await.unwrap().expect("the stream ends too early");
+            response.body.extend(piece);
+            let frames = response.text().split_inclusive("\n\n");
+            let event = frames.filter_map(|frame| frame.strip_prefix("data: ")?.strip_suffix("\n\n")).next();
+            if let Some(event) = event.map(|event| serde_json::from_str(event).unwrap()) {
+                return (Streaming { client, response }, event);
+            }
         }
     }
+
+    /// The whole stream; an error when it is cut.
+    async fn finish(mut self) -> io::Result<String> {
+        self.client.finish(&mut self.response).await?;
+        Ok(self.response.text().to_owned())
+    }
+}
+
+/// More than any test waits for.
+fn endless() -> Value {
+    json!({"tokens": 1000, "tps": 1, "ttft_ms": 0})
 }
 
 /// The frames of a whole stream: a ping as `None`.

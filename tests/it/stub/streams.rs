@@ -1,5 +1,7 @@
 //! Streams and their blocking twins.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Three tokens at once.
@@ -23,16 +25,19 @@ const USAGE: &str = "prompt_tokens prompt_unit_price prompt_price_unit prompt_pr
 async fn a_workflow_streams_the_frames_of_the_capture() {
     let stub = start_default().await;
     let response = post(stub.address, "/v1/workflows/run", &[APP_KEY], &ask("streaming", short())).await;
-    assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream; charset=utf-8");
-    assert_eq!(response.headers()["access-control-allow-origin"], "*");
-    assert_eq!(response.headers()["access-control-expose-headers"], "X-Env, X-Trace-Id, X-Version");
-    assert_eq!(response.headers()["transfer-encoding"], "chunked");
-    assert_eq!(response.headers().get("cache-control"), None);
-    let stream = text(response).await;
+    assert_eq!(response.headers.get("content-type").unwrap(), "text/event-stream; charset=utf-8");
+    assert_eq!(response.headers.get("access-control-allow-origin").unwrap(), "*");
+    assert_eq!(
+        response.headers.get("access-control-expose-headers").unwrap(),
+        "X-Env, X-Trace-Id, X-Version"
+    );
+    assert_eq!(response.headers.get("transfer-encoding").unwrap(), "chunked");
+    assert_eq!(response.headers.get("cache-control"), None);
+    let stream = response.text();
     assert!(
         stream.starts_with("event: ping\n\ndata: {\"event\":\"workflow_started\",\"workflow_run_id\":\"")
     );
-    let frames = frames(&stream);
+    let frames = frames(stream);
     assert_eq!(
         names(&frames),
         [
@@ -72,8 +77,8 @@ async fn an_advanced_chat_streams_the_frames_of_the_capture() {
     let stub = start_default().await;
     let key = [("authorization", "Bearer app-advchat-key")];
     let response = post(stub.address, "/v1/chat-messages", &key, &ask("streaming", short())).await;
-    let stream = text(response).await;
-    let frames = frames(&stream);
+    let stream = response.text();
+    let frames = frames(stream);
     assert_eq!(
         names(&frames),
         [
@@ -116,9 +121,9 @@ async fn an_advanced_chat_streams_the_frames_of_the_capture() {
 async fn a_chat_streams_messages_and_their_end_only() {
     let stub = start_default().await;
     let response = post(stub.address, "/v1/chat-messages", &[APP_KEY], &ask("streaming", short())).await;
-    let stream = text(response).await;
+    let stream = response.text();
     assert!(stream.starts_with("data: {\"event\":\"message\",\"conversation_id\":\""));
-    let frames = frames(&stream);
+    let frames = frames(stream);
     assert_eq!(names(&frames), ["message", "message", "message", "message_end"]);
     let first = frames[0].as_ref().unwrap();
     assert_eq!((&first["answer"], &first["from_variable_selector"]), (&json!("tok "), &Value::Null));
@@ -131,8 +136,8 @@ async fn a_completion_has_no_conversation() {
     let stub = start_default().await;
     let response =
         post(stub.address, "/v1/completion-messages", &[APP_KEY], &ask("streaming", short())).await;
-    let stream = text(response).await;
-    let frames = frames(&stream);
+    let stream = response.text();
+    let frames = frames(stream);
     assert_eq!(names(&frames), ["message", "message", "message", "message_end"]);
     let expected = "event message_id created_at task_id id answer from_variable_selector";
     assert_eq!(keys(frames[0].as_ref().unwrap()), words(expected));
@@ -143,9 +148,9 @@ async fn a_failing_model_ends_the_stream_with_an_error_frame() {
     let stub = start_default().await;
     let inputs = json!({"tokens": 3, "tps": 0, "ttft_ms": 0, "fail_at": 1});
     let response = post(stub.address, "/v1/chat-messages", &[APP_KEY], &ask("streaming", inputs)).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let stream = text(response).await;
-    let frames = frames(&stream);
+    assert_eq!(response.status, 200);
+    let stream = response.text();
+    let frames = frames(stream);
     assert_eq!(names(&frames), ["message", "error"]);
     let error = frames[1].as_ref().unwrap();
     assert_eq!((&error["code"], &error["status"]), (&json!("completion_request_error"), &json!(400)));
@@ -154,17 +159,15 @@ async fn a_failing_model_ends_the_stream_with_an_error_frame() {
 #[tokio::test]
 async fn a_stop_ends_the_stream_with_its_closing_frames() {
     let stub = start_default().await;
-    let endless = json!({"tokens": 1000, "tps": 1, "ttft_ms": 0});
     for (path, stop, last) in [
         ("/v1/workflows/run", "/v1/workflows/tasks/*/stop", "workflow_finished"),
         ("/v1/chat-messages", "/v1/chat-messages/*/stop", "message_end"),
     ] {
-        let mut response = post(stub.address, path, &[APP_KEY], &ask("streaming", endless.clone())).await;
-        let event = first_event(&mut response).await;
+        let (stream, event) = Streaming::open(stub.address, path, endless()).await;
         let stop = stop.replace('*', event["task_id"].as_str().unwrap());
         let stopped = post(stub.address, &stop, &[APP_KEY], &json!({"user": "u-1"})).await;
-        assert_eq!(text(stopped).await, r#"{"result":"success"}"#);
-        let stream = text(response).await;
+        assert_eq!(stopped.text(), r#"{"result":"success"}"#);
+        let stream = stream.finish().await.unwrap();
         let frames = frames(&stream);
         let frame = frames.last().unwrap().as_ref().unwrap();
         assert_eq!(frame["event"], last);
@@ -177,12 +180,10 @@ async fn a_stop_ends_the_stream_with_its_closing_frames() {
 #[tokio::test]
 async fn a_reader_who_leaves_is_counted_as_cut() {
     let stub = start_default().await;
-    let endless = json!({"tokens": 1000, "tps": 1, "ttft_ms": 0});
-    let mut response = post(stub.address, "/v1/chat-messages", &[APP_KEY], &ask("streaming", endless)).await;
-    first_event(&mut response).await;
+    let (stream, _) = Streaming::open(stub.address, "/v1/chat-messages", endless()).await;
     assert_eq!(stub.handle.snapshot().streams.open, 1);
-    drop(response);
-    within(async {
+    drop(stream);
+    within("the cut", async {
         while stub.handle.snapshot().streams.cut == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -195,14 +196,14 @@ async fn a_reader_who_leaves_is_counted_as_cut() {
 async fn a_blocking_answer_is_one_object() {
     let stub = start_default().await;
     let chat = post(stub.address, "/v1/chat-messages", &[APP_KEY], &ask("blocking", short())).await;
-    let chat = json_of(chat).await;
+    let chat = chat.json();
     assert_eq!(
         keys(&chat),
         words("event task_id id message_id conversation_id mode answer metadata created_at")
     );
     assert_eq!((&chat["mode"], &chat["answer"]), (&json!("chat"), &json!("tok tok tok ")));
     let workflow = post(stub.address, "/v1/workflows/run", &[APP_KEY], &ask("blocking", short())).await;
-    let workflow = json_of(workflow).await;
+    let workflow = workflow.json();
     assert_eq!(keys(&workflow), words("task_id workflow_run_id data"));
     assert_eq!(workflow["data"]["outputs"], json!({"out": "tok tok tok "}));
 }
@@ -212,11 +213,11 @@ async fn the_service_api_refuses_without_key_or_user() {
     let stub = start_default().await;
     let wrong = [("authorization", "Bearer dataset-1")];
     let response = post(stub.address, "/v1/chat-messages", &wrong, &ask("blocking", short())).await;
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(json_of(response).await, unauthorized("Access token is invalid"));
+    assert_eq!(response.status, 401);
+    assert_eq!(response.json(), unauthorized("Access token is invalid"));
     let response = post(stub.address, "/v1/chat-messages", &[APP_KEY], &json!({"inputs": {}})).await;
     assert_eq!(
-        json_of(response).await,
+        response.json(),
         json!({"code": "invalid_param", "message": "Arg user must be provided.", "status": 400})
     );
 }
