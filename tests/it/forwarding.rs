@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::support::RefusedPort;
-use crate::support::client::{self, Client};
+use crate::support::client;
 use crate::support::config::Config;
 use crate::support::h2::H2Client;
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::upstream::{Reply, Signal, Upstream};
 use crate::support::vestibule::Vestibule;
 
 async fn in_front_of(upstream: &Upstream) -> Vestibule {
@@ -287,15 +287,22 @@ async fn the_fault_of_an_instance_is_named_by_the_status() {
 
 #[tokio::test]
 async fn a_truncated_answer_never_looks_complete() {
-    let with_length = Reply::after_body().head(200, &[("Content-Length", "10")]).raw("half").close();
-    let chunked = Reply::chunked(200, &[]).chunk("half").close();
-    for reply in [with_length, chunked] {
-        let upstream = Upstream::answering(reply).await;
-        let proxy = in_front_of(&upstream).await;
-        let mut client = Client::connect(proxy.address()).await;
+    let with_length = Reply::after_body().head(200, &[("Content-Length", "10")]).raw("half");
+    let chunked = Reply::chunked(200, &[]).chunk("half");
+    for half in [with_length, chunked] {
+        for cut in [half.clone().close(), half.clone().reset()] {
+            let upstream = Upstream::answering(cut).await;
+            let mut client = in_front_of(&upstream).await.connect().await;
+            client.send_request("GET", "/", &[], b"").await;
+            assert!(client.try_response().await.is_err());
+        }
+        let signal = Signal::new();
+        let upstream = Upstream::answering(half.wait(&signal).close()).await;
+        let mut client = in_front_of(&upstream).await.connect().await;
         client.send_request("GET", "/", &[], b"").await;
         let mut response = client.start_response().await;
-        assert_eq!(response.status, 200);
-        assert!(client.finish(&mut response).await.is_err(), "{response:?}");
+        assert_eq!(client.next_piece(&mut response).await.unwrap(), Some(b"half".to_vec()));
+        signal.fire();
+        assert!(client.finish(&mut response).await.is_err());
     }
 }
