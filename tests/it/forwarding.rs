@@ -292,13 +292,15 @@ async fn a_truncated_answer_never_looks_complete() {
     for half in [with_length, chunked] {
         for cut in [half.clone().close(), half.clone().reset()] {
             let upstream = Upstream::answering(cut).await;
-            let mut client = in_front_of(&upstream).await.connect().await;
+            let proxy = in_front_of(&upstream).await;
+            let mut client = proxy.connect().await;
             client.send_request("GET", "/", &[], b"").await;
             assert!(client.try_response().await.is_err());
         }
         let signal = Signal::new();
         let upstream = Upstream::answering(half.wait(&signal).close()).await;
-        let mut client = in_front_of(&upstream).await.connect().await;
+        let proxy = in_front_of(&upstream).await;
+        let mut client = proxy.connect().await;
         client.send_request("GET", "/", &[], b"").await;
         let mut response = client.start_response().await;
         assert_eq!(client.next_piece(&mut response).await.unwrap(), Some(b"half".to_vec()));

@@ -117,6 +117,19 @@ async fn a_body_that_stops_arriving_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_stops_reading_is_given_up() {
+    let endless = "x".repeat(16 << 20); // more than all socket buffers on the way
+    let upstream = Upstream::answering(Reply::text(200, &endless)).await;
+    let proxy = limited(&upstream, "[timeouts]\nclient_idle = \"200ms\"").await;
+    let mut client = proxy.connect().await;
+    client.send_request("GET", "/", &[], b"").await;
+    upstream.wait_until("the request", |seen| seen.requests.len() == 1).await;
+    upstream.wait_until("given up", |seen| seen.closed == seen.opened).await;
+    let mut response = client.start_response().await;
+    assert!(client.finish(&mut response).await.is_err());
+}
+
+#[tokio::test]
 async fn connections_over_the_limit_wait_for_their_turn() {
     let upstream = echo().await;
     let proxy = limited(&upstream, "[limits]\nconnections = 2").await;
