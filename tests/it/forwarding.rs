@@ -126,6 +126,28 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn hop_by_hop_headers_of_a_request_end_here() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let proxy = in_front_of(&upstream).await;
+    let headers = [
+        ("Connection", "keep-alive, X-Hop"),
+        ("Connection", "x-hop-2"),
+        ("X-Hop", "1"),
+        ("X-Hop-2", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Connection", "keep-alive"),
+        ("TE", "gzip"),
+        ("X-Stays", "1"),
+    ];
+    assert_eq!(proxy.get("/", &headers).await.status, 200);
+    let request = upstream.only_request();
+    for gone in ["x-hop", "x-hop-2", "keep-alive", "proxy-connection", "te"] {
+        assert_eq!(request.headers.all(gone), [""; 0], "{gone}");
+    }
+    assert_eq!(request.headers.get("x-stays"), Some("1"));
+}
+
+#[tokio::test]
 async fn hop_by_hop_headers_of_an_answer_end_here() {
     let headers = [
         ("Connection", "keep-alive, X-Hop"),
