@@ -78,6 +78,28 @@ async fn the_page_is_openmetrics() {
     assert_eq!(proxy.admin("/nothing").await.status, 404);
 }
 
+#[tokio::test]
+async fn the_readme_lists_exactly_the_metrics_that_are_there() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let proxy = Vestibule::start(Config::to(&[upstream.address()])).await;
+    let page = proxy.admin("/metrics").await;
+    let mut served: Vec<String> = page.text().lines().filter_map(metric_of_type_line).collect();
+    let readme = include_str!("../../README.md");
+    let table = readme.split("| metric | labels | meaning |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = table.lines().filter_map(|row| row.strip_prefix("| `")?.split(" | ").next());
+    let mut listed: Vec<String> =
+        names.flat_map(|names| names.split(", ").map(|name| name.trim_matches('`').to_owned())).collect();
+    served.sort();
+    listed.sort();
+    assert_eq!(served, listed);
+}
+
+/// `# TYPE http_requests counter` is `http_requests_total`.
+fn metric_of_type_line(line: &str) -> Option<String> {
+    let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+    Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+}
+
 /// The access-log line about a path.
 async fn log_line(program: &Program, path: &str) -> Value {
     let find = |line: &str| {
