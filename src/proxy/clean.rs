@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 
 use crate::config::{Config, ForwardedFor, Forwarding};
+use crate::headers::cookie;
 use crate::headers::forwarded::{
     self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
 };
@@ -71,8 +72,9 @@ pub(super) fn clean(parts: &mut Parts, plan: &Plan, client: &Client) -> Origin {
     let headers = &mut parts.headers;
     let hop = hop_by_hop::take_nominated(headers, parts.version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    let rules = if trusted { &plan.rules.from_trusted } else { &plan.rules.from_client };
-    rules.strip(headers);
+    // Another spelling is the client's, passed on by a peer that knows only the proper one.
+    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
+    cookie::join_lines(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
