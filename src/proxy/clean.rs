@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use crate::config::{Config, ForwardedFor, Forwarding};
+use crate::headers::cookie;
 use crate::headers::forwarded::{
     self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
 };
@@ -73,8 +74,9 @@ pub(super) fn clean<B>(request: &mut Request<B>, plan: &Plan, client: &Client) -
     let headers = request.headers_mut();
     let hop = hop_by_hop::take_nominated(headers, version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    let rules = if trusted { &plan.rules.from_trusted } else { &plan.rules.from_client };
-    rules.strip(headers);
+    // Another spelling is the client's, passed on by a peer that knows only the proper one.
+    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
+    cookie::join_lines(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::body::RequestBody;
 use crate::config::{Mode, StoreKind};
@@ -49,6 +50,7 @@ impl fmt::Debug for Worker {
 /// One worker's way to the sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
+    store: Store,
     pub(super) resolver: Resolver,
     pub(super) lifecycle: Lifecycle,
 }
@@ -103,10 +105,14 @@ impl Service {
         }
     }
 
-    /// Opens the way to the session store now, so that the first request does not have to.
-    pub fn warm_up(&self) {
+    /// Opens the way to the session store and waits until it can be asked, at most `connect_timeout`, so that
+    /// the first requests do not find a store that is merely not connected yet.
+    pub async fn warm_up(&self) {
         // A failure is met again by the first request, which can say so to somebody.
-        let _ = self.sessions();
+        if let Ok(sessions) = self.sessions() {
+            let limit = self.shared.plan.load().config.session.store.connect_timeout;
+            let _ = timeout(limit, sessions.store.connected()).await;
+        }
     }
 
     /// Whether requests need the session store.
@@ -139,6 +145,7 @@ impl Service {
             StoreError::Tls
         })?;
         Ok(Sessions {
+            store: store.clone(),
             resolver: Resolver::new(config, store.clone()),
             lifecycle: Lifecycle::new(config, store),
         })
