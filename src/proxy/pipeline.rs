@@ -83,6 +83,7 @@ async fn steps(
     exchange: &mut Exchange,
     cookies: &mut NewCookies,
 ) -> Result<Outcome, ProxyError> {
+    exchange.request_id = clean::request_id(request.headers(), &plan.config.forwarding, client);
     let route = find_route(&mut request, plan, exchange)?;
     let origin = clean_head(&mut request, plan, client, exchange);
     let session = match resolve(request.headers(), plan, route, exchange).await? {
@@ -106,8 +107,8 @@ async fn steps(
 }
 
 /// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
-fn find_route<'a, B>(
-    request: &mut Request<B>,
+fn find_route<'a>(
+    request: &mut Request<RequestBody>,
     plan: &'a Plan,
     exchange: &mut Exchange,
 ) -> Result<&'a Route, ProxyError> {
@@ -115,21 +116,21 @@ fn find_route<'a, B>(
     let authority = host::authority(request.headers(), request.uri())?;
     let path = host::routing_path(request.uri())?;
     exchange.route = plan.router.find(authority.host, &path)?;
-    if !request.headers().contains_key(HOST)
+    exchange.host = authority.line.cloned();
+    if exchange.host.is_none()
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
+        exchange.host = Some(host.clone());
         request.headers_mut().insert(HOST, host);
     }
-    exchange.host = request.headers().get(HOST).cloned();
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
     route.ok_or(ProxyError::NoRoute)
 }
 
 /// Step 2.
 fn clean_head<B>(request: &mut Request<B>, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(request, plan, client);
+    let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
     exchange.client = origin.address;
-    exchange.request_id.clone_from(&origin.request_id);
     origin
 }
 

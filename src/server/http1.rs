@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -50,15 +51,13 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin();
-            let answer = server.service.handle(request, client.clone());
             let activity = &activity;
-            async move {
-                let mut answer = answer.await;
+            server.service.handle(request, client.clone()).map(move |mut answer| {
                 if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
                     activity.set_upgrade(upgrade);
                 }
                 Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
-            }
+            })
         });
         let mut connection = builder(server).serve_connection(io, requests);
         let end = keeper.watch(&mut connection).await;

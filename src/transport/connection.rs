@@ -88,9 +88,9 @@ impl Connection {
         }
     }
 
-    /// Whether it can take a request: the last exchange is over in both directions and the instance has
-    /// not closed it.
-    pub(super) fn is_usable(&mut self) -> bool {
+    /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
+    /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
+    pub(super) fn rest(&mut self) -> bool {
         self.drive(&mut no_waker());
         self.driver.is_some() && self.sender.is_ready()
     }
