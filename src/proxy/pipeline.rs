@@ -1,5 +1,6 @@
 //! The life of a request in six steps: route, clean, resolve, identify, forward, answer.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
@@ -69,11 +70,20 @@ pub(super) async fn run(
     response
 }
 
-fn fail(error: &ProxyError, exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let request_id = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
-    tracing::debug!(request_id, %error, cause, "a request failed");
+fn fail(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.cause = Some(chain(error));
     respond::problem(error, exchange)
+}
+
+/// An error and everything behind it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        text = format!("{text}: {error}");
+        behind = error.source();
+    }
+    text
 }
 
 async fn steps(

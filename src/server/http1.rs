@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
+use crate::socket::Socket;
 
 /// How often a connection looks at itself when it is not in the middle of a request.
 const IDLE_TICK: Duration = Duration::from_millis(400);
@@ -62,7 +63,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
         let mut connection = builder(server).serve_connection(io, requests);
         let end = keeper.watch(&mut connection).await;
         let parts = connection.into_parts();
-        let (stream, ahead) = (parts.io.stream.into_inner(), parts.read_buf);
+        let (stream, ahead) = (parts.io.socket.into_inner(), parts.read_buf);
         match end {
             End::Failed(error) => {
                 report(&server.service, &client, &error);
@@ -85,7 +86,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most one tick ago.
                 io = ClientIo {
-                    stream: hyper_util::rt::TokioIo::new(stream),
+                    socket: Socket::new(stream),
                     ahead: joined(ahead, parts.io.ahead),
                     activity: activity.clone(),
                 };
