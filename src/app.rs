@@ -244,7 +244,7 @@ async fn work(
     deadline: Duration,
 ) -> usize {
     if server.service.uses_store() {
-        server.service.warm_up();
+        server.service.warm_up().await;
     }
     let tidying = server.service.clone();
     tokio::spawn(async move {

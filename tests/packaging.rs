@@ -141,6 +141,24 @@ mod packaging {
     }
 
     #[test]
+    fn the_readme_names_commands_and_files_that_exist() {
+        let readme = read("README.md");
+        let commands: Vec<&str> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `vestibule "))
+            .filter_map(|row| row.split('`').next())
+            .collect();
+        assert!(commands.len() >= 4, "{commands:?}");
+        for command in commands {
+            assert_is_command(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        }
+        for file in ["tests/run.sh", "config/shared.toml", "config/vestibule.toml", "docker-compose.yml"] {
+            assert!(readme.contains(file), "{file}");
+            assert_exists(file);
+        }
+    }
+
+    #[test]
     fn the_unit_starts_commands_that_exist() {
         let unit = read("deploy/vestibule.service");
         let mut inspected = 0;

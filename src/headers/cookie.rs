@@ -30,6 +30,20 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
+/// Makes several `Cookie` lines one, as HTTP/1.1 has it (RFC 9113 section 8.2.3): what follows may read only one
+/// of them, or join them wrongly.
+pub fn join_lines(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).into_iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    // Whatever stood in header values is valid in one.
+    if let Ok(mut line) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        line.set_sensitive(true);
+        headers.insert(COOKIE, line);
+    }
+}
+
 /// `line` without the cookies called `name`; `None` when no cookie is left.
 fn without(line: &HeaderValue, name: &[u8]) -> Option<HeaderValue> {
     if parts(line.as_bytes()).all(|part| value_of(part, name).is_none()) {

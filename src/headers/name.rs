@@ -3,7 +3,7 @@
 //! CGI, WSGI, Rack and PHP turn `X-User-Id`, `X_User_Id` and `x.user.id` into the same variable, so a
 //! name that we assert must be taken from the client in every such spelling.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// A set of header names that matches every spelling of each: case is ignored and any character that
 /// is neither letter nor digit equals any other.
@@ -36,8 +36,14 @@ impl NameSet {
 
     /// Removes every header of the set, in any spelling; returns how many names went.
     pub fn strip(&self, headers: &mut HeaderMap) -> usize {
+        self.strip_except(headers, &[])
+    }
+
+    /// Like [`strip`](Self::strip), but leaves headers that are spelled exactly as in `kept` (lower case).
+    pub fn strip_except(&self, headers: &mut HeaderMap, kept: &[&str]) -> usize {
+        let goes = |name: &&HeaderName| self.matches(name.as_str()) && !kept.contains(&name.as_str());
         let mut removed = 0;
-        while let Some(name) = headers.keys().find(|name| self.matches(name.as_str())).cloned() {
+        while let Some(name) = headers.keys().find(goes).cloned() {
             headers.remove(name);
             removed += 1;
         }
@@ -56,7 +62,7 @@ fn length_bit(length: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     #[test]
     fn every_spelling_of_a_name_matches() {

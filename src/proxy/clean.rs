@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use crate::config::{Config, ForwardedFor, Forwarding};
+use crate::headers::cookie;
 use crate::headers::forwarded::{
     self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
 };
@@ -34,11 +34,13 @@ pub(super) struct Origin {
 
 /// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
 /// bodies, unclear framing.
-pub(super) fn check(parts: &Parts, config: &Config) -> Result<(), ProxyError> {
-    if matches!(parts.method, Method::CONNECT | Method::TRACE) || parts.method.as_str().len() > MAX_METHOD {
+pub(super) fn check<B>(request: &Request<B>, config: &Config) -> Result<(), ProxyError> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE)
+        || request.method().as_str().len() > MAX_METHOD
+    {
         return Err(ProxyError::Method);
     }
-    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > config.limits.uri_bytes {
         return Err(ProxyError::UriTooLong);
     }
@@ -47,13 +49,13 @@ pub(super) fn check(parts: &Parts, config: &Config) -> Result<(), ProxyError> {
     }
     // hyper has checked that a length is one number and that chunked comes last; `identity, chunked` and
     // the like it would still read, and the next server might not.
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
         return Err(ProxyError::Framing);
     }
-    if let (Some(max), Some(length)) = (config.limits.body_bytes, declared_length(&parts.headers))
+    if let (Some(max), Some(length)) = (config.limits.body_bytes, declared_length(request.headers()))
         && length > max
     {
         return Err(ProxyError::BodyTooLarge);
@@ -66,13 +68,15 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Strips and rebuilds the head.
-pub(super) fn clean(parts: &mut Parts, plan: &Plan, client: &Client) -> Origin {
+pub(super) fn clean<B>(request: &mut Request<B>, plan: &Plan, client: &Client) -> Origin {
     let forwarding = &plan.config.forwarding;
-    let headers = &mut parts.headers;
-    let hop = hop_by_hop::take_nominated(headers, parts.version);
+    let version = request.version();
+    let headers = request.headers_mut();
+    let hop = hop_by_hop::take_nominated(headers, version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    let rules = if trusted { &plan.rules.from_trusted } else { &plan.rules.from_client };
-    rules.strip(headers);
+    // Another spelling is the client's, passed on by a peer that knows only the proper one.
+    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
+    cookie::join_lines(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
@@ -82,25 +86,25 @@ pub(super) fn clean(parts: &mut Parts, plan: &Plan, client: &Client) -> Origin {
         origin.https = forwarded::claimed_https(headers).unwrap_or(false);
         origin.request_id = forwarded::claimed_request_id(headers).cloned();
     }
-    as_origin_form(parts);
-    set_forwarding(&mut parts.headers, forwarding, client, &mut origin);
+    set_forwarding(headers, forwarding, client, &mut origin);
     if hop.websocket {
-        hop_by_hop::set_websocket(&mut parts.headers);
+        hop_by_hop::set_websocket(headers);
     } else if hop.trailers {
-        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
     }
+    as_origin_form(request);
     origin
 }
 
 /// The next hop is always HTTP/1.1 and gets a path.
-fn as_origin_form(parts: &mut Parts) {
-    parts.version = Version::HTTP_11;
-    if parts.uri.authority().is_some() {
+fn as_origin_form<B>(request: &mut Request<B>) {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().authority().is_some() {
         let mut bare = http::uri::Parts::default();
-        bare.path_and_query = parts.uri.path_and_query().cloned();
+        bare.path_and_query = request.uri().path_and_query().cloned();
         // A path with query is always a valid target by itself.
-        parts.uri = Uri::from_parts(bare).unwrap_or_default();
+        *request.uri_mut() = Uri::from_parts(bare).unwrap_or_default();
     }
 }
 

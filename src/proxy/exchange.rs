@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use crate::body::RequestBodyState;
@@ -112,19 +113,20 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(
+    pub(super) fn begin(
         service: &Arc<Service>,
-        plan: &Arc<Plan>,
-        request: &Request<B>,
+        plan: Arc<Plan>,
+        parts: &Parts,
+        upload: Option<Arc<RequestBodyState>>,
         client: &Client,
-    ) -> Box<Self> {
-        Box::new(Exchange {
+    ) -> Self {
+        Exchange {
             service: service.clone(),
-            plan: plan.clone(),
+            plan,
             started: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
             client: client.address,
             host: None,
             request_id: None,
@@ -134,14 +136,14 @@ impl Exchange {
             affinity: None,
             lease: None,
             attempts: 0,
-            upload: None,
+            upload,
             status: None,
             first_byte: None,
             received: 0,
             sent: 0,
             ending: Ending::Open,
             reason: None,
-        })
+        }
     }
 
     /// Notes the head of the answer.

@@ -75,7 +75,7 @@ pub(super) async fn forward(
     exchange: &mut Exchange,
     balancer: &Balancer,
     tie: Option<Tie>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let mut request = Some(request);
     let mut tried: Vec<Arc<Instance>> = Vec::new();
@@ -108,7 +108,7 @@ fn choose(balancer: &Balancer, tie: Option<Tie>, tried: &[Arc<Instance>]) -> Opt
 async fn attempt(
     exchange: &Exchange,
     instance: &Instance,
-    request: &mut Option<Request<RequestBody>>,
+    request: &mut Option<Box<Request<RequestBody>>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let (upload, first_byte) = (exchange.upload.as_deref(), exchange.plan.config.timeouts.first_byte);
     let pool = exchange.service.worker().pools.to(instance.address);

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::body::RequestBody;
 use crate::config::{Mode, OnAbsent, OnOutage, Route};
@@ -47,16 +45,18 @@ enum Outcome {
 
 /// Takes a request to its answer.
 pub(super) async fn run(
-    request: Request<Incoming>,
-    client: &Client,
+    request: Box<Request<RequestBody>>,
+    client: Arc<Client>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let plan = exchange.plan.clone();
     let mut cookies = NewCookies::default();
-    let outcome = steps(request, client, &plan, &mut exchange, &mut cookies).await;
+    let outcome = steps(request, &client, &plan, &mut exchange, &mut cookies).await;
     let mut response = match outcome {
         Ok(Outcome::Answer(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            upgrade::switch(answer, exchange).await.unwrap_or_else(|(error, exchange)| fail(&error, exchange))
+            Box::pin(upgrade::switch(answer, exchange))
+                .await
+                .unwrap_or_else(|(error, exchange)| fail(&error, exchange))
         }
         Ok(Outcome::Answer(answer)) => {
             exchange.answered(answer.status());
@@ -77,58 +77,57 @@ fn fail(error: &ProxyError, exchange: Box<Exchange>) -> Response<ResponseBody> {
 }
 
 async fn steps(
-    request: Request<Incoming>,
+    mut request: Box<Request<RequestBody>>,
     client: &Client,
     plan: &Plan,
     exchange: &mut Exchange,
     cookies: &mut NewCookies,
 ) -> Result<Outcome, ProxyError> {
-    let (mut parts, body) = request.into_parts();
-    let route = find_route(&mut parts, plan, exchange)?;
-    let origin = clean_head(&mut parts, plan, client, exchange);
-    let session = match resolve(&parts.headers, plan, route, exchange).await? {
+    let route = find_route(&mut request, plan, exchange)?;
+    let origin = clean_head(&mut request, plan, client, exchange);
+    let session = match resolve(request.headers(), plan, route, exchange).await? {
         Some(session) => Some(session),
         None => {
             if exchange.session == SessionOutcome::Ended {
                 cookies.session = plan.cookies.clear(origin.https).ok();
             }
-            match on_absent(&parts, plan, route, exchange)? {
+            match on_absent(&request, plan, route, exchange)? {
                 Some(location) => return Ok(Outcome::Redirect(location)),
                 None => None,
             }
         }
     };
-    plan.identity.apply(&mut parts.headers, session.as_deref())?;
-    if plan.config.session.cookie.hide && parts.headers.contains_key(COOKIE) {
-        remove_cookie(&mut parts.headers, &plan.config.session.cookie.name);
+    plan.identity.apply(request.headers_mut(), session.as_deref())?;
+    if plan.config.session.cookie.hide && request.headers().contains_key(COOKIE) {
+        remove_cookie(request.headers_mut(), &plan.config.session.cookie.name);
     }
-    let answer = send_on(parts, body, plan, route, exchange, &origin, cookies).await?;
+    let answer = send_on(request, plan, route, exchange, &origin, cookies).await?;
     answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await
 }
 
 /// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
-fn find_route<'a>(
-    parts: &mut Parts,
+fn find_route<'a, B>(
+    request: &mut Request<B>,
     plan: &'a Plan,
     exchange: &mut Exchange,
 ) -> Result<&'a Route, ProxyError> {
-    clean::check(parts, &plan.config)?;
-    let authority = host::authority(&parts.headers, &parts.uri)?;
-    let path = host::routing_path(&parts.uri)?;
+    clean::check(request, &plan.config)?;
+    let authority = host::authority(request.headers(), request.uri())?;
+    let path = host::routing_path(request.uri())?;
     exchange.route = plan.router.find(authority.host, &path)?;
-    if !parts.headers.contains_key(HOST)
+    if !request.headers().contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
-        parts.headers.insert(HOST, host);
+        request.headers_mut().insert(HOST, host);
     }
-    exchange.host = parts.headers.get(HOST).cloned();
+    exchange.host = request.headers().get(HOST).cloned();
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
     route.ok_or(ProxyError::NoRoute)
 }
 
 /// Step 2.
-fn clean_head(parts: &mut Parts, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(parts, plan, client);
+fn clean_head<B>(request: &mut Request<B>, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
+    let origin = clean::clean(request, plan, client);
     exchange.client = origin.address;
     exchange.request_id.clone_from(&origin.request_id);
     origin
@@ -173,8 +172,8 @@ async fn resolve(
 }
 
 /// What a route does without a live session: go on (`None`), send the browser elsewhere, or refuse.
-fn on_absent(
-    parts: &Parts,
+fn on_absent<B>(
+    request: &Request<B>,
     plan: &Plan,
     route: &Route,
     exchange: &Exchange,
@@ -184,20 +183,20 @@ fn on_absent(
     }
     match &route.on_absent {
         OnAbsent::Anonymous => Ok(None),
-        OnAbsent::Redirect(location) if is_navigation(parts) => Ok(Some(location.clone())),
+        OnAbsent::Redirect(location) if is_navigation(request) => Ok(Some(location.clone())),
         OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired),
     }
 }
 
 /// Whether a person is opening a page, rather than a script asking for data: a redirect to a login page
 /// helps only the former.
-fn is_navigation(parts: &Parts) -> bool {
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
+fn is_navigation<B>(request: &Request<B>) -> bool {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return false;
     }
-    match parts.headers.get("sec-fetch-mode") {
+    match request.headers().get("sec-fetch-mode") {
         Some(mode) => mode == "navigate",
-        None => parts.headers.get_all(ACCEPT).iter().any(|accept| {
+        None => request.headers().get_all(ACCEPT).iter().any(|accept| {
             accept
                 .to_str()
                 .is_ok_and(|accept| accept.split(',').any(|kind| kind.trim().starts_with("text/html")))
@@ -207,8 +206,7 @@ fn is_navigation(parts: &Parts) -> bool {
 
 /// Step 5.
 async fn send_on(
-    mut parts: Parts,
-    body: Incoming,
+    mut request: Box<Request<RequestBody>>,
     plan: &Plan,
     route: &Route,
     exchange: &mut Exchange,
@@ -216,12 +214,10 @@ async fn send_on(
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let balancer = plan.balancers.get(route.upstream).ok_or(ProxyError::NoInstance)?;
-    let tie = Tie::take(plan, route.upstream, &mut parts.headers);
-    let (body, upload) = RequestBody::new(body, &plan.body_rules);
-    exchange.upload = upload;
+    let tie = Tie::take(plan, route.upstream, request.headers_mut());
     // What hyper noted about the client's side must not be taken for the instance's.
-    parts.extensions.clear();
-    let answer = forward::forward(exchange, balancer, tie, Request::from_parts(parts, body)).await;
+    request.extensions_mut().clear();
+    let answer = forward::forward(exchange, balancer, tie, request).await;
     if let (Some(tie), Some(lease), true) = (tie, &exchange.lease, answer.is_ok()) {
         let chosen = lease.instance().id;
         if tie.needs_cookie(chosen) {
@@ -254,7 +250,8 @@ async fn answer_clean(
     let control = Control::from_headers(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
-        obey(control, plan, route, exchange, origin, session, cookies).await?;
+        // Rare, so its state is not part of every request's.
+        Box::pin(obey(control, plan, route, exchange, origin, session, cookies)).await?;
     }
     Ok(Outcome::Answer(answer))
 }

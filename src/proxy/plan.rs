@@ -47,10 +47,8 @@ pub struct Plan {
 /// Which headers end here.
 #[derive(Debug)]
 pub(super) struct HeaderRules {
-    /// Of requests from peers that are not trusted.
+    /// Of requests; a trusted peer may send the forwarding headers, properly spelled.
     pub(super) from_client: NameSet,
-    /// Of requests from trusted peers.
-    pub(super) from_trusted: NameSet,
     /// Of answers.
     pub(super) from_upstream: NameSet,
 }
@@ -105,10 +103,9 @@ impl HeaderRules {
         // We answer `Expect: 100-continue` ourselves, when the body is first wanted.
         let control = CONTROL_HEADER;
         let ours = ["expect", control.as_str()];
-        let base: Vec<&str> = asserted.iter().copied().chain(ours).chain(hop_by_hop::NAMES).collect();
+        let base = asserted.iter().copied().chain(ours).chain(hop_by_hop::NAMES);
         HeaderRules {
-            from_client: NameSet::new(base.iter().copied().chain(forwarded::FAMILY)),
-            from_trusted: NameSet::new(base.iter().copied()),
+            from_client: NameSet::new(base.chain(forwarded::FAMILY)),
             from_upstream: NameSet::new(hop_by_hop::NAMES.into_iter().chain([control.as_str()])),
         }
     }

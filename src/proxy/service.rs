@@ -7,7 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
+use crate::body::RequestBody;
 use crate::config::{Mode, StoreKind};
 use crate::secret::Fingerprints;
 use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
@@ -48,6 +50,7 @@ impl fmt::Debug for Worker {
 /// One worker's way to the sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
+    store: Store,
     pub(super) resolver: Resolver,
     pub(super) lifecycle: Lifecycle,
 }
@@ -79,14 +82,18 @@ impl Service {
 
     /// Answers one request: exactly one answer, one access-log line, one count. Dropping the future is the
     /// client's leaving: the work for it ends at once.
-    pub async fn handle(
-        self: Arc<Self>,
+    pub fn handle(
+        self: &Arc<Self>,
         request: Request<Incoming>,
         client: Arc<Client>,
-    ) -> Response<ResponseBody> {
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let plan = self.shared.plan.load_full();
-        let exchange = Exchange::begin(&self, &plan, &request, &client);
-        pipeline::run(request, &client, exchange).await
+        let (parts, body) = request.into_parts();
+        let (body, upload) = RequestBody::new(body, &plan.body_rules);
+        // Both are moved from step to step, which as values would cost more than most steps do.
+        let exchange = Box::new(Exchange::begin(self, plan, &parts, upload, &client));
+        let request = Box::new(Request::from_parts(parts, body));
+        pipeline::run(request, client, exchange)
     }
 
     /// Notes a request that could not be read, and was answered with `status` without coming here.
@@ -98,10 +105,14 @@ impl Service {
         }
     }
 
-    /// Opens the way to the session store now, so that the first request does not have to.
-    pub fn warm_up(&self) {
+    /// Opens the way to the session store and waits until it can be asked, at most `connect_timeout`, so that
+    /// the first requests do not find a store that is merely not connected yet.
+    pub async fn warm_up(&self) {
         // A failure is met again by the first request, which can say so to somebody.
-        let _ = self.sessions();
+        if let Ok(sessions) = self.sessions() {
+            let limit = self.shared.plan.load().config.session.store.connect_timeout;
+            let _ = timeout(limit, sessions.store.connected()).await;
+        }
     }
 
     /// Whether requests need the session store.
@@ -134,6 +145,7 @@ impl Service {
             StoreError::Tls
         })?;
         Ok(Sessions {
+            store: store.clone(),
             resolver: Resolver::new(config, store.clone()),
             lifecycle: Lifecycle::new(config, store),
         })

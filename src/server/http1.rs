@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
-use hyper::service::Service as HyperService;
-use tokio::io::AsyncWriteExt;
+use hyper::service::{HttpService, service_fn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -25,8 +25,9 @@ use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 const IDLE_TICK: Duration = Duration::from_millis(400);
 /// The same within a request.
 const BUSY_TICK: Duration = Duration::from_secs(2);
-/// Longest time to write a farewell (408) to a client that may not be reading.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a closing connection is read from, and how long each pause may be.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
@@ -41,16 +42,24 @@ pub(super) enum Served {
     Upgraded { stream: TcpStream, ahead: Bytes, upgrade: Upgrade },
 }
 
-type Conn = Connection<ClientIo, Requests>;
-
 /// Serves requests until the connection ends, is upgraded or falls idle. It begins with (some of) a
 /// request to be read, which must be whole within `request_head`.
 pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>) -> Served {
     let activity = io.activity.clone();
     let mut keeper = Keeper::new(server, activity.clone());
     loop {
-        let requests =
-            Requests { service: server.service.clone(), client: client.clone(), activity: activity.clone() };
+        let requests = service_fn(|request: Request<Incoming>| {
+            let running = activity.begin();
+            let answer = server.service.handle(request, client.clone());
+            let activity = &activity;
+            async move {
+                let mut answer = answer.await;
+                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
+                    activity.set_upgrade(upgrade);
+                }
+                Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
+            }
+        });
         let mut connection = builder(server).serve_connection(io, requests);
         let end = keeper.watch(&mut connection).await;
         let parts = connection.into_parts();
@@ -58,7 +67,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
         match end {
             End::Failed(error) => {
                 report(&server.service, &client, &error);
-                return Served::Closed;
+                return close(stream).await;
             }
             End::Finished => {
                 return match activity.take_upgrade() {
@@ -100,16 +109,23 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
 
-/// Tells the client that we are done, then closes.
+/// Closes a connection whose last answer is written. What the client is still sending is read for a while:
+/// closing at once would make the system reset the connection and take the answer away from it.
 async fn close(mut stream: TcpStream) -> Served {
-    // Whether the client still hears it makes no difference to us.
-    let _ = timeout(FAREWELL, stream.shutdown()).await;
+    let linger = async {
+        let mut waste = vec![0; 16 * 1024];
+        while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut waste)).await {}
+    };
+    // Both ends of the time are as good: the client has had its chance.
+    let _ = timeout(LINGER, linger).await;
     Served::Closed
 }
 
 async fn refuse_late(mut stream: TcpStream) -> Served {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    let _ = timeout(FAREWELL, stream.write_all(answer)).await;
+    // Whether the client still hears it makes no difference to us.
+    let _ = timeout(LINGER_PAUSE, stream.write_all(answer)).await;
+    let _ = stream.shutdown().await;
     close(stream).await
 }
 
@@ -170,17 +186,20 @@ impl<'a> Keeper<'a> {
 
     /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
     /// never further away than a tick.
-    async fn watch(&mut self, connection: &mut Conn) -> End {
+    async fn watch<S>(&mut self, connection: &mut Connection<ClientIo, S>) -> End
+    where
+        S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>,
+    {
         poll_fn(|cx| {
             let drain_now = !self.draining && self.server.drain.has_begun();
             if drain_now && self.activity.active() > 0 {
                 self.drain(connection);
             }
-            let mut result = connection.poll_without_shutdown(cx);
+            let mut result = Pin::new(&mut *connection).poll(cx);
             if drain_now && !self.draining && result.is_pending() {
                 // What was there already has been served or begun by now; an idle connection closes at once.
                 self.drain(connection);
-                result = connection.poll_without_shutdown(cx);
+                result = Pin::new(&mut *connection).poll(cx);
             }
             if let Poll::Ready(result) = result {
                 return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
@@ -198,7 +217,10 @@ impl<'a> Keeper<'a> {
     }
 
     /// The answer under way, if there is one, is the last and says so.
-    fn drain(&mut self, connection: &mut Conn) {
+    fn drain<S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>>(
+        &mut self,
+        connection: &mut Connection<ClientIo, S>,
+    ) {
         self.draining = true;
         Pin::new(connection).graceful_shutdown();
     }
@@ -234,32 +256,6 @@ impl<'a> Keeper<'a> {
         }
         let since = *self.blocked_since.get_or_insert(now);
         now.saturating_duration_since(since) >= self.server.timeouts.client_idle
-    }
-}
-
-/// The connection's requests as hyper wants to hand them over.
-struct Requests {
-    service: Arc<Service>,
-    client: Arc<Client>,
-    activity: Arc<Activity>,
-}
-
-impl HyperService<Request<Incoming>> for Requests {
-    type Response = Response<RunningBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let running = self.activity.begin();
-        let (activity, answer) =
-            (self.activity.clone(), self.service.clone().handle(request, self.client.clone()));
-        Box::pin(async move {
-            let mut answer = answer.await;
-            if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
-                activity.set_upgrade(upgrade);
-            }
-            Ok(answer.map(|body| RunningBody { body, _running: running }))
-        })
     }
 }
 

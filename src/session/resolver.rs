@@ -55,7 +55,7 @@ impl Resolver {
 
     async fn judge(&self, id: SessionId, record: Record) -> Result<Resolution, StoreError> {
         let left = match expires(&record.fields)? {
-            Some(end) => match end.checked_sub(now()).filter(|left| !left.is_zero()) {
+            Some(end) => match end.checked_sub(now()) {
                 Some(left) => Some(left),
                 None => return Ok(Resolution::Ended(id)),
             },

@@ -101,14 +101,14 @@ impl Connection {
     /// connection.
     pub async fn send(
         mut self,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&RequestBodyState>,
         first_byte: Duration,
         home: &Arc<Pool>,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let Some(taken) = request.take() else { return Err(SendError::Unsent) };
         self.timer.arm(Instant::now(), first_byte);
-        let sent = self.sender.try_send_request(taken);
+        let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload, first_byte).await;
         match answer {
             None => Err(SendError::TimedOut),
@@ -117,7 +117,7 @@ impl Connection {
             }
             Some(Ok(answer)) => Ok(answer.map(|incoming| UpstreamBody::new(incoming, self, home))),
             Some(Err(mut error)) => {
-                *request = error.take_message();
+                *request = error.take_message().map(Box::new);
                 Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
             }
         }

@@ -30,7 +30,7 @@ fn every_shipped_file_is_valid() {
     for file in &files {
         config::load(file).unwrap_or_else(|error| panic!("{error}"));
     }
-    assert_eq!(files.len(), 5, "{files:?}");
+    assert_eq!(files.len(), 6, "{files:?}");
 }
 
 #[test]

@@ -1,7 +1,19 @@
 //! The proxy as its users meet it: real sockets, real upstreams, a real Redis; one module per promise.
+#![cfg(test)]
 
 mod config_files;
 mod demo;
+mod drain;
+mod forwarding;
+mod header_trust;
+mod health;
+mod limits;
+mod modes;
+mod observability;
+mod outage;
 mod session_store;
+mod sessions;
+mod streaming;
 mod stub;
 mod support;
+mod upgrades;

@@ -14,7 +14,7 @@ mod house {
     use crate::rules;
 
     /// Fewer files than this means that the test looked in the wrong place. Raise it as the house grows.
-    const FEWEST_FILES: usize = 20;
+    const FEWEST_FILES: usize = 90;
 
     fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).unwrap() {

@@ -117,18 +117,18 @@ fn stray(place: &Place, path: &NamedPath, all: &[NamedPath]) -> Option<String> {
     let global = path.segments.first().is_some_and(String::is_empty);
     let name = path.segments.get(usize::from(global))?;
     let (krate, homes) = HOMES.iter().find(|(krate, _)| krate == name)?;
-    if homes.iter().any(|home| place.is_within(home)) || (!global && is_own_name(krate, all, path)) {
+    if homes.iter().any(|home| place.is_within(home)) || (!global && is_own_name(krate, all)) {
         return None;
     }
     Some(format!("crate `{krate}` is only for `{}`", homes.join("`, `")))
 }
 
 /// Whether `name` is a module that this file declares or imports, as in `mod redis; redis::open()`.
-fn is_own_name(name: &str, all: &[NamedPath], path: &NamedPath) -> bool {
-    !path.import
-        && all.iter().any(|other| {
-            other.import && other.segments.len() > 1 && other.segments.last().is_some_and(|last| last == name)
-        })
+fn is_own_name(name: &str, all: &[NamedPath]) -> bool {
+    all.iter().filter(|path| path.import).any(|path| match path.segments.as_slice() {
+        [first, .., last] => last == name && first != name,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -235,6 +235,7 @@ mod tests {
         assert_offences("session/mod.rs", "use self::store::redis;\nfn f() { redis::open() }", &[]);
         assert_offences("session/mod.rs", "use crate::session::store::{redis::RedisStore};", &[]);
         assert_offences("session/store/mod.rs", "mod redis;\nenum Store { Redis(redis::Store) }", &[]);
+        assert_offences("session/store/mod.rs", "mod redis;\npub use redis::{Store};", &[]);
         assert_offences(
             "session/mod.rs",
             "use self::store::redis;\nfn f() { ::redis::cmd() }",

@@ -7,8 +7,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use vestibule::config;
 use vestibule::session::{MemoryStore, StartError, Store, StoreError};
 
-use super::{connected, fields, hash, id, redis_with_session, start, until_failed, until_loaded};
+use super::{
+    connected, connection_ids, fields, hash, id, redis_with_session, start, until_failed, until_loaded,
+};
 use crate::support::redis::Redis;
+use crate::support::within;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -37,8 +40,13 @@ async fn a_user_needs_only_the_rights_for_what_is_used() {
 async fn a_replica_takes_no_writes_and_without_its_primary_no_reads() {
     let redis = redis_with_session().await;
     let store = connected(&hash(&redis.url())).await;
+    let to_primary = connection_ids(&redis).await;
     let () = redis.command("REPLICAOF", ("127.0.0.1", "1")).await;
     assert_eq!(store.create(&id("new"), fields("1"), HOUR, None).await, Err(StoreError::ReadOnly));
+    within("a new connection, perhaps to the new primary", async {
+        while connection_ids(&redis).await.is_empty() || connection_ids(&redis).await == to_primary {}
+    })
+    .await;
     let () = redis.command("CONFIG", ["SET", "replica-serve-stale-data", "no"].as_slice()).await;
     until_failed(&store, StoreError::PrimaryDown).await;
     let () = redis.command("REPLICAOF", ("NO", "ONE")).await;

@@ -42,10 +42,6 @@ impl Client {
         Self { wire: Wire::new(stream) }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.wire.stream.local_addr().unwrap()
-    }
-
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();
     }
@@ -159,12 +155,6 @@ impl Client {
             }
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
-    }
-
-    /// The bare connection; nothing may have been read beyond what was asked for.
-    pub(crate) fn into_stream(mut self) -> TcpStream {
-        assert_eq!(self.wire.take_buffer(), b"");
-        self.wire.stream
     }
 }
 

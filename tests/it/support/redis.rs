@@ -44,6 +44,13 @@ impl Redis {
         let () = self.command("HSET", (format!("session:{id}"), fields)).await;
     }
 
+    /// How often clients have called a command, by its name in lower case.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let info: String = self.command("INFO", "commandstats").await;
+        let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Kills it; its data is lost.
     pub(crate) fn stop(&mut self) {
         self.process = None;

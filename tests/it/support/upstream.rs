@@ -249,6 +249,7 @@ impl Upstream {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 let mut index = 0;
                 seen.send_modify(|seen| {
                     index = seen.opened;

@@ -1,0 +1,133 @@
+//! A store that cannot answer is neither a login nor a logout.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::Response;
+use crate::support::config::Config;
+use crate::support::redis::Redis;
+use crate::support::upstream::{Reply, Upstream};
+use crate::support::vestibule::Vestibule;
+
+const SESSION: (&str, &str) = ("Cookie", "session-id=abc");
+
+async fn start(redis: &Redis, store: &str) -> (Upstream, Vestibule) {
+    let upstream =
+        Upstream::start(|request| Reply::text(200, request.headers.get("x-user-id").unwrap_or("nobody")))
+            .await;
+    let store = format!("[session.store]\nurl = \"{}\"\n{store}", redis.url());
+    let public = "[[route]]\npath = \"/public\"\nupstream = \"app\"\nsession = false";
+    let proxy = Vestibule::start(Config::to(&[upstream.address()]).with(&store).with(public)).await;
+    (upstream, proxy)
+}
+
+#[track_caller]
+fn assert_unavailable(response: &Response) {
+    crate::forwarding::assert_problem(response, 503);
+    assert!(response.headers.get("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
+    assert_eq!(response.headers.all("set-cookie"), [""; 0], "an outage clears no cookie");
+}
+
+/// Asks until a session is served again.
+async fn until_served(proxy: &Vestibule, user: &str) {
+    let recovered = async {
+        loop {
+            let response = proxy.get("/", &[SESSION]).await;
+            if response.status == 200 {
+                assert_eq!(response.text(), user);
+                return;
+            }
+            assert_unavailable(&response);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3), recovered).await.expect("recovers by itself");
+}
+
+#[tokio::test]
+async fn a_dead_store_is_503_and_comes_back_by_itself() {
+    let mut redis = Redis::start().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    let (upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    redis.stop();
+    for _ in 0..5 {
+        assert_unavailable(&proxy.get("/", &[SESSION]).await);
+    }
+    assert_eq!(upstream.requests().len(), 1, "nobody got through without a known session");
+    redis.restart().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    until_served(&proxy, "42").await;
+}
+
+#[tokio::test]
+async fn a_frozen_store_is_503_within_its_deadline() {
+    let redis = Redis::start().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    let (_upstream, proxy) = start(&redis, "response_timeout = \"200ms\"").await;
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    redis.freeze();
+    let begun = Instant::now();
+    assert_unavailable(&proxy.get("/", &[SESSION]).await);
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    redis.thaw();
+    until_served(&proxy, "42").await;
+}
+
+#[tokio::test]
+async fn requests_that_need_no_store_go_on_without_it() {
+    let mut redis = Redis::start().await;
+    let (_upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    redis.stop();
+    for (target, headers) in [("/", &[][..]), ("/", &[("Cookie", "other=1")]), ("/public", &[SESSION])] {
+        let begun = Instant::now();
+        let response = proxy.get(target, headers).await;
+        assert_eq!((response.status, response.text()), (200, "nobody"), "{target}");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{target}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn it_starts_while_the_store_is_down_and_finds_it_later() {
+    let mut redis = Redis::start().await;
+    redis.stop();
+    let (_upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    assert_unavailable(&proxy.get("/", &[SESSION]).await);
+    redis.restart().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    until_served(&proxy, "42").await;
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_to_answer_is_no_logout() {
+    let redis = Redis::start().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    let (_upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    let () = redis.command("ACL", ("SETUSER", "default", "-hgetall", "-@read")).await;
+    assert_unavailable(&proxy.get("/", &[SESSION]).await);
+    let () = redis.command("ACL", ("SETUSER", "default", "+@all")).await;
+    until_served(&proxy, "42").await;
+}
+
+#[tokio::test]
+async fn a_store_that_swaps_its_contents_is_believed_only_when_it_answers() {
+    let mut redis = Redis::start().await;
+    redis.put_session("abc", &[("user_id", "42")]).await;
+    let (_upstream, proxy) = start(&redis, "").await;
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    redis.restart().await; // without its data: now everybody really is logged out
+    let gone = async {
+        loop {
+            let response = proxy.get("/", &[SESSION]).await;
+            if response.status == 200 {
+                return response;
+            }
+            assert_unavailable(&response);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let response = tokio::time::timeout(Duration::from_secs(3), gone).await.unwrap();
+    assert_eq!((response.text(), response.headers.all("set-cookie").len()), ("nobody", 1));
+}

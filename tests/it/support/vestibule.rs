@@ -1,0 +1,128 @@
+//! The proxy under test, in this process or as the program itself.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vestibule::app::{App, Outcome};
+
+use super::client::{self, Client, Response};
+use super::config::Config;
+use super::process::Process;
+use super::{metrics, within};
+
+/// The proxy in this process; dropping it lets it drain.
+pub(crate) struct Vestibule {
+    address: SocketAddr,
+    admin: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Outcome>,
+}
+
+impl Vestibule {
+    pub(crate) async fn start(config: Config) -> Self {
+        let config = config.toml();
+        let parsed =
+            vestibule::config::parse(&config, "test").unwrap_or_else(|error| panic!("{error}\n{config}"));
+        let app = App::bind(parsed).unwrap();
+        let (address, admin) = (app.addresses()[0], app.admin_address().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async {
+            let stopped = async {
+                let _ = stopped.await; // a dropped sender means the same
+            };
+            app.run(stopped).await.unwrap()
+        });
+        Self { address, admin, stop, task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// One GET on its own connection.
+    pub(crate) async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Response {
+        client::get_with(self.address, target, headers).await
+    }
+
+    /// One GET on the admin listener.
+    pub(crate) async fn admin(&self, target: &str) -> Response {
+        client::get(self.admin, target).await
+    }
+
+    /// The sum of the samples of a metric whose labels contain `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+        metrics::sum(self.admin("/metrics").await.text(), name, labels)
+    }
+
+    /// Waits until [`metric`](Self::metric) has this value.
+    pub(crate) async fn wait_for_metric(&self, name: &str, labels: &str, value: f64) {
+        within(name, async {
+            while self.metric(name, labels).await != value {
+                tokio::time::sleep(Duration::from_millis(5)).await; // numbers are for asking, not for waiting
+            }
+        })
+        .await;
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) async fn stop(self) -> Outcome {
+        self.stop.send(()).unwrap();
+        within("stop", self.task).await.unwrap()
+    }
+}
+
+/// The program as a child process.
+pub(crate) struct Program {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _config: NamedTempFile,
+}
+
+impl Program {
+    /// Runs `vestibule run` with `config` and waits until it serves.
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// Like [`start`](Self::start), with further options.
+    pub(crate) async fn start_with(config: Config, options: &[&str]) -> Self {
+        let file = write(&config.toml());
+        let mut command = command();
+        command.args(options).args(["--log-format", "json", "run", "-c"]).arg(file.path());
+        let process = Process::start(&mut command);
+        let address = announced(&process, "listening").await;
+        let admin = announced(&process, "admin listening").await;
+        Self { process, address, admin, _config: file }
+    }
+}
+
+/// The address that the program says it listens on.
+async fn announced(process: &Process, message: &str) -> SocketAddr {
+    let address = process.wait_for_line(message, |line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        (line["message"] == message).then(|| line["address"].as_str()?.parse().ok())?
+    });
+    address.await
+}
+
+/// The program itself, without arguments.
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vestibule"))
+}
+
+/// A temporary file with this text.
+pub(crate) fn write(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
