@@ -7,6 +7,7 @@ pub mod clock;
 pub mod drain;
 pub mod headers;
 pub mod secret;
+pub mod socket;
 pub mod telemetry;
 
 // Layer 1: what the operator wants.

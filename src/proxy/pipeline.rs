@@ -1,5 +1,6 @@
 //! The life of a request in six steps: route, clean, resolve, identify, forward, answer.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
@@ -69,11 +70,20 @@ pub(super) async fn run(
     response
 }
 
-fn fail(error: &ProxyError, exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let request_id = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
-    tracing::debug!(request_id, %error, cause, "a request failed");
+fn fail(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.cause = Some(chain(error));
     respond::problem(error, exchange)
+}
+
+/// An error and everything behind it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        text = format!("{text}: {error}");
+        behind = error.source();
+    }
+    text
 }
 
 async fn steps(
@@ -83,6 +93,7 @@ async fn steps(
     exchange: &mut Exchange,
     cookies: &mut NewCookies,
 ) -> Result<Outcome, ProxyError> {
+    exchange.request_id = clean::request_id(request.headers(), &plan.config.forwarding, client);
     let route = find_route(&mut request, plan, exchange)?;
     let origin = clean_head(&mut request, plan, client, exchange);
     let session = match resolve(request.headers(), plan, route, exchange).await? {
@@ -106,8 +117,8 @@ async fn steps(
 }
 
 /// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
-fn find_route<'a, B>(
-    request: &mut Request<B>,
+fn find_route<'a>(
+    request: &mut Request<RequestBody>,
     plan: &'a Plan,
     exchange: &mut Exchange,
 ) -> Result<&'a Route, ProxyError> {
@@ -115,21 +126,21 @@ fn find_route<'a, B>(
     let authority = host::authority(request.headers(), request.uri())?;
     let path = host::routing_path(request.uri())?;
     exchange.route = plan.router.find(authority.host, &path)?;
-    if !request.headers().contains_key(HOST)
+    exchange.host = authority.line.cloned();
+    if exchange.host.is_none()
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
+        exchange.host = Some(host.clone());
         request.headers_mut().insert(HOST, host);
     }
-    exchange.host = request.headers().get(HOST).cloned();
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
     route.ok_or(ProxyError::NoRoute)
 }
 
 /// Step 2.
 fn clean_head<B>(request: &mut Request<B>, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(request, plan, client);
+    let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
     exchange.client = origin.address;
-    exchange.request_id.clone_from(&origin.request_id);
     origin
 }
 

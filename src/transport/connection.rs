@@ -18,13 +18,13 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
+use crate::socket::Socket;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Connection {
         let stream = stream.map_err(ConnectError::Failed)?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (sender, driver) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ConnectError::Setup)?;
+            http1::Builder::new().handshake(Socket::new(stream)).await.map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let mut connection =
@@ -88,9 +88,9 @@ impl Connection {
         }
     }
 
-    /// Whether it can take a request: the last exchange is over in both directions and the instance has
-    /// not closed it.
-    pub(super) fn is_usable(&mut self) -> bool {
+    /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
+    /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
+    pub(super) fn rest(&mut self) -> bool {
         self.drive(&mut no_waker());
         self.driver.is_some() && self.sender.is_ready()
     }
