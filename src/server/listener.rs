@@ -78,12 +78,7 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-fn start(
-    server: &Arc<Server>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
+fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     // A client that is gone already fails here; there is nobody to tell.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
