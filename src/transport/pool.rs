@@ -14,6 +14,8 @@ use super::connection::{ConnectError, Connection};
 pub struct PoolSettings {
     /// To connect.
     pub connect: Duration,
+    /// From the sent request to the head of the answer.
+    pub first_byte: Duration,
     /// Between two bytes of an answer.
     pub idle: Duration,
     /// How long an unused connection is kept.
