@@ -1,6 +1,7 @@
 //! The value that names a session: made, found in a request, checked.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,9 +15,9 @@ use crate::secret::{RandomError, Secret, random_bytes};
 
 use super::AbsentReason;
 
-/// A session id. Whoever knows it is the user, so it is a secret.
+/// A session id. Whoever knows it is the user, so it is a secret. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SessionId(Secret<Box<str>>);
+pub struct SessionId(Secret<Arc<str>>);
 
 impl SessionId {
     /// Takes `id` as it is; requests are read with [`IdReader`].

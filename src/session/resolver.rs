@@ -63,7 +63,8 @@ impl Resolver {
         };
         if let Some(idle) = self.idle_timeout
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
-            && let Err(error) = self.store.renew(&id, ttl).await
+            // Rare, so its state is not part of every resolution's.
+            && let Err(error) = Box::pin(self.store.renew(&id, ttl)).await
         {
             tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
         }
