@@ -2,6 +2,7 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY benches benches
 RUN cargo build --release --locked --bin vestibule && strip target/release/vestibule
 
 FROM debian:bookworm-slim

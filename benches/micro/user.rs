@@ -1,0 +1,47 @@
+//! What the instance is told of the user, and how a client stays with it.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion};
+use vestibule::affinity::Affinity;
+use vestibule::identity::Identity;
+use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store};
+use vestibule::upstream::InstanceId;
+
+use crate::session::fields;
+use crate::{browser_headers, config, cookie_line, session_id};
+
+pub(crate) fn identity(c: &mut Criterion) {
+    let config = config("");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let headers = browser_headers(&cookie_line(3));
+    let resolved = runtime.block_on(async {
+        let store = Store::Memory(MemoryStore::new());
+        let id = SessionId::new(&session_id(7));
+        store.create(&id, fields(), Duration::from_secs(60), None).await.unwrap();
+        Resolver::new(&config.session, store).resolve(&headers).await
+    });
+    let Resolution::Active(session) = resolved.outcome else { return };
+    let identity = Identity::new(&config.identity);
+    c.bench_function(&format!("identity/{} headers", config.identity.headers.len()), |b| {
+        let applied = |mut copy| {
+            let applied = identity.apply(&mut copy, Some(&session)).is_ok();
+            (copy, applied)
+        };
+        b.iter_batched(|| headers.clone(), applied, BatchSize::SmallInput);
+    });
+}
+
+pub(crate) fn affinity(c: &mut Criterion) {
+    let affinity = Affinity::new(&config("").affinity).unwrap();
+    c.bench_function("affinity/issue", |b| {
+        b.iter(|| affinity.set_cookie(black_box("app"), InstanceId(7), true));
+    });
+    let cookie = affinity.set_cookie("app", InstanceId(7), true).unwrap();
+    let value = cookie.to_str().unwrap().split(['=', ';']).nth(1).unwrap();
+    c.bench_function("affinity/read", |b| b.iter(|| affinity.read(black_box("app"), value.as_bytes())));
+    c.bench_function("affinity/read a forgery", |b| {
+        b.iter(|| affinity.read(black_box("other"), value.as_bytes()))
+    });
+}
