@@ -54,6 +54,14 @@ impl Process {
         assert!(status.success(), "kill -s {name} {id}: {status}");
     }
 
+    /// A figure of `/proc/PID/status` that is given in kibibytes, such as `VmRSS` or `VmHWM`, in bytes.
+    pub(crate) fn memory(&self, field: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kibibytes.unwrap_or_else(|| panic!("no {field} in {status}")).parse::<usize>().unwrap() * 1024
+    }
+
     /// Waits for the end of the process.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         within("exit", async {
@@ -104,6 +112,16 @@ mod tests {
         process.wait_for_line("out", |line| (line == "out").then_some(())).await;
         assert_eq!(process.exit().await.code(), Some(3));
         assert_eq!((process.stdout(), process.stderr()), (vec!["out".into()], vec!["port 42".into()]));
+    }
+
+    #[tokio::test]
+    async fn memory_is_told_in_bytes() {
+        let process = shell("echo ready; sleep 1; true");
+        process.wait_for_line("ready", |line| (line == "ready").then_some(())).await;
+        for field in ["VmRSS", "VmHWM"] {
+            let bytes = process.memory(field);
+            assert!((100_000..100_000_000).contains(&bytes), "{field}: {bytes}");
+        }
     }
 
     #[tokio::test]
