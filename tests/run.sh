@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of the project: `tests/run.sh [--long] [arguments of the test runner]`.
-# --long adds the long forms of the proofs, which take minutes, against the release build. Missing tools are installed with apt-get where that is possible.
+# --long adds the long forms of the proofs, which take minutes and measure the release build.
+# Missing tools are installed with apt-get where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ for argument in "$@"; do
   case "$argument" in
     --long) long=true ;;
     -h | --help)
-      sed -n '2,3s/^# //p' tests/run.sh
+      sed -n '2,4s/^# //p' tests/run.sh
       exit 0
       ;;
     *) arguments+=("$argument") ;;

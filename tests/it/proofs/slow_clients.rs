@@ -92,8 +92,9 @@ async fn clients_that_stop_reading_are_cut_and_slow_ones_are_not() {
     let (ending, mut ends) = mpsc::unbounded_channel();
     let instance = Service::start(async move |request, wire| match request.start_line.as_str() {
         "GET /large HTTP/1.1" => {
+            let begun = Instant::now();
             let sent = send(wire, 200, &[], &"x".repeat(LARGE)).await;
-            ending.send(sent.is_ok()).unwrap();
+            ending.send((sent.is_ok(), begun.elapsed())).unwrap();
             sent
         }
         _ => send(wire, 200, &[], "served").await,
@@ -104,13 +105,13 @@ async fn clients_that_stop_reading_are_cut_and_slow_ones_are_not() {
     for _ in 0..scaled(10, 100) {
         stopped.push(large(&program).await);
     }
-    let (mut cuts, count, begun) = (JoinSet::new(), stopped.len(), Instant::now());
+    let (mut cuts, count) = (JoinSet::new(), stopped.len());
     cuts.spawn(async move {
         let mut times = Vec::new();
         while times.len() < count {
             match ends.recv().await {
-                Some(true) => {} // the slow one, which gets everything
-                Some(false) => times.push(begun.elapsed()),
+                Some((true, _)) => {} // the slow one, which gets everything
+                Some((false, took)) => times.push(took),
                 None => panic!("the instance died"),
             }
         }
