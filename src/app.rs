@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Readiness};
@@ -161,14 +162,22 @@ impl App {
                 health::watch(upstream, check, &background);
             }
         }
+        let (started, mut all_started) = mpsc::channel(1);
         let mut workers = Vec::new();
         for (index, listeners) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
-            workers.push(self.start_worker(index, listeners, stop.clone())?);
+            workers.push(self.start_worker(index, listeners, stop.clone(), started.clone())?);
         }
-        self.readiness.set(true);
-        let mut all = std::pin::pin!(finish(workers));
+        drop(started);
+        let mut all = pin!(finish(workers));
+        let readiness = self.readiness.clone();
+        let serve = async {
+            // Every worker drops its end of the channel when it accepts clients.
+            let _ = all_started.recv().await;
+            readiness.set(true);
+            shutdown.await;
+        };
         tokio::select! {
-            () = shutdown => {}
+            () = serve => {}
             // Workers end only when told to.
             ended = &mut all => return ended.and(Err(AppError::WorkerLost)),
         }
@@ -207,6 +216,7 @@ impl App {
         index: usize,
         listeners: Vec<StdListener>,
         stop: CancellationToken,
+        started: mpsc::Sender<()>,
     ) -> Result<oneshot::Receiver<usize>, AppError> {
         let plan = self.shared.plan.load();
         let counts = self.shards.get(index).cloned().unwrap_or_default();
@@ -226,7 +236,7 @@ impl App {
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                let cut = runtime.block_on(work(Arc::new(server), listeners, stop, deadline));
+                let cut = runtime.block_on(work(Arc::new(server), listeners, started, stop, deadline));
                 drop(runtime);
                 // Nobody waits only when the whole process is ending.
                 let _ = done.send(cut);
@@ -240,6 +250,7 @@ impl App {
 async fn work(
     server: Arc<Server>,
     listeners: Vec<StdListener>,
+    started: mpsc::Sender<()>,
     stop: CancellationToken,
     deadline: Duration,
 ) -> usize {
@@ -259,6 +270,7 @@ async fn work(
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
     }
+    drop(started);
     stop.cancelled().await;
     server.drain.begin();
     server.drain.finished(deadline).await

@@ -103,6 +103,20 @@ mod packaging {
     }
 
     #[test]
+    fn compose_tells_the_instances_apart_and_keeps_no_session_in_them() {
+        let compose = compose();
+        for (name, service) in services(&compose) {
+            if name.starts_with("app-") {
+                assert_eq!(texts(&service["command"])[3..], ["--instance".to_owned(), name]);
+            }
+        }
+        let store = compose["x-stub"]["environment"]["SESSION_STORE"].as_str().unwrap();
+        let store = store.strip_prefix("${SESSION_STORE:-").unwrap().strip_suffix('}').unwrap();
+        assert_eq!(store, "none");
+        assert_is_command(&["stub".to_owned(), format!("--session-store={store}")]);
+    }
+
+    #[test]
     fn compose_mounts_and_depends_on_what_exists() {
         let compose = compose();
         let names: HashSet<String> = services(&compose).into_iter().map(|(name, _)| name).collect();

@@ -29,37 +29,41 @@ impl Rotation {
     }
 }
 
-/// Earliest deadline first: the k-th turn of weight w is due at (k + 1/2) / w of the cycle. Time is counted
-/// in units of 1 / (2 × the product of two weights) by cross-multiplying, so no rounding decides.
+/// Earliest deadline first. Index i of n with weight w has its k-th turn at (k + phase) / w of the cycle, its
+/// phase being (i + 1) / (n + 1), so that equal weights do not fall together. Times are compared as fractions
+/// of whole numbers; no rounding decides.
 fn lay_out(weights: &[u32]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
+    let step = weights.len() as u64 + 1;
     let mut due: BinaryHeap<Reverse<Turn>> = weights
         .iter()
         .zip(0..)
         .filter(|(weight, _)| **weight > 0)
-        .map(|(weight, index)| Reverse(Turn { half_steps: 1, weight: u64::from(weight / divisor), index }))
+        .map(|(weight, index)| {
+            Reverse(Turn { at: u64::from(index) + 1, weight: u64::from(weight / divisor), index })
+        })
         .collect();
     let total: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
     let mut cycle = Vec::new();
     for _ in 0..total {
         let Some(Reverse(turn)) = due.pop() else { break };
         cycle.push(turn.index);
-        due.push(Reverse(Turn { half_steps: turn.half_steps + 2, ..turn }));
+        due.push(Reverse(Turn { at: turn.at + step, ..turn }));
     }
     cycle.into_boxed_slice()
 }
 
-/// One index and when its next turn is due: `half_steps / (2 * weight)` of a cycle.
+/// One index and when its next turn is due: `at / (weight * (n + 1))` of a cycle.
 #[derive(PartialEq, Eq)]
 struct Turn {
-    half_steps: u64,
+    at: u64,
     weight: u64,
     index: u32,
 }
 
 impl Ord for Turn {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let (own, others) = (self.half_steps * other.weight, other.half_steps * self.weight);
+        let (own, others) = (self.at * other.weight, other.at * self.weight);
         own.cmp(&others).then(self.index.cmp(&other.index))
     }
 }
@@ -81,8 +85,9 @@ mod tests {
 
     #[test]
     fn heavy_turns_are_spread_over_the_cycle() {
-        assert_eq!(&*lay_out(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
-        assert_eq!(&*lay_out(&[200, 100]), [0, 1, 0]);
+        assert_eq!(&*lay_out(&[5, 1, 1]), [0, 0, 0, 1, 0, 2, 0]);
+        assert_eq!(&*lay_out(&[200, 100]), [0, 0, 1]);
+        assert_eq!(&*lay_out(&[7, 7, 7]), [0, 1, 2]);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 all went well, 1 failed or invalid configuration, 2 wrong usage (clap's), 3 requests were
 //! cut by a forced stop.
 
+mod demo;
 mod run;
 mod signals;
 mod stub;
@@ -43,6 +44,8 @@ enum Command {
     Run(ConfigFile),
     /// Check a configuration file and report every problem in it
     Check(ConfigFile),
+    /// Show local, sticky and shared sessions in a browser: proxy and application in one process
+    Demo(demo::DemoArgs),
     /// Run one Dify-style application instance, for demos, tests and load
     Stub(stub::StubArgs),
 }
@@ -79,6 +82,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Demo(args) => demo::run(args),
         Command::Stub(args) => stub::run(args),
     }
 }

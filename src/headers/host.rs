@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 
 /// Why a request cannot be routed; all are the client's fault (400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,12 +30,16 @@ pub fn authority<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<HostPort<'a
     if second.is_some() {
         return Err(TargetError::SeveralHosts);
     }
-    let line = line.map(|line| line.to_str().map_err(|_| TargetError::BadHost)).transpose()?;
-    match (uri.authority().map(Authority::as_str), line) {
-        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => Err(TargetError::HostMismatch),
-        (Some(text), _) | (None, Some(text)) => HostPort::parse(text).ok_or(TargetError::BadHost),
-        (None, None) => Err(TargetError::NoHost),
-    }
+    let text = line.map(|line| line.to_str().map_err(|_| TargetError::BadHost)).transpose()?;
+    let text = match (uri.authority().map(Authority::as_str), text) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+            return Err(TargetError::HostMismatch);
+        }
+        (Some(text), _) | (None, Some(text)) => text,
+        (None, None) => return Err(TargetError::NoHost),
+    };
+    let host = host_of(text).ok_or(TargetError::BadHost)?;
+    Ok(HostPort { text, host, line })
 }
 
 /// A host name or address with an optional port, as a client wrote it.
@@ -45,19 +49,20 @@ pub struct HostPort<'a> {
     pub text: &'a str,
     /// Without the port; an IPv6 address keeps its brackets.
     pub host: &'a str,
+    /// The `Host` line, if there is one.
+    pub line: Option<&'a HeaderValue>,
 }
 
-impl<'a> HostPort<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let name_end =
-            if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
-        let (host, port) = text.split_at_checked(name_end)?;
-        let port_is_good = match port.strip_prefix(':') {
-            Some(digits) => digits.len() <= 5 && digits.parse::<u16>().is_ok() && !digits.starts_with('+'),
-            None => port.is_empty(),
-        };
-        (port_is_good && is_host(host)).then_some(HostPort { text, host })
-    }
+/// `text` without its port, if it is well formed.
+fn host_of(text: &str) -> Option<&str> {
+    let name_end =
+        if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let (host, port) = text.split_at_checked(name_end)?;
+    let port_is_good = match port.strip_prefix(':') {
+        Some(digits) => digits.len() <= 5 && digits.parse::<u16>().is_ok() && !digits.starts_with('+'),
+        None => port.is_empty(),
+    };
+    (port_is_good && is_host(host)).then_some(host)
 }
 
 /// A bracketed IPv6 address, or a name of the characters that RFC 3986 section 3.2.2 allows without
@@ -149,7 +154,6 @@ fn hex(high: Option<u8>, low: Option<u8>) -> Result<u8, TargetError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn ask(hosts: &[&'static str], target: &'static str) -> Result<String, TargetError> {

@@ -39,6 +39,7 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
     }
     line.text("affinity", exchange.affinity.map(|affinity| affinity.as_str()));
     line.text("reason", exchange.final_reason());
+    line.text("cause", exchange.cause.as_deref());
     line.end();
 }
 

@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
+use crate::body::RequestBody;
 use crate::config::{Config, ForwardedFor, Forwarding};
 use crate::headers::cookie;
 use crate::headers::forwarded::{
@@ -26,15 +27,16 @@ const MAX_METHOD: usize = 32;
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) address: IpAddr,
+    /// Whether the peer is one whose word on the client counts.
+    trusted: bool,
     /// Whether the client used https, as far as a trusted peer tells.
     pub(super) https: bool,
     pub(super) hop: Hop,
-    pub(super) request_id: Option<HeaderValue>,
 }
 
 /// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
 /// bodies, unclear framing.
-pub(super) fn check<B>(request: &Request<B>, config: &Config) -> Result<(), ProxyError> {
+pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(), ProxyError> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE)
         || request.method().as_str().len() > MAX_METHOD
     {
@@ -47,28 +49,56 @@ pub(super) fn check<B>(request: &Request<B>, config: &Config) -> Result<(), Prox
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ProxyError::RawTarget);
     }
+    match request.body() {
+        RequestBody::Empty => Ok(()),
+        RequestBody::Streaming(_) => check_body(request.headers(), config),
+    }
+}
+
+fn check_body(headers: &HeaderMap, config: &Config) -> Result<(), ProxyError> {
     // hyper has checked that a length is one number and that chunked comes last; `identity, chunked` and
     // the like it would still read, and the next server might not.
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
         return Err(ProxyError::Framing);
     }
-    if let (Some(max), Some(length)) = (config.limits.body_bytes, declared_length(request.headers()))
-        && length > max
-    {
-        return Err(ProxyError::BodyTooLarge);
+    match (config.limits.body_bytes, declared_length(headers)) {
+        (Some(max), Some(length)) if length > max => Err(ProxyError::BodyTooLarge),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Strips and rebuilds the head.
-pub(super) fn clean<B>(request: &mut Request<B>, plan: &Plan, client: &Client) -> Origin {
+/// The request's id: a trusted peer's, otherwise our own. `None` when ids are switched off.
+pub(super) fn request_id(
+    headers: &HeaderMap,
+    forwarding: &Forwarding,
+    client: &Client,
+) -> Option<HeaderValue> {
+    if !forwarding.request_id {
+        return None;
+    }
+    let claimed = if forwarded::is_trusted(client.address, &forwarding.trusted_peers) {
+        forwarded::claimed_request_id(headers).cloned()
+    } else {
+        None
+    };
+    claimed.or_else(new_request_id)
+}
+
+/// Strips and rebuilds the head. `host` and `request_id` are what the request was found to be.
+pub(super) fn clean<B>(
+    request: &mut Request<B>,
+    plan: &Plan,
+    client: &Client,
+    host: Option<&HeaderValue>,
+    request_id: Option<&HeaderValue>,
+) -> Origin {
     let forwarding = &plan.config.forwarding;
     let version = request.version();
     let headers = request.headers_mut();
@@ -80,21 +110,34 @@ pub(super) fn clean<B>(request: &mut Request<B>, plan: &Plan, client: &Client) -
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
-    let mut origin = Origin { address: client.address, https: false, hop, request_id: None };
+    let mut origin = Origin { address: client.address, trusted, https: false, hop };
     if trusted {
         origin.address = forwarded::client_address(headers, client.address, &forwarding.trusted_peers);
         origin.https = forwarded::claimed_https(headers).unwrap_or(false);
-        origin.request_id = forwarded::claimed_request_id(headers).cloned();
     }
-    set_forwarding(headers, forwarding, client, &mut origin);
+    set_address(headers, forwarding, client, &origin);
+    if forwarding.x_forwarded {
+        set_target(headers, client, &origin, host);
+    }
+    if forwarding.forwarded {
+        let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+        forwarded::append_forwarded(headers, client.address, origin.https, host);
+    }
+    if let Some(id) = request_id {
+        headers.insert(&X_REQUEST_ID, id.clone());
+    }
+    set_hop(headers, hop);
+    as_origin_form(request);
+    origin
+}
+
+fn set_hop(headers: &mut HeaderMap, hop: Hop) {
     if hop.websocket {
         hop_by_hop::set_websocket(headers);
     } else if hop.trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
     }
-    as_origin_form(request);
-    origin
 }
 
 /// The next hop is always HTTP/1.1 and gets a path.
@@ -108,12 +151,15 @@ fn as_origin_form<B>(request: &mut Request<B>) {
     }
 }
 
-fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &mut Origin) {
+/// Who the client is.
+fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &Origin) {
     let direct = origin.address == client.address;
     let resolved = || if direct { client.address_value.clone() } else { address_value(origin.address) };
     match forwarding.x_forwarded_for {
-        ForwardedFor::Append => forwarded::append(headers, &X_FORWARDED_FOR, &client.address_value),
-        ForwardedFor::Replace => {
+        ForwardedFor::Append if origin.trusted => {
+            forwarded::append(headers, &X_FORWARDED_FOR, &client.address_value);
+        }
+        ForwardedFor::Append | ForwardedFor::Replace => {
             headers.insert(&X_FORWARDED_FOR, resolved());
         }
         ForwardedFor::Off => {
@@ -123,26 +169,20 @@ fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Cli
     if forwarding.x_real_ip {
         headers.insert(&X_REAL_IP, resolved());
     }
-    if forwarding.x_forwarded {
-        let proto = if origin.https { "https" } else { "http" };
-        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.entry(&X_FORWARDED_HOST).or_insert(host);
-        }
-        headers.entry(&X_FORWARDED_PORT).or_insert_with(|| client.port_value.clone());
+}
+
+/// What the client asked for, and how; a trusted peer's word on it stands.
+fn set_target(headers: &mut HeaderMap, client: &Client, origin: &Origin, host: Option<&HeaderValue>) {
+    let proto = if origin.https { "https" } else { "http" };
+    headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    if let Some(host) = host {
+        headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    if forwarding.forwarded {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-        forwarded::append_forwarded(headers, client.address, origin.https, &host);
-    }
-    if forwarding.request_id {
-        let id = origin.request_id.get_or_insert_with(new_request_id);
-        headers.insert(&X_REQUEST_ID, id.clone());
-    }
+    headers.entry(&X_FORWARDED_PORT).or_insert_with(|| client.port_value.clone());
 }
 
 /// 128 random bits as hexadecimal digits: unique, not secret.
-fn new_request_id() -> HeaderValue {
+fn new_request_id() -> Option<HeaderValue> {
     let mut digits = [0u8; 32];
     let mut bits = fastrand::u128(..);
     for digit in digits.iter_mut().rev() {
@@ -150,7 +190,7 @@ fn new_request_id() -> HeaderValue {
         *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
         bits >>= 4;
     }
-    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    HeaderValue::from_bytes(&digits).ok()
 }
 
 #[cfg(test)]
@@ -159,7 +199,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_thirty_two_hexadecimal_digits_and_differ() {
-        let (a, b) = (new_request_id(), new_request_id());
+        let (a, b) = (new_request_id().unwrap(), new_request_id().unwrap());
         assert_eq!(a.len(), 32);
         assert!(a.as_bytes().iter().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()));
         assert_ne!(a, b);

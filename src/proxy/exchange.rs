@@ -110,6 +110,8 @@ pub(super) struct Exchange {
     pub(super) ending: Ending,
     /// A word for what went wrong.
     pub(super) reason: Option<&'static str>,
+    /// What lay behind it, for the log only.
+    pub(super) cause: Option<String>,
 }
 
 impl Exchange {
@@ -143,6 +145,7 @@ impl Exchange {
             sent: 0,
             ending: Ending::Open,
             reason: None,
+            cause: None,
         }
     }
 

@@ -80,12 +80,13 @@ pub(super) async fn forward(
     let mut request = Some(request);
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut failure = ProxyError::NoInstance;
-    while let Some(lease) = choose(balancer, tie, &tried) {
+    let mut now = Instant::now();
+    while let Some(lease) = choose(balancer, tie, &tried, now) {
         let instance = lease.instance().clone();
         exchange.affinity = tie.map(|tie| tie.outcome(instance.id));
         exchange.lease = Some(lease);
         exchange.attempts += 1;
-        failure = match attempt(exchange, &instance, &mut request).await {
+        failure = match attempt(exchange, &instance, &mut request, now).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -93,13 +94,13 @@ pub(super) async fn forward(
             return Err(failure);
         }
         tried.push(instance);
+        now = Instant::now();
     }
     exchange.lease = None;
     Err(failure)
 }
 
-fn choose(balancer: &Balancer, tie: Option<Tie>, tried: &[Arc<Instance>]) -> Option<Lease> {
-    let now = Instant::now();
+fn choose(balancer: &Balancer, tie: Option<Tie>, tried: &[Arc<Instance>], now: Instant) -> Option<Lease> {
     let tied = tie.and_then(Tie::instance).and_then(|id| balancer.upstream().find(id));
     tied.and_then(|instance| balancer.pick_tied(instance, tried, now)).or_else(|| balancer.pick(tried, now))
 }
@@ -109,18 +110,19 @@ async fn attempt(
     exchange: &Exchange,
     instance: &Instance,
     request: &mut Option<Box<Request<RequestBody>>>,
+    now: Instant,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    let (upload, first_byte) = (exchange.upload.as_deref(), exchange.plan.config.timeouts.first_byte);
+    let upload = exchange.upload.as_deref();
     let pool = exchange.service.worker().pools.to(instance.address);
     // An idle connection may be closed by the instance just now; then it is as if it had not been there.
-    while let Some(idle) = pool.take(Instant::now()) {
-        match idle.send(request, upload, first_byte, &pool).await {
+    while let Some(idle) = pool.take(now) {
+        match idle.send(request, upload, &pool, now).await {
             Err(SendError::Unsent) => {}
             other => return other.map_err(|error| blame(exchange, error)),
         }
     }
     let connection = connect(exchange, instance, &pool).await.map_err(ProxyError::Connect)?;
-    connection.send(request, upload, first_byte, &pool).await.map_err(|error| blame(exchange, error))
+    connection.send(request, upload, &pool, Instant::now()).await.map_err(|error| blame(exchange, error))
 }
 
 async fn connect(exchange: &Exchange, instance: &Instance, pool: &Pool) -> Result<Connection, ConnectError> {

@@ -1,5 +1,6 @@
 //! The life of a request in six steps: route, clean, resolve, identify, forward, answer.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
@@ -37,10 +38,17 @@ impl NewCookies {
     }
 }
 
-/// What the steps lead to.
-enum Outcome {
-    Answer(Response<UpstreamBody>),
+/// Why the steps end without an answer of the upstream's.
+enum Stop {
+    /// A browser is sent to the login page.
     Redirect(HeaderValue),
+    Failed(ProxyError),
+}
+
+impl<E: Into<ProxyError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Failed(error.into())
+    }
 }
 
 /// Takes a request to its answer.
@@ -53,27 +61,36 @@ pub(super) async fn run(
     let mut cookies = NewCookies::default();
     let outcome = steps(request, &client, &plan, &mut exchange, &mut cookies).await;
     let mut response = match outcome {
-        Ok(Outcome::Answer(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Box::pin(upgrade::switch(answer, exchange))
                 .await
                 .unwrap_or_else(|(error, exchange)| fail(&error, exchange))
         }
-        Ok(Outcome::Answer(answer)) => {
+        Ok(answer) => {
             exchange.answered(answer.status());
             answer.map(|body| ResponseBody::upstream(body, exchange))
         }
-        Ok(Outcome::Redirect(location)) => respond::redirect(&location, exchange),
-        Err(error) => fail(&error, exchange),
+        Err(Stop::Redirect(location)) => respond::redirect(&location, exchange),
+        Err(Stop::Failed(error)) => fail(&error, exchange),
     };
     cookies.add_to(response.headers_mut());
     response
 }
 
-fn fail(error: &ProxyError, exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let request_id = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
-    tracing::debug!(request_id, %error, cause, "a request failed");
+fn fail(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.cause = Some(chain(error));
     respond::problem(error, exchange)
+}
+
+/// An error and everything behind it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        text = format!("{text}: {error}");
+        behind = error.source();
+    }
+    text
 }
 
 async fn steps(
@@ -82,19 +99,18 @@ async fn steps(
     plan: &Plan,
     exchange: &mut Exchange,
     cookies: &mut NewCookies,
-) -> Result<Outcome, ProxyError> {
+) -> Result<Response<UpstreamBody>, Stop> {
+    exchange.request_id = clean::request_id(request.headers(), &plan.config.forwarding, client);
     let route = find_route(&mut request, plan, exchange)?;
     let origin = clean_head(&mut request, plan, client, exchange);
     let session = match resolve(request.headers(), plan, route, exchange).await? {
         Some(session) => Some(session),
         None => {
-            if exchange.session == SessionOutcome::Ended {
+            if exchange.session == SessionOutcome::Ended && request.headers().contains_key(COOKIE) {
                 cookies.session = plan.cookies.clear(origin.https).ok();
             }
-            match on_absent(&request, plan, route, exchange)? {
-                Some(location) => return Ok(Outcome::Redirect(location)),
-                None => None,
-            }
+            on_absent(&request, plan, route, exchange)?;
+            None
         }
     };
     plan.identity.apply(request.headers_mut(), session.as_deref())?;
@@ -102,12 +118,12 @@ async fn steps(
         remove_cookie(request.headers_mut(), &plan.config.session.cookie.name);
     }
     let answer = send_on(request, plan, route, exchange, &origin, cookies).await?;
-    answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await
+    Ok(answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await?)
 }
 
 /// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
-fn find_route<'a, B>(
-    request: &mut Request<B>,
+fn find_route<'a>(
+    request: &mut Request<RequestBody>,
     plan: &'a Plan,
     exchange: &mut Exchange,
 ) -> Result<&'a Route, ProxyError> {
@@ -115,21 +131,21 @@ fn find_route<'a, B>(
     let authority = host::authority(request.headers(), request.uri())?;
     let path = host::routing_path(request.uri())?;
     exchange.route = plan.router.find(authority.host, &path)?;
-    if !request.headers().contains_key(HOST)
+    exchange.host = authority.line.cloned();
+    if exchange.host.is_none()
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
+        exchange.host = Some(host.clone());
         request.headers_mut().insert(HOST, host);
     }
-    exchange.host = request.headers().get(HOST).cloned();
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
     route.ok_or(ProxyError::NoRoute)
 }
 
 /// Step 2.
 fn clean_head<B>(request: &mut Request<B>, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(request, plan, client);
+    let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
     exchange.client = origin.address;
-    exchange.request_id.clone_from(&origin.request_id);
     origin
 }
 
@@ -171,20 +187,15 @@ async fn resolve(
     Ok(result?)
 }
 
-/// What a route does without a live session: go on (`None`), send the browser elsewhere, or refuse.
-fn on_absent<B>(
-    request: &Request<B>,
-    plan: &Plan,
-    route: &Route,
-    exchange: &Exchange,
-) -> Result<Option<HeaderValue>, ProxyError> {
+/// What a route does without a live session: go on, send the browser elsewhere, or refuse.
+fn on_absent<B>(request: &Request<B>, plan: &Plan, route: &Route, exchange: &Exchange) -> Result<(), Stop> {
     if plan.mode != Mode::Shared || !route.session || exchange.session == SessionOutcome::Off {
-        return Ok(None);
+        return Ok(());
     }
     match &route.on_absent {
-        OnAbsent::Anonymous => Ok(None),
-        OnAbsent::Redirect(location) if is_navigation(request) => Ok(Some(location.clone())),
-        OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired),
+        OnAbsent::Anonymous => Ok(()),
+        OnAbsent::Redirect(location) if is_navigation(request) => Err(Stop::Redirect(location.clone())),
+        OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired.into()),
     }
 }
 
@@ -236,7 +247,7 @@ async fn answer_clean(
     origin: &Origin,
     session: Option<&Session>,
     cookies: &mut NewCookies,
-) -> Result<Outcome, ProxyError> {
+) -> Result<Response<UpstreamBody>, ProxyError> {
     let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (version, headers) = (answer.version(), answer.headers_mut());
     let agreed = hop_by_hop::take_nominated(headers, version).websocket;
@@ -253,7 +264,7 @@ async fn answer_clean(
         // Rare, so its state is not part of every request's.
         Box::pin(obey(control, plan, route, exchange, origin, session, cookies)).await?;
     }
-    Ok(Outcome::Answer(answer))
+    Ok(answer)
 }
 
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {

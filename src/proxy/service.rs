@@ -61,6 +61,7 @@ impl Worker {
         let timeouts = &plan.config.timeouts;
         let settings = PoolSettings {
             connect: timeouts.connect,
+            first_byte: timeouts.first_byte,
             idle: timeouts.upstream_idle,
             keep_alive: timeouts.upstream_keep_alive,
         };

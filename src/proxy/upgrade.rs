@@ -15,7 +15,13 @@ use super::respond::ResponseBody;
 
 /// Travels in the extensions of a 101 answer to whoever owns the client's socket.
 #[derive(Clone)]
-pub struct Upgrade(Arc<Mutex<Option<(Tunnel, Box<Exchange>)>>>);
+pub struct Upgrade(Arc<Mutex<Option<Pending>>>);
+
+/// A tunnel that waits for the client's half, with the request it belongs to.
+struct Pending {
+    tunnel: Tunnel,
+    exchange: Box<Exchange>,
+}
 
 impl fmt::Debug for Upgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +34,7 @@ impl Upgrade {
     /// the first of all clones has a tunnel to run.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((tunnel, mut exchange)) = taken else { return };
+        let Some(Pending { tunnel, mut exchange }) = taken else { return };
         let report = tunnel.run(client).await;
         (exchange.received, exchange.sent, exchange.ending) = (report.received, report.sent, Ending::Whole);
     }
@@ -48,6 +54,6 @@ pub(super) async fn switch(
     let tunnel = Tunnel::new(upstream, exchange.plan.config.timeouts.tunnel_idle);
     let mut response = response.map(|_| ResponseBody::switching());
     hop_by_hop::set_websocket(response.headers_mut());
-    response.extensions_mut().insert(Upgrade(Arc::new(Mutex::new(Some((tunnel, exchange))))));
+    response.extensions_mut().insert(Upgrade(Arc::new(Mutex::new(Some(Pending { tunnel, exchange })))));
     Ok(response)
 }

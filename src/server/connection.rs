@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -16,6 +15,7 @@ use super::http1::{self, Served};
 use super::io::{Activity, ClientIo, UpgradedIo};
 use super::{Server, http2};
 use crate::proxy::Client;
+use crate::socket::Socket;
 
 /// How every HTTP/2 connection without TLS begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,12 +33,12 @@ pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, peer: Sock
     let client = Arc::new(Client::new(peer, local));
     let activity = Arc::new(Activity::default());
     if first.starts_with(HTTP2_PREFACE) {
-        let io = ClientIo { stream: TokioIo::new(stream), ahead: first, activity };
+        let io = ClientIo { socket: Socket::new(stream), ahead: first, activity };
         return Box::pin(http2::serve(&server, io, client)).await;
     }
     let mut ahead = first;
     loop {
-        let io = ClientIo { stream: TokioIo::new(stream), ahead, activity: activity.clone() };
+        let io = ClientIo { socket: Socket::new(stream), ahead, activity: activity.clone() };
         match Box::pin(http1::serve(&server, io, client.clone())).await {
             Served::Closed => return,
             Served::Upgraded { stream, ahead, upgrade } => {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
+use crate::socket::Socket;
 
 /// How often a connection looks at itself when it is not in the middle of a request.
 const IDLE_TICK: Duration = Duration::from_millis(400);
@@ -50,20 +52,18 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin();
-            let answer = server.service.handle(request, client.clone());
             let activity = &activity;
-            async move {
-                let mut answer = answer.await;
+            server.service.handle(request, client.clone()).map(move |mut answer| {
                 if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
                     activity.set_upgrade(upgrade);
                 }
                 Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
-            }
+            })
         });
         let mut connection = builder(server).serve_connection(io, requests);
         let end = keeper.watch(&mut connection).await;
         let parts = connection.into_parts();
-        let (stream, ahead) = (parts.io.stream.into_inner(), parts.read_buf);
+        let (stream, ahead) = (parts.io.socket.into_inner(), parts.read_buf);
         match end {
             End::Failed(error) => {
                 report(&server.service, &client, &error);
@@ -86,7 +86,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most one tick ago.
                 io = ClientIo {
-                    stream: hyper_util::rt::TokioIo::new(stream),
+                    socket: Socket::new(stream),
                     ahead: joined(ahead, parts.io.ahead),
                     activity: activity.clone(),
                 };

@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::proxy::Upgrade;
+use crate::socket::Socket;
 
 /// What is going on in a connection. Written by its own task only; the atomics are for sharing, not for
 /// concurrency, hence loads and stores instead of read-modify-write.
@@ -75,7 +75,7 @@ impl Drop for Running {
 /// A client's socket: first yields `ahead`, bytes that were read from it before.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    pub(super) stream: TokioIo<TcpStream>,
+    pub(super) socket: Socket,
     pub(super) ahead: Bytes,
     pub(super) activity: Arc<Activity>,
 }
@@ -101,7 +101,7 @@ impl Read for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            return Pin::new(&mut this.socket).poll_read(cx, buf);
         }
         let part = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
         buf.put_slice(&part);
@@ -112,7 +112,7 @@ impl Read for ClientIo {
 impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Write::poll_write(Pin::new(&mut this.stream), cx, bytes);
+        let result = Write::poll_write(Pin::new(&mut this.socket), cx, bytes);
         this.note_write(&result);
         result
     }
@@ -123,21 +123,21 @@ impl Write for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Write::poll_write_vectored(Pin::new(&mut this.stream), cx, slices);
+        let result = Write::poll_write_vectored(Pin::new(&mut this.socket), cx, slices);
         this.note_write(&result);
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        Write::is_write_vectored(&self.stream)
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Write::poll_flush(Pin::new(&mut self.get_mut().stream), cx)
+        Write::poll_flush(Pin::new(&mut self.get_mut().socket), cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Write::poll_shutdown(Pin::new(&mut self.get_mut().stream), cx)
+        Write::poll_shutdown(Pin::new(&mut self.get_mut().socket), cx)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use super::{Server, connection};
@@ -55,8 +56,6 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
     let mut failures = 0;
     loop {
-        // Taking the place first leaves those who must wait in the kernel's backlog.
-        let Ok(place) = server.places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
@@ -65,6 +64,9 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
+                // One client per listener waits here for a place, the others in the kernel's backlog. Taking
+                // the place first would let idle listeners hold places that a busy one needs.
+                let Ok(place) = server.places.clone().acquire_owned().await else { return };
                 start(&server, stream, peer, place);
             }
             Err(error) => {
@@ -76,12 +78,7 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-fn start(
-    server: &Arc<Server>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: tokio::sync::OwnedSemaphorePermit,
-) {
+fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     // A client that is gone already fails here; there is nobody to tell.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);

@@ -18,13 +18,13 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
+use crate::socket::Socket;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Connection {
         let stream = stream.map_err(ConnectError::Failed)?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (sender, driver) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ConnectError::Setup)?;
+            http1::Builder::new().handshake(Socket::new(stream)).await.map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let mut connection =
@@ -88,14 +88,14 @@ impl Connection {
         }
     }
 
-    /// Whether it can take a request: the last exchange is over in both directions and the instance has
-    /// not closed it.
-    pub(super) fn is_usable(&mut self) -> bool {
+    /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
+    /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
+    pub(super) fn rest(&mut self) -> bool {
         self.drive(&mut no_waker());
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Sends `request` and waits for the head of the answer: at most `first_byte` after the last progress of
+    /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
     /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
     /// connection.
@@ -103,11 +103,12 @@ impl Connection {
         mut self,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&RequestBodyState>,
-        first_byte: Duration,
         home: &Arc<Pool>,
+        now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let Some(taken) = request.take() else { return Err(SendError::Unsent) };
-        self.timer.arm(Instant::now(), first_byte);
+        let first_byte = home.settings().first_byte;
+        self.timer.arm(now, first_byte);
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload, first_byte).await;
         match answer {
@@ -152,7 +153,7 @@ impl Connection {
             // An error reaches whoever waits for the socket.
             tokio::spawn(async move { drop(driver.await) });
         }
-        answer.map(|incoming| UpstreamBody { incoming, connection: None })
+        answer.map(|incoming| UpstreamBody { incoming, connection: None, pausing: false })
     }
 }
 
@@ -180,12 +181,14 @@ pub enum UpstreamBodyError {
 pub struct UpstreamBody {
     incoming: Incoming,
     connection: Option<(Connection, Arc<Pool>)>,
+    /// Whether the timer is set for the pause that the answer is in.
+    pausing: bool,
 }
 
 impl UpstreamBody {
-    fn new(incoming: Incoming, mut connection: Connection, home: &Arc<Pool>) -> Self {
-        connection.timer.arm(Instant::now(), home.settings().idle);
-        let mut body = UpstreamBody { incoming, connection: Some((connection, home.clone())) };
+    fn new(incoming: Incoming, connection: Connection, home: &Arc<Pool>) -> Self {
+        let mut body =
+            UpstreamBody { incoming, connection: Some((connection, home.clone())), pausing: false };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -221,10 +224,9 @@ impl Body for UpstreamBody {
         }
         match next {
             Poll::Ready(Some(Ok(frame))) => {
+                this.pausing = false;
                 if this.incoming.is_end_stream() {
                     this.release();
-                } else if let Some((connection, home)) = &mut this.connection {
-                    connection.timer.arm(Instant::now(), home.settings().idle);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -237,7 +239,11 @@ impl Body for UpstreamBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let Some((connection, _)) = &mut this.connection else { return Poll::Pending };
+                let Some((connection, home)) = &mut this.connection else { return Poll::Pending };
+                if !this.pausing {
+                    this.pausing = true;
+                    connection.timer.arm(Instant::now(), home.settings().idle);
+                }
                 ready!(connection.timer.poll_expired(cx));
                 this.connection = None;
                 Poll::Ready(Some(Err(UpstreamBodyError::Stalled)))

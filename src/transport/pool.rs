@@ -14,6 +14,8 @@ use super::connection::{ConnectError, Connection};
 pub struct PoolSettings {
     /// To connect.
     pub connect: Duration,
+    /// From the sent request to the head of the answer.
+    pub first_byte: Duration,
     /// Between two bytes of an answer.
     pub idle: Duration,
     /// How long an unused connection is kept.
@@ -38,17 +40,16 @@ impl Pool {
         &self.settings
     }
 
-    /// An idle connection, if one is fit for use.
+    /// An idle connection, if there is one young enough. That the instance has closed it meanwhile is found
+    /// when a request is sent, which is then handed back unsent.
     pub fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut connection) = idle.pop() {
-            if now.saturating_duration_since(connection.idle_since) >= self.settings.keep_alive {
-                // All the others have waited longer still.
-                idle.clear();
-            } else if connection.is_usable() {
-                return Some(connection);
-            }
+        let connection = idle.pop()?;
+        if now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive {
+            return Some(connection);
         }
+        // All the others have waited longer still.
+        idle.clear();
         None
     }
 
@@ -59,7 +60,7 @@ impl Pool {
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
     pub(super) fn put(&self, mut connection: Connection) {
-        if connection.is_usable() {
+        if connection.rest() {
             connection.idle_since = Instant::now();
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -70,7 +71,7 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain_mut(|connection| {
             now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive
-                && connection.is_usable()
+                && connection.rest()
         });
         idle.shrink_to(16);
         !idle.is_empty()

@@ -53,6 +53,7 @@ fn the_three_modes_share_four_instances_and_one_store() {
         config.upstreams[0].instances.iter().map(|instance| instance.address.port()).collect();
     assert_eq!(ports, [5001, 5002, 5003, 5004]);
     assert!(matches!(config.session.store.kind, StoreKind::Redis(_)));
+    assert!(config.upstreams[0].session_control, "`vestibule stub --session-store none` could log nobody in");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("drain", 0),
     ("headers", 0),
     ("secret", 0),
+    ("socket", 0),
     ("telemetry", 0),
     ("config", 1),
     ("session", 2),

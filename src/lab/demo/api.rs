@@ -1,5 +1,7 @@
 //! The page and the requests it steers with.
 
+use std::time::UNIX_EPOCH;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN,
@@ -122,7 +124,8 @@ async fn read_mode(request: Request<Incoming>) -> Result<Mode, Refusal> {
 }
 
 fn state_json(state: &State) -> Value {
-    json!({"mode": state.mode.as_str(), "instances": state.instances})
+    let started = state.started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    json!({"mode": state.mode.as_str(), "started": started, "instances": state.instances})
 }
 
 impl From<ControlError> for Refusal {

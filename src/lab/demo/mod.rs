@@ -1,18 +1,19 @@
-//! The demonstration's page: a person logs in, switches between local, sticky and shared sessions, stops
-//! instances, and sees which instance answered and whether the login survived.
+//! The demonstration: a person logs in, switches between local, sticky and shared sessions, stops instances,
+//! and sees which instance answered and whether the login survived.
 //!
-//! A small server of its own, to stand behind the proxy as one more upstream: `/` is the page, `/demo/api/…`
-//! steers. What is steered is behind [`Controls`].
+//! [`Demo`] is all of it in one process. Its page is a small server of its own that stands behind the proxy as
+//! one more upstream: `/` is the page, `/demo/api/…` steers. What is steered is behind [`Controls`].
 
 mod api;
+mod fleet;
+mod run;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,10 +24,14 @@ use tokio::task::JoinSet;
 
 use crate::config::Mode;
 
+pub use run::{Demo, DemoError, Options};
+
 /// What the page shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     pub mode: Mode,
+    /// Since when; logins from before are gone.
+    pub started: SystemTime,
     /// In a fixed order; the page refers to them by their place, from 0.
     pub instances: Vec<InstanceState>,
 }
@@ -38,7 +43,7 @@ pub struct InstanceState {
     pub name: String,
     pub address: SocketAddr,
     pub running: bool,
-    /// Requests answered since it was started.
+    /// Requests since it was started, health checks not counted.
     pub requests: u64,
     /// Sessions in its own memory.
     pub active_sessions: usize,
@@ -72,24 +77,18 @@ pub enum ControlError {
 }
 
 /// The page's server, bound and not serving yet.
+#[derive(Debug)]
 pub struct Page {
     listener: TcpListener,
     local_addr: SocketAddr,
-    controls: Arc<dyn Controls>,
-}
-
-impl fmt::Debug for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("local_addr", &self.local_addr).finish_non_exhaustive()
-    }
 }
 
 impl Page {
     /// # Errors
     /// The system's when `address` cannot be bound.
-    pub async fn bind(address: SocketAddr, controls: Arc<dyn Controls>) -> io::Result<Page> {
+    pub async fn bind(address: SocketAddr) -> io::Result<Page> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Page { local_addr: listener.local_addr()?, listener, controls })
+        Ok(Page { local_addr: listener.local_addr()?, listener })
     }
 
     /// Where it serves.
@@ -98,19 +97,19 @@ impl Page {
     }
 
     /// Serves until `shutdown` resolves; then cuts what is open, for nothing here lasts.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(self, controls: Arc<dyn Controls>, shutdown: impl Future<Output = ()>) {
         tokio::select! {
             () = shutdown => {}
-            () = self.serve() => {}
+            () = self.serve(controls) => {}
         }
     }
 
-    async fn serve(self) {
+    async fn serve(self, controls: Arc<dyn Controls>) {
         let mut connections = JoinSet::new();
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&self.controls)));
+                    connections.spawn(connection(stream, Arc::clone(&controls)));
                 }
                 // Out of descriptors, or a caller that is already gone: give others time to leave.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use vestibule::config::Mode;
 use vestibule::lab::demo::{ControlError, Controlled, Controls, InstanceState, Page, State};
 
-use crate::support::client::{Client, Response, get};
-
-const JSON: (&str, &str) = ("content-type", "application/json");
+use super::{JSON, post};
+use crate::support::client::get;
 
 /// Two instances that only exist on paper; the second one cannot be started.
 struct Paper(Mutex<State>);
@@ -56,16 +56,13 @@ async fn start() -> SocketAddr {
         requests: 3,
         active_sessions: 1,
     };
-    let state = State { mode: Mode::Local, instances: vec![instance("api-1", 1), instance("api-2", 2)] };
-    let controls = Arc::new(Paper(Mutex::new(state)));
-    let page = Page::bind(SocketAddr::from(([127, 0, 0, 1], 0)), controls).await.unwrap();
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let instances = vec![instance("api-1", 1), instance("api-2", 2)];
+    let controls = Arc::new(Paper(Mutex::new(State { mode: Mode::Local, started, instances })));
+    let page = Page::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = page.local_addr();
-    tokio::spawn(page.run(std::future::pending()));
+    tokio::spawn(page.run(controls, std::future::pending()));
     address
-}
-
-async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
-    Client::connect(address).await.request("POST", path, headers, body.as_bytes()).await
 }
 
 #[tokio::test]
@@ -83,7 +80,7 @@ async fn the_state_is_shown_instance_by_instance() {
     let state = get(start().await, "/demo/api/state").await;
     assert_eq!(
         state.json(),
-        json!({"mode": "local", "instances": [
+        json!({"mode": "local", "started": 1_800_000_000, "instances": [
             {"name": "api-1", "address": "127.0.0.1:1", "running": true, "requests": 3, "active_sessions": 1},
             {"name": "api-2", "address": "127.0.0.1:2", "running": true, "requests": 3, "active_sessions": 1},
         ]})
