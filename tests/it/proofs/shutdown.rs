@@ -58,19 +58,13 @@ async fn finish((mut client, mut response): (Client, Response)) {
 async fn streams_are_whole_although_the_program_was_told_to_stop_within_them() {
     let instance = ticking();
     let mut program = start(&instance, "accept_grace = \"500ms\"").await;
-    assert_eq!(client::get(program.admin, "/readyz").await.status, 200);
     let mut streams = Vec::new();
     for _ in 0..4 {
         streams.push(tokio::spawn(finish(stream(&program).await)));
     }
     let told = Instant::now();
     program.process.signal("TERM");
-    within("/readyz to warn", async {
-        while client::get(program.admin, "/readyz").await.status != 503 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    program.wait_for_readiness(503).await;
     report("not ready after", format!("{:.2?}", told.elapsed()));
     streams.push(tokio::spawn(finish(stream(&program).await))); // in its grace it still takes new ones
     within("new clients to be refused", async {
@@ -124,12 +118,7 @@ async fn a_second_signal_ends_it_at_once() {
         let mut program = start(&instance, "accept_grace = \"20s\"").await;
         let (mut client, mut response) = stream(&program).await;
         program.process.signal(first);
-        within("the first signal to be heard", async {
-            while client::get(program.admin, "/readyz").await.status != 503 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        program.wait_for_readiness(503).await;
         let told = Instant::now();
         program.process.signal(second);
         assert_eq!(program.process.exit().await.code(), Some(3), "{:?}", program.process.stderr());

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 use tokio::sync::oneshot;
@@ -96,7 +97,19 @@ impl Program {
         let process = Process::start(&mut command);
         let address = announced(&process, "listening").await;
         let admin = announced(&process, "admin listening").await;
-        Self { process, address, admin, _config: file }
+        let program = Self { process, address, admin, _config: file };
+        program.wait_for_readiness(200).await;
+        program
+    }
+
+    /// Waits until `/readyz` answers with this status.
+    pub(crate) async fn wait_for_readiness(&self, status: u16) {
+        within("/readyz", async {
+            while client::get(self.admin, "/readyz").await.status != status {
+                tokio::time::sleep(Duration::from_millis(5)).await; // it is for asking, not for waiting
+            }
+        })
+        .await;
     }
 }
 
