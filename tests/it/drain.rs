@@ -115,14 +115,9 @@ async fn a_second_signal_ends_it_now() {
 async fn during_the_grace_it_serves_while_readyz_warns() {
     let upstream = Upstream::answering(Reply::text(200, "served")).await;
     let mut program = start(&upstream, "accept_grace = \"500ms\"").await;
-    assert_eq!(client::get(program.admin, "/readyz").await.status, 200);
     assert_eq!(client::get(program.admin, "/livez").await.status, 200);
     program.process.signal("TERM");
-    let warned = async {
-        while client::get(program.admin, "/readyz").await.status != 503 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    let warned = program.wait_for_readiness(503);
     tokio::time::timeout(Duration::from_millis(400), warned).await.expect("/readyz warns at once");
     assert_eq!(client::get(program.address, "/").await.text(), "served");
     assert_eq!(client::get(program.admin, "/livez").await.status, 200);

@@ -11,6 +11,7 @@ mod limits;
 mod modes;
 mod observability;
 mod outage;
+mod proofs;
 mod session_store;
 mod sessions;
 mod streaming;

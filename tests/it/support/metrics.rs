@@ -1,5 +1,25 @@
 //! Reads numbers out of a page of metrics.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{client, within};
+
+/// [`sum`] over the page that the admin listener at this address serves now.
+pub(crate) async fn read(admin: SocketAddr, name: &str, labels: &str) -> f64 {
+    sum(client::get(admin, "/metrics").await.text(), name, labels)
+}
+
+/// Waits until [`read`] gives this value.
+pub(crate) async fn wait_for(admin: SocketAddr, name: &str, labels: &str, value: f64) {
+    within(name, async {
+        while read(admin, name, labels).await != value {
+            tokio::time::sleep(Duration::from_millis(5)).await; // numbers are for asking, not for waiting
+        }
+    })
+    .await;
+}
+
 /// The sum of all samples called `name` whose label set contains `labels` as text (`""` = all).
 pub(crate) fn sum(page: &str, name: &str, labels: &str) -> f64 {
     page.lines()

@@ -6,6 +6,7 @@ pub(crate) mod h2;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod service;
 pub(crate) mod upstream;
 pub(crate) mod vestibule;
 pub(crate) mod wire;

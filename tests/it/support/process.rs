@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ pub(crate) struct Process {
     child: Child,
     stdout: Arc<watch::Sender<Vec<String>>>,
     stderr: Arc<watch::Sender<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Process {
@@ -22,8 +24,8 @@ impl Process {
         let program = command.get_program().to_owned();
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap_or_else(|error| panic!("cannot start {program:?}: {error}"));
-        let (stdout, stderr) = (lines(child.stdout.take()), lines(child.stderr.take()));
-        Self { child, stdout, stderr }
+        let ((stdout, out), (stderr, err)) = (lines(child.stdout.take()), lines(child.stderr.take()));
+        Self { child, stdout, stderr, readers: [out, err] }
     }
 
     pub(crate) fn stdout(&self) -> Vec<String> {
@@ -54,11 +56,20 @@ impl Process {
         assert!(status.success(), "kill -s {name} {id}: {status}");
     }
 
-    /// Waits for the end of the process.
+    /// A figure of `/proc/PID/status` that is given in kibibytes, such as `VmRSS` or `VmHWM`, in bytes.
+    pub(crate) fn memory(&self, field: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kibibytes.unwrap_or_else(|| panic!("no {field} in {status}")).parse::<usize>().unwrap() * 1024
+    }
+
+    /// Waits for the end of the process and of its output.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         within("exit", async {
             loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
+                let ended = self.child.try_wait().unwrap();
+                if let (Some(status), true) = (ended, self.readers.iter().all(JoinHandle::is_finished)) {
                     return status;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await; // std has no wait that a test can bound
@@ -76,15 +87,16 @@ impl Drop for Process {
     }
 }
 
-fn lines(output: Option<impl Read + Send + 'static>) -> Arc<watch::Sender<Vec<String>>> {
+/// The lines of an output, and the thread that reads them to its end.
+fn lines(output: Option<impl Read + Send + 'static>) -> (Arc<watch::Sender<Vec<String>>>, JoinHandle<()>) {
     let (sender, output) = (Arc::new(watch::Sender::default()), output.unwrap());
     let shared = sender.clone();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             shared.send_modify(|lines: &mut Vec<String>| lines.push(line));
         }
     });
-    sender
+    (sender, reader)
 }
 
 #[cfg(test)]
@@ -104,6 +116,16 @@ mod tests {
         process.wait_for_line("out", |line| (line == "out").then_some(())).await;
         assert_eq!(process.exit().await.code(), Some(3));
         assert_eq!((process.stdout(), process.stderr()), (vec!["out".into()], vec!["port 42".into()]));
+    }
+
+    #[tokio::test]
+    async fn memory_is_told_in_bytes() {
+        let process = shell("echo ready; sleep 1; true");
+        process.wait_for_line("ready", |line| (line == "ready").then_some(())).await;
+        for field in ["VmRSS", "VmHWM"] {
+            let bytes = process.memory(field);
+            assert!((100_000..100_000_000).contains(&bytes), "{field}: {bytes}");
+        }
     }
 
     #[tokio::test]

@@ -1,26 +1,30 @@
 //! A real `redis-server` of our own, which can be stopped, frozen and brought back.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 
 use redis::{FromRedisValue, ToRedisArgs};
+use tempfile::TempDir;
 
 use super::process::Process;
 use super::within;
 
-/// A Redis without persistence; dropping it ends it.
+/// A Redis that keeps its data only when told to; dropping it ends it.
 pub(crate) struct Redis {
     address: SocketAddr,
+    directory: TempDir,
     process: Option<Process>,
 }
 
 impl Redis {
     /// Starts on a free port and waits until it takes connections.
     pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
         loop {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            if let Some(process) = start_on(address).await {
-                return Self { address, process: Some(process) };
+            if let Some(process) = start_on(address, directory.path()).await {
+                return Self { address, directory, process: Some(process) };
             }
         }
     }
@@ -51,15 +55,21 @@ impl Redis {
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
-    /// Kills it; its data is lost.
+    /// Writes its data to disk, where [`restart`](Self::restart) finds it.
+    pub(crate) async fn save(&self) {
+        let () = self.command("SAVE", &[] as &[&str]).await;
+    }
+
+    /// Kills it; data that was not [saved](Self::save) is lost.
     pub(crate) fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Brings a stopped one back, empty, on the same port.
+    /// Brings a stopped one back on the same port, with the data that was [saved](Self::save).
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        self.process = Some(start_on(self.address).await.expect("the port is free again"));
+        self.process =
+            Some(start_on(self.address, self.directory.path()).await.expect("the port is free again"));
     }
 
     /// Stops it from answering while its connections stay open.
@@ -74,11 +84,11 @@ impl Redis {
 }
 
 /// `None` when another process has taken the port meanwhile.
-async fn start_on(address: SocketAddr) -> Option<Process> {
+async fn start_on(address: SocketAddr, directory: &Path) -> Option<Process> {
     let port = address.port().to_string();
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
-    let process = Process::start(command.current_dir(std::env::temp_dir()));
+    let process = Process::start(command.current_dir(directory));
     let listens = process.wait_for_line("redis-server", |line| match line {
         line if line.contains("Ready to accept connections") => Some(true),
         line if line.contains("Could not create server") => Some(false),
@@ -101,15 +111,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_comes_back_empty_on_the_same_port() {
+    async fn it_comes_back_on_the_same_port_with_what_was_saved() {
         let mut redis = Redis::start().await;
         let url = redis.url();
-        let () = redis.command("SET", ("k", "v")).await;
+        let () = redis.command("SET", ("saved", "v")).await;
+        redis.save().await;
+        let () = redis.command("SET", ("lost", "v")).await;
         redis.stop();
         assert!(std::net::TcpStream::connect(redis.address).is_err());
         redis.restart().await;
         assert_eq!(redis.url(), url);
-        assert!(!redis.command::<bool>("EXISTS", "k").await);
+        assert!(redis.command::<bool>("EXISTS", "saved").await);
+        assert!(!redis.command::<bool>("EXISTS", "lost").await);
     }
 
     #[tokio::test]
@@ -126,6 +139,6 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_noticed() {
         let redis = Redis::start().await;
-        assert!(start_on(redis.address).await.is_none());
+        assert!(start_on(redis.address, redis.directory.path()).await.is_none());
     }
 }

@@ -315,9 +315,9 @@ impl Connection {
                 let head = format!("HTTP/1.1 200 Scripted\r\ncontent-length: {}\r\n\r\n", body.len());
                 self.wire.stream.write_all(&[head.as_bytes(), &body].concat()).await
             }
-            Step::Wait(signal) => self.until(signal.wait()).await,
-            Step::Delay(duration) => self.until(tokio::time::sleep(duration)).await,
-            Step::Hang => self.until(std::future::pending()).await,
+            Step::Wait(signal) => self.wire.until(signal.wait()).await,
+            Step::Delay(duration) => self.wire.until(tokio::time::sleep(duration)).await,
+            Step::Hang => self.wire.until(std::future::pending()).await,
             Step::EchoBytes => loop {
                 let bytes = self.wire.take_buffer();
                 self.wire.stream.write_all(&bytes).await?;
@@ -329,21 +329,6 @@ impl Connection {
             Step::Reset => {
                 self.wire.stream.set_zero_linger()?;
                 Err(io::ErrorKind::ConnectionReset.into())
-            }
-        }
-    }
-
-    /// Waits for `event`, and notices meanwhile when the peer goes away.
-    async fn until(&mut self, event: impl Future<Output = ()>) -> io::Result<()> {
-        tokio::pin!(event);
-        loop {
-            tokio::select! {
-                () = &mut event => return Ok(()),
-                read = self.wire.fill() => {
-                    if read? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
             }
         }
     }

@@ -60,17 +60,12 @@ impl Vestibule {
 
     /// The sum of the samples of a metric whose labels contain `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
-        metrics::sum(self.admin("/metrics").await.text(), name, labels)
+        metrics::read(self.admin, name, labels).await
     }
 
     /// Waits until [`metric`](Self::metric) has this value.
     pub(crate) async fn wait_for_metric(&self, name: &str, labels: &str, value: f64) {
-        within(name, async {
-            while self.metric(name, labels).await != value {
-                tokio::time::sleep(Duration::from_millis(5)).await; // numbers are for asking, not for waiting
-            }
-        })
-        .await;
+        metrics::wait_for(self.admin, name, labels, value).await;
     }
 
     /// Asks it to stop and waits until it has.
@@ -102,7 +97,19 @@ impl Program {
         let process = Process::start(&mut command);
         let address = announced(&process, "listening").await;
         let admin = announced(&process, "admin listening").await;
-        Self { process, address, admin, _config: file }
+        let program = Self { process, address, admin, _config: file };
+        program.wait_for_readiness(200).await;
+        program
+    }
+
+    /// Waits until `/readyz` answers with this status.
+    pub(crate) async fn wait_for_readiness(&self, status: u16) {
+        within("/readyz", async {
+            while client::get(self.admin, "/readyz").await.status != status {
+                tokio::time::sleep(Duration::from_millis(5)).await; // it is for asking, not for waiting
+            }
+        })
+        .await;
     }
 }
 
@@ -115,9 +122,10 @@ async fn announced(process: &Process, message: &str) -> SocketAddr {
     address.await
 }
 
-/// The program itself, without arguments.
+/// The program itself, without arguments: the build that `VESTIBULE_PROGRAM` names, or else the one that was
+/// built with the tests.
 pub(crate) fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_vestibule"))
+    Command::new(std::env::var_os("VESTIBULE_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_vestibule").into()))
 }
 
 /// A temporary file with this text.

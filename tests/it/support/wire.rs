@@ -61,6 +61,9 @@ impl Framing {
     }
 }
 
+/// Room made for each read.
+const ROOM: usize = 64 * 1024;
+
 /// A byte stream and what was read from it too early.
 #[derive(Debug)]
 pub(crate) struct Wire<S> {
@@ -75,7 +78,19 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 
     /// Waits for more bytes; 0 = the peer ended the stream. Cancel safe.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.reserve(ROOM);
         self.stream.read_buf(&mut self.buffer).await
+    }
+
+    /// Waits for `event`; an error when the peer goes away meanwhile.
+    pub(crate) async fn until<T>(&mut self, event: impl Future<Output = T>) -> io::Result<T> {
+        tokio::pin!(event);
+        loop {
+            tokio::select! {
+                output = &mut event => return Ok(output),
+                filled = self.fill_more() => filled?,
+            }
+        }
     }
 
     /// Takes what was read and not used.
@@ -94,7 +109,8 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         while self.buffer.len() < count {
             self.fill_more().await?;
         }
-        Ok(self.buffer.drain(..count).collect())
+        let rest = self.buffer.split_off(count);
+        Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
     /// The next line without its CRLF.

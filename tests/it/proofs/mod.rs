@@ -1,0 +1,63 @@
+//! What the program promises under load and over time. Every proof has a short form, which is always run, and
+//! a long one with figures, which `tests/run.sh --long` runs against the release build.
+
+mod cancellations;
+mod event_streams;
+mod idle_clients;
+mod large_bodies;
+mod shares;
+mod shutdown;
+mod slow_clients;
+mod store_outages;
+mod ties;
+mod websockets;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+/// Whether the long forms are run.
+fn long() -> bool {
+    let long = std::env::var_os("VESTIBULE_LONG").is_some();
+    let program = std::env::var_os("VESTIBULE_PROGRAM").is_some();
+    assert!(program || !long, "long proofs need VESTIBULE_PROGRAM, the path of a release build");
+    long
+}
+
+/// The measure of a proof in its short and its long form.
+fn scaled<T>(short: T, long_form: T) -> T {
+    if long() { long_form } else { short }
+}
+
+/// Prints what was found; the runner shows it with the long forms.
+fn report(what: &str, figures: impl Display) {
+    eprintln!("PROOF {what}: {figures}");
+}
+
+/// Durations as percentiles.
+struct Spread(Vec<Duration>);
+
+impl Spread {
+    fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<Duration> = durations.into_iter().collect();
+        sorted.sort_unstable();
+        Self(sorted)
+    }
+
+    fn at(&self, percent: usize) -> Duration {
+        self.0
+            .get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn most(&self) -> Duration {
+        self.at(100)
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (half, nearly, all) = (self.at(50), self.at(99), self.most());
+        write!(f, "{} times, p50 {half:.2?}, p99 {nearly:.2?}, max {all:.2?}", self.0.len())
+    }
+}
