@@ -109,9 +109,11 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
 
-/// Closes a connection whose last answer is written. What the client is still sending is read for a while:
-/// closing at once would make the system reset the connection and take the answer away from it.
+/// Closes a connection whose last answer is written or broken off. What the client is still sending is read
+/// for a while: closing at once would make the system reset the connection and take the answer away from it.
 async fn close(mut stream: TcpStream) -> Served {
+    // Whether the client still hears it makes no difference to us.
+    let _ = stream.shutdown().await;
     let linger = async {
         let mut waste = vec![0; 16 * 1024];
         while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut waste)).await {}
@@ -125,7 +127,6 @@ async fn refuse_late(mut stream: TcpStream) -> Served {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     // Whether the client still hears it makes no difference to us.
     let _ = timeout(LINGER_PAUSE, stream.write_all(answer)).await;
-    let _ = stream.shutdown().await;
     close(stream).await
 }
 
