@@ -14,6 +14,7 @@ mod outage;
 mod proofs;
 mod session_store;
 mod sessions;
+mod shipped_modes;
 mod streaming;
 mod stub;
 mod support;

@@ -25,9 +25,13 @@ pub(crate) struct Vestibule {
 
 impl Vestibule {
     pub(crate) async fn start(config: Config) -> Self {
-        let config = config.toml();
+        Self::start_text(&config.toml()).await
+    }
+
+    /// With a whole configuration file.
+    pub(crate) async fn start_text(config: &str) -> Self {
         let parsed =
-            vestibule::config::parse(&config, "test").unwrap_or_else(|error| panic!("{error}\n{config}"));
+            vestibule::config::parse(config, "test").unwrap_or_else(|error| panic!("{error}\n{config}"));
         let app = App::bind(parsed).unwrap();
         let (address, admin) = (app.addresses()[0], app.admin_address().unwrap());
         let (stop, stopped) = oneshot::channel();
