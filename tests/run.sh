@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of the project: `tests/run.sh [--long] [arguments of the test runner]`.
-# --long adds the long forms of the proofs, which take minutes and measure the release build.
+# --long adds a hundred times as many cases of every property, and the long forms of the proofs, which take
+# minutes and measure the release build.
 # Missing tools are installed with apt-get where that is possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +12,7 @@ for argument in "$@"; do
   case "$argument" in
     --long) long=true ;;
     -h | --help)
-      sed -n '2,4s/^# //p' tests/run.sh
+      sed -n '2,5s/^# //p' tests/run.sh
       exit 0
       ;;
     *) arguments+=("$argument") ;;
@@ -57,6 +58,10 @@ else
 fi
 
 if "$long"; then
+  step="the properties in 25,600 cases"
+  seed="${PROPTEST_RNG_SEED:-$RANDOM}"
+  echo "tests: PROPTEST_RNG_SEED=$seed"
+  PROPTEST_CASES=25600 PROPTEST_RNG_SEED="$seed" cargo test --locked --lib
   step="cargo build --release"
   cargo build --locked --release
   step="the long proofs"

@@ -83,6 +83,9 @@ fn unix_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
     use crate::secret::Secret;
 
@@ -132,5 +135,24 @@ mod tests {
         let secret = Some("0123456789abcdef0123456789abcdef");
         let value = issue(&affinity(secret, 60));
         assert_eq!(affinity(secret, 10).read("app", value.as_bytes()), Hint::Expired);
+    }
+    proptest! {
+        #[test]
+        fn nothing_but_the_value_itself_is_believed(place in any::<Index>(), byte in any::<u8>()) {
+            let affinity = affinity(None, 60);
+            let value = issue(&affinity).into_bytes();
+            let mut altered = value.clone();
+            altered[place.index(value.len())] = byte;
+            let believed = matches!(affinity.read("app", &altered), Hint::Instance { .. });
+            prop_assert_eq!(believed, altered == value);
+        }
+
+        #[test]
+        fn made_up_values_are_forgeries(value in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &value);
+            let affinity = affinity(None, 60);
+            prop_assert_eq!(affinity.read("app", &value), Hint::Forged);
+            prop_assert_eq!(affinity.read("app", text.as_bytes()), Hint::Forged);
+        }
     }
 }

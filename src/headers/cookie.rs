@@ -175,5 +175,28 @@ mod tests {
             remove_cookie(&mut map, "a");
             prop_assert_eq!(cookies(&map), expected);
         }
+
+        #[test]
+        fn joining_keeps_every_cookie_in_order(lines in proptest::collection::vec("[ab=; \"\t]{0,24}", 0..4)) {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let mut map = headers(&lines);
+            let before = cookies(&map);
+            join_lines(&mut map);
+            prop_assert_eq!(cookies(&map), before);
+            prop_assert_eq!(map.get_all(COOKIE).iter().count(), lines.len().min(1));
+        }
+
+        #[test]
+        fn no_bytes_make_reading_or_changing_panic(lines in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![Just(b';'), Just(b'='), Just(b'a'), any::<u8>()], 0..24), 0..4
+        )) {
+            let valid = lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok());
+            let mut map: HeaderMap = valid.map(|line| (COOKIE, line)).collect();
+            let named = cookie_values(&map, "a").count();
+            join_lines(&mut map);
+            prop_assert_eq!(cookie_values(&map, "a").count(), named);
+            remove_cookie(&mut map, "a");
+            prop_assert_eq!(cookie_values(&map, "a").count(), 0);
+        }
     }
 }

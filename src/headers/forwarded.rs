@@ -128,6 +128,10 @@ pub fn append_forwarded(headers: &mut HeaderMap, address: IpAddr, https: bool, h
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn nets(list: &[&str]) -> Vec<IpNet> {
@@ -171,5 +175,53 @@ mod tests {
     fn an_ipv6_node_is_bracketed_and_quoted() {
         let element = forwarded_element("2001:db8::1".parse().unwrap(), true, "h:8443").unwrap();
         assert_eq!(element, "for=\"[2001:db8::1]\";proto=https;host=\"h:8443\"");
+    }
+
+    const ELEMENTS: [&str; 9] = [
+        "10.0.0.2",
+        "10.9.9.9:80",
+        "::ffff:10.0.0.3",
+        "6.6.6.6",
+        "[2001:db8::1]:443",
+        "[::1]",
+        "unknown",
+        "",
+        "\t",
+    ];
+
+    proptest! {
+        #[test]
+        fn everything_to_the_right_of_the_client_is_a_trusted_proxy(lines in vec(vec(select(&ELEMENTS[..]), 0..4), 0..4)) {
+            let all = lines.concat();
+            let written: Vec<&str> = all.iter().copied().filter(|element| !element.trim().is_empty()).collect();
+            let addresses: Vec<_> = written.iter().map(|element| parse_address(element)).collect();
+            let trusted = nets(&["10.0.0.0/8"]);
+            let is_proxy = |address: &Option<IpAddr>| address.is_some_and(|address| is_trusted(address, &trusted));
+            let proxies = addresses.iter().rev().take_while(|address| is_proxy(address)).count();
+            let beyond = addresses.len() - proxies;
+            let peer = Some("10.0.0.1".parse().unwrap());
+            let nearest_proxy = addresses.get(beyond).copied().unwrap_or(peer);
+            let expected = match beyond.checked_sub(1).map(|last| addresses[last]) {
+                Some(Some(address)) => Some(address),
+                Some(None) | None => nearest_proxy,
+            };
+            let lines: Vec<String> = lines.iter().map(|elements| elements.join(" ,")).collect();
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            prop_assert_eq!(client(&lines, &["10.0.0.0/8"]), expected.unwrap().to_string());
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(lines in vec(vec(any::<u8>(), 0..40), 0..3)) {
+            let mut headers = HeaderMap::new();
+            for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+                for name in [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_REQUEST_ID] {
+                    headers.append(name, value.clone());
+                }
+            }
+            let _ = (client_address(&headers, IpAddr::from([10, 0, 0, 1]), &nets(&["10.0.0.0/8"])), claimed_https(&headers));
+            if let Some(id) = claimed_request_id(&headers) {
+                prop_assert!(id.to_str().is_ok_and(|id| !id.contains(char::is_whitespace)));
+            }
+        }
     }
 }

@@ -84,6 +84,10 @@ pub fn set_websocket(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -131,5 +135,35 @@ mod tests {
         assert!(!ask("h2c", "upgrade", Version::HTTP_11));
         assert!(!ask("websocket, h2c", "upgrade", Version::HTTP_11));
         assert!(!ask("websocket", "upgrade", Version::HTTP_10));
+    }
+
+    const NAMED: [&str; 6] = ["x-a", "X-B", "host", "x-user-id", "te", "not there"];
+
+    proptest! {
+        #[test]
+        fn what_any_line_names_goes_and_nothing_else(lines in vec(vec(select(&NAMED[..]), 0..4), 1..4)) {
+            let there = ["x-a", "x-b", "x-c", "x-user-id", "host"];
+            let mut map: HeaderMap =
+                there.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+            for line in &lines {
+                map.append(CONNECTION, HeaderValue::from_str(&line.join(" ,\t")).unwrap());
+            }
+            take_nominated(&mut map, Version::HTTP_11);
+            for name in there {
+                let named = lines.concat().iter().any(|other| other.eq_ignore_ascii_case(name));
+                prop_assert_eq!(map.contains_key(name), name == "host" || !named, "{}", name);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(lines in vec(vec(any::<u8>(), 0..24), 0..3)) {
+            let mut map = HeaderMap::new();
+            for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+                for name in [CONNECTION, TE, UPGRADE] {
+                    map.append(name, value.clone());
+                }
+            }
+            take_nominated(&mut map, Version::HTTP_11);
+        }
     }
 }

@@ -208,7 +208,44 @@ mod tests {
         assert_eq!(routing_path(&Uri::from_static("*")), Err(TargetError::NotAPath));
     }
 
+    /// `path` with the characters percent-encoded that `chosen` says, slashes never.
+    fn encoded(path: &str, chosen: &[bool]) -> String {
+        let encode = |(letter, chosen): (u8, &bool)| match *chosen && letter != b'/' {
+            true => format!("%{letter:02x}"),
+            false => char::from(letter).to_string(),
+        };
+        path.bytes().zip(chosen.iter().cycle()).map(encode).collect()
+    }
+
     proptest! {
+        #[test]
+        fn a_path_is_routed_the_same_however_it_is_encoded(
+            path in "(/[a-z0-9_-]{1,6}){1,4}", chosen in proptest::collection::vec(any::<bool>(), 1..24)
+        ) {
+            let uri: Uri = encoded(&path, &chosen).parse().unwrap();
+            prop_assert_eq!(routing_path(&uri), Ok(RoutingPath { decoded: Cow::Borrowed(&path), slash_kept: None }));
+        }
+
+        #[test]
+        fn an_accepted_host_is_a_name_or_address_and_a_port(text in "[a-zA-Z0-9.:@/\\[\\]+ _%-]{0,24}") {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(&text).unwrap())]);
+            let uri = Uri::from_static("/");
+            if let Ok(HostPort { text: whole, host, .. }) = authority(&headers, &uri) {
+                prop_assert_eq!(whole, &text);
+                let port = text.strip_prefix(host).unwrap();
+                prop_assert!(port.is_empty() || port[1..].parse::<u16>().is_ok() && port.starts_with(':'));
+                prop_assert!(!host.is_empty() && !host.contains(['@', '/', ' ', '%', '+']));
+                prop_assert!(host.starts_with('[') || !host.contains([':', '[', ']']));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_reading_a_host_panic(bytes in proptest::collection::vec(any::<u8>(), 0..24)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let _ = authority(&HeaderMap::from_iter([(header::HOST, value)]), &Uri::from_static("/"));
+            }
+        }
+
         #[test]
         fn a_routing_path_never_holds_what_was_refused(raw in "/[ -~]{0,40}") {
             if let Ok(uri) = raw.parse::<Uri>()

@@ -59,8 +59,11 @@ fn fold(byte: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use http::HeaderValue;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn every_spelling_of_a_name_matches() {
@@ -89,5 +92,26 @@ mod tests {
         assert_eq!(NameSet::new(["X-User-Id"]).strip(&mut headers), 3);
         assert_eq!(headers.len(), 1);
         assert!(headers.contains_key("accept"));
+    }
+
+    /// Equal for all spellings of a name.
+    fn plain(name: &str) -> String {
+        name.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "?")
+    }
+
+    proptest! {
+        #[test]
+        fn strip_agrees_with_a_naive_comparison(
+            set in vec("[aB_.-]{1,3}", 0..5), sent in vec("[ab_.~-]{1,3}", 0..8)
+        ) {
+            let name = |text: &String| HeaderName::from_bytes(text.as_bytes()).unwrap();
+            let mut headers: HeaderMap =
+                sent.iter().map(|text| (name(text), HeaderValue::from_static("1"))).collect();
+            NameSet::new(set.iter().map(String::as_str)).strip(&mut headers);
+            let is_in_set = |text: &str| set.iter().any(|own| plain(own) == plain(text));
+            for text in &sent {
+                prop_assert_eq!(headers.contains_key(name(text)), !is_in_set(text), "{}", text);
+            }
+        }
     }
 }

@@ -93,6 +93,8 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8
 #[cfg(test)]
 mod tests {
     use http::header::{COOKIE, HeaderValue};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -167,5 +169,19 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, HeaderValue::from_bytes(b"session-id=\xff").unwrap());
         assert_eq!(reader(None).read(&headers), Err(AbsentReason::BadId));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_an_id_that_stands_in_the_request(lines in vec(vec(any::<u8>(), 0..12), 0..3)) {
+            let lines: Vec<Vec<u8>> = lines.iter().map(|line| [b"session-id=", &line[..]].concat()).collect();
+            let valid = lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok());
+            let headers: HeaderMap = valid.map(|line| (COOKIE, line)).collect();
+            if let Ok(id) = reader(None).read(&headers) {
+                let id = id.expose().as_bytes();
+                prop_assert!(!id.is_empty() && id.iter().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(c)));
+                prop_assert!(lines.iter().any(|line| line.windows(id.len()).any(|part| part == id)));
+            }
+        }
     }
 }
