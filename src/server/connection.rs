@@ -3,12 +3,12 @@
 //! A connection alternates between being *served* by hyper and being *parked*: after a pause hyper's state
 //! is given up and only the socket is kept, which makes an idle client cost about a kibibyte.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::http1::{self, Served};
@@ -20,23 +20,21 @@ use crate::socket::Socket;
 /// How every HTTP/2 connection without TLS begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves one client until it leaves, fails or the drain ends it.
-pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-    // What a client has sent already is served, even if the drain has begun.
-    let first = tokio::select! {
-        biased;
-        first = timeout(server.timeouts.request_head, read_first(&mut stream)) => first,
-        () = server.drain.begun() => return,
-    };
-    // A client that says nothing in time has asked for nothing, so it is owed no answer.
-    let Ok(Some(first)) = first else { return };
-    let client = Arc::new(Client::new(peer, local));
+/// Serves one client until it leaves, fails or the drain ends it; then its `place` is free again. This is all
+/// that an idle client keeps, so what is only needed at times is boxed.
+pub(super) async fn serve(
+    server: Arc<Server>,
+    mut stream: TcpStream,
+    client: Client,
+    _place: OwnedSemaphorePermit,
+) {
+    let Some(mut ahead) = Box::pin(first_bytes(&server, &mut stream)).await else { return };
+    let client = Arc::new(client);
     let activity = Arc::new(Activity::default());
-    if first.starts_with(HTTP2_PREFACE) {
-        let io = ClientIo { socket: Socket::new(stream), ahead: first, activity };
+    if ahead.starts_with(HTTP2_PREFACE) {
+        let io = ClientIo { socket: Socket::new(stream), ahead, activity };
         return Box::pin(http2::serve(&server, io, client)).await;
     }
-    let mut ahead = first;
     loop {
         let io = ClientIo { socket: Socket::new(stream), ahead, activity: activity.clone() };
         match Box::pin(http1::serve(&server, io, client.clone())).await {
@@ -50,6 +48,17 @@ pub(super) async fn serve(server: Arc<Server>, mut stream: TcpStream, peer: Sock
             return;
         }
         ahead = Bytes::new();
+    }
+}
+
+/// The first bytes a client sends, enough to tell its protocol. `None` when it left or said nothing in time:
+/// it has asked for nothing, so it is owed no answer.
+async fn first_bytes(server: &Server, stream: &mut TcpStream) -> Option<Bytes> {
+    // What a client has sent already is served, even if the drain has begun.
+    tokio::select! {
+        biased;
+        first = timeout(server.timeouts.request_head, read_first(stream)) => first.ok().flatten(),
+        () = server.drain.begun() => None,
     }
 }
 

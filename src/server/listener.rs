@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{Server, connection};
 use crate::backoff::Backoff;
+use crate::proxy::Client;
 
 /// Connections the kernel holds until a worker accepts them.
 const BACKLOG: i32 = 4096;
@@ -82,9 +83,5 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: Owned
     // A client that is gone already fails here; there is nobody to tell.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    let connection = connection::serve(server.clone(), stream, peer, local);
-    server.drain.spawn(async move {
-        connection.await;
-        drop(place);
-    });
+    server.drain.spawn(connection::serve(server.clone(), stream, Client::new(peer, local), place));
 }
