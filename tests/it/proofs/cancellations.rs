@@ -105,8 +105,9 @@ async fn in_a_storm_of_cancellations_every_answer_names_its_own_user_and_every_r
     }
     let answered: usize = staying.join_all().await.into_iter().sum();
     let left: Vec<(String, Exit)> = leaving.join_all().await.into_iter().flatten().collect();
+    metrics::wait_for(program.admin, "client_connections", "", 0.0).await;
     metrics::wait_for(program.admin, "upstream_requests_in_flight", "", 0.0).await;
-    let counted = requests(&program).await;
+    let counted = metrics::read(program.admin, "http_requests_total", "").await as usize;
     let lost = metrics::read(program.admin, "access_log_lines_dropped_total", "").await;
     program.process.signal("TERM");
     assert_eq!(program.process.exit().await.code(), Some(0), "{:?}", program.process.stderr());
@@ -120,19 +121,6 @@ async fn in_a_storm_of_cancellations_every_answer_names_its_own_user_and_every_r
     }
     assert_eq!(lines.len(), answered);
     assert!(lines.iter().all(|(path, count)| path.starts_with("/stay/") && *count == 1));
-}
-
-/// The requests that the proxy has counted, once it counts no more.
-async fn requests(program: &Program) -> usize {
-    let mut counted = 0.0;
-    loop {
-        sleep(Duration::from_millis(200)).await; // what was read and left is over in far less
-        let now = metrics::read(program.admin, "http_requests_total", "").await;
-        if now == counted {
-            return now as usize;
-        }
-        counted = now;
-    }
 }
 
 /// How many lines there are for each path.
