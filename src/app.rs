@@ -273,7 +273,9 @@ async fn work(
     drop(started);
     stop.cancelled().await;
     server.drain.begin();
-    server.drain.finished(deadline).await
+    let cut = server.drain.finished(deadline).await;
+    server.service.cut_off();
+    cut
 }
 
 async fn finish(workers: Vec<oneshot::Receiver<usize>>) -> Result<usize, AppError> {

@@ -163,6 +163,7 @@ impl Exchange {
     /// The reason as logged.
     pub(super) fn final_reason(&self) -> Option<&'static str> {
         self.reason.or(match self.ending {
+            Ending::Open if self.service.is_cutting() => Some("shutdown"),
             Ending::Open => Some("client_left"),
             Ending::Cut => Some("truncated"),
             Ending::Whole => None,

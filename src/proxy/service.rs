@@ -1,6 +1,7 @@
 //! What serves requests: the shared plan, and a worker's own connections, sessions and numbers.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Worker {
     pub(super) counts: Arc<Shard>,
     lines: Option<LineBuffer>,
     sessions: OnceLock<Result<Sessions, StoreError>>,
+    /// What still runs is ended by us.
+    cutting: AtomicBool,
 }
 
 impl fmt::Debug for Worker {
@@ -65,7 +68,13 @@ impl Worker {
             idle: timeouts.upstream_idle,
             keep_alive: timeouts.upstream_keep_alive,
         };
-        Worker { pools: Pools::new(settings), counts, lines, sessions: OnceLock::new() }
+        Worker {
+            pools: Pools::new(settings),
+            counts,
+            lines,
+            sessions: OnceLock::new(),
+            cutting: AtomicBool::new(false),
+        }
     }
 }
 
@@ -121,12 +130,21 @@ impl Service {
         self.shared.plan.load().mode == Mode::Shared
     }
 
+    /// To be called before requests under way are dropped, so that they are not logged as left by their clients.
+    pub fn cut_off(&self) {
+        self.worker.cutting.store(true, Relaxed);
+    }
+
     /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
     pub fn tidy(&self) {
         self.worker.pools.sweep();
         if let Some(lines) = &self.worker.lines {
             lines.flush();
         }
+    }
+
+    pub(super) fn is_cutting(&self) -> bool {
+        self.worker.cutting.load(Relaxed)
     }
 
     pub(super) fn worker(&self) -> &Worker {

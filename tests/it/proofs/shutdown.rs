@@ -107,6 +107,8 @@ async fn a_stream_beyond_the_deadline_is_cut_and_the_exit_code_says_so() {
     assert_eq!(cut.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(program.process.exit().await.code(), Some(3), "{:?}", program.process.stderr());
     let took = told.elapsed();
+    let line: serde_json::Value = serde_json::from_str(&program.process.stdout()[0]).unwrap();
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"shutdown".into()));
     report("deadline", format!("{deadline:?}: gone after {took:.2?}"));
     assert!((deadline..deadline + SOON).contains(&took), "{took:?}");
 }
