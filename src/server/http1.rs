@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -33,6 +34,8 @@ const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
+/// hyper's default for the buffer that a whole head must fit into.
+const HYPER_BUFFER: usize = 400 * 1024;
 
 /// How a stretch of being served ended.
 pub(super) enum Served {
@@ -51,7 +54,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     let mut keeper = Keeper::new(server, activity.clone());
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
-            let running = activity.begin();
+            let running = activity.begin(request.version());
             let activity = &activity;
             server.service.handle(request, client.clone()).map(move |mut answer| {
                 if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
@@ -66,8 +69,8 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
         let (stream, ahead) = (parts.io.socket.into_inner(), parts.read_buf);
         match end {
             End::Failed(error) => {
-                report(&server.service, &client, &error);
-                return close(stream).await;
+                let unreadable = report(&server.service, &client, &error);
+                return if unreadable { close(stream).await } else { cut(&stream, &activity) };
             }
             End::Finished => {
                 return match activity.take_upgrade() {
@@ -81,7 +84,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                 server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
                 return refuse_late(stream).await;
             }
-            End::Stalled => return Served::Closed,
+            End::Stalled => return cut(&stream, &activity),
             End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most one tick ago.
@@ -99,6 +102,9 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
 fn builder(server: &Server) -> Builder {
     let mut builder = Builder::new();
     builder.half_close(false).max_header_size(server.limits.header_bytes);
+    if server.limits.header_bytes > HYPER_BUFFER {
+        builder.max_buf_size(server.limits.header_bytes);
+    }
     if server.limits.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(server.limits.header_count);
     }
@@ -130,13 +136,25 @@ async fn refuse_late(mut stream: TcpStream) -> Served {
     close(stream).await
 }
 
-/// A request that hyper could not read was answered by hyper; it still counts and is logged as one.
-fn report(service: &Service, client: &Client, error: &hyper::Error) {
+/// Ends a connection in the middle of an answer. HTTP/1.1 shows the client that something is missing; in
+/// HTTP/1.0 the end of the connection may be the end of the answer, so it must not be an orderly one.
+fn cut(stream: &TcpStream, activity: &Activity) -> Served {
+    if activity.is_http10() {
+        // Without it the cut only looks less like one.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+    Served::Closed
+}
+
+/// A request that hyper could not read was answered by hyper; it still counts and is logged as one. Whether
+/// this was such a case.
+fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
     if error.is_parse_too_large() {
         service.refused(client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_limit");
     } else if error.is_parse() {
         service.refused(client, StatusCode::BAD_REQUEST, "malformed");
     }
+    error.is_parse()
 }
 
 /// Why hyper stopped, or was stopped.
@@ -263,12 +281,12 @@ impl<'a> Keeper<'a> {
 /// The body of an answer; its request counts as running until it is dropped.
 pub(super) struct RunningBody {
     body: ResponseBody,
-    _running: Running,
+    running: Running,
 }
 
 impl RunningBody {
     pub(super) fn new(body: ResponseBody, running: Running) -> Self {
-        RunningBody { body, _running: running }
+        RunningBody { body, running }
     }
 }
 
@@ -280,7 +298,10 @@ impl Body for RunningBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        let next = Pin::new(&mut this.body).poll_frame(cx);
+        this.running.polled(next.is_ready());
+        next
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -13,17 +14,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Server;
 use super::http1::RunningBody;
-use super::io::ClientIo;
+use super::io::{Activity, ClientIo};
 use crate::proxy::Client;
 
 /// Streams a client may have open at once.
 const MAX_STREAMS: u32 = 200;
 
-/// Serves streams until the client leaves, is idle for too long, or the drain has let the last one end.
+/// Serves streams until the client leaves, is idle or takes nothing for too long, or the drain has let the last one end.
 pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
     let activity = io.activity.clone();
     let service = service_fn(|request: Request<Incoming>| {
-        let running = activity.begin();
+        let running = activity.begin(request.version());
         let answer = server.service.clone().handle(request, client.clone());
         async move { Ok::<_, Infallible>(answer.await.map(|body| RunningBody::new(body, running))) }
     });
@@ -36,8 +37,8 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
             .max_header_list_size(u32::try_from(server.limits.header_bytes).unwrap_or(u32::MAX))
             .serve_connection(io, service)
     );
-    let mut seen = activity.requests();
-    let mut look = pin!(sleep_until(Instant::now() + keep_alive));
+    let mut keeper = Keeper::new(server, &activity);
+    let mut look = pin!(sleep_until(Instant::now() + keeper.pause));
     let mut draining = false;
     loop {
         tokio::select! {
@@ -47,15 +48,71 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = look.as_mut(), if !draining => {
-                let requests = activity.requests();
-                if activity.active() == 0 && requests == seen {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
+            () = look.as_mut() => {
+                match keeper.look(Instant::now()) {
+                    Look::Well => {}
+                    Look::Stalled => return,
+                    Look::Idle if draining => {}
+                    Look::Idle => {
+                        draining = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
                 }
-                seen = requests;
-                look.as_mut().reset(Instant::now() + keep_alive);
+                look.as_mut().reset(Instant::now() + keeper.pause);
             }
+        }
+    }
+}
+
+/// Keeps the time of a connection.
+struct Keeper<'a> {
+    activity: &'a Activity,
+    keep_alive: Duration,
+    client_idle: Duration,
+    /// Between two looks.
+    pause: Duration,
+    seen_requests: u64,
+    idle_since: Instant,
+    /// While answers wait for the client: how often they had been asked for more, and since when.
+    awaited: Option<(u64, Instant)>,
+}
+
+/// What a look at a connection finds.
+enum Look {
+    Well,
+    /// No request for too long.
+    Idle,
+    /// The client takes nothing of its answers.
+    Stalled,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(server: &Server, activity: &'a Activity) -> Self {
+        let (keep_alive, client_idle) = (server.timeouts.keep_alive, server.timeouts.client_idle);
+        Keeper {
+            activity,
+            keep_alive,
+            client_idle,
+            pause: keep_alive.min(client_idle) / 4,
+            seen_requests: activity.requests(),
+            idle_since: Instant::now(),
+            awaited: None,
+        }
+    }
+
+    fn look(&mut self, now: Instant) -> Look {
+        let requests = self.activity.requests();
+        if self.activity.active() > 0 || requests != self.seen_requests {
+            (self.seen_requests, self.idle_since) = (requests, now);
+        }
+        self.awaited = self.activity.polls_awaited().map(|polls| match self.awaited {
+            Some((seen, since)) if seen == polls => (polls, since),
+            _ => (polls, now),
+        });
+        match self.awaited {
+            Some((_, since)) if now.saturating_duration_since(since) >= self.client_idle => Look::Stalled,
+            _ if now.saturating_duration_since(self.idle_since) >= self.keep_alive => Look::Idle,
+            _ => Look::Well,
         }
     }
 }

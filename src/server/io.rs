@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use http::Version;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,8 +15,8 @@ use tokio::net::TcpStream;
 use crate::proxy::Upgrade;
 use crate::socket::Socket;
 
-/// What is going on in a connection. Written by its own task only; the atomics are for sharing, not for
-/// concurrency, hence loads and stores instead of read-modify-write.
+/// What is going on in a connection. Written by tasks of one worker only, which take turns on its thread; the
+/// atomics are for sharing, not for concurrency, hence loads and stores instead of read-modify-write.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Requests whose answers are not finished.
@@ -26,6 +27,12 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// The last write found the socket full.
     write_blocked: AtomicBool,
+    /// The last request came as HTTP/1.0, where the end of an answer may be the end of the connection.
+    http10: AtomicBool,
+    /// How often the body of an answer was asked for more.
+    polls: AtomicU64,
+    /// Answers that have handed out data and were not asked for more since.
+    handed_out: AtomicUsize,
     /// Set when an answer agreed on another protocol.
     upgrade: Mutex<Option<Upgrade>>,
 }
@@ -47,10 +54,20 @@ impl Activity {
         self.write_blocked.load(Relaxed)
     }
 
-    pub(super) fn begin(self: &Arc<Self>) -> Running {
+    pub(super) fn is_http10(&self) -> bool {
+        self.http10.load(Relaxed)
+    }
+
+    /// How often answers were asked for more, if one waits to be asked.
+    pub(super) fn polls_awaited(&self) -> Option<u64> {
+        (self.handed_out.load(Relaxed) > 0).then(|| self.polls.load(Relaxed))
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Running {
+        self.http10.store(version == Version::HTTP_10, Relaxed);
         self.active.store(self.active() + 1, Relaxed);
         self.requests.store(self.requests() + 1, Relaxed);
-        Running(self.clone())
+        Running { activity: self.clone(), handed_out: false }
     }
 
     pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
@@ -64,11 +81,29 @@ impl Activity {
 
 /// One request being served; dropped with the end of its answer.
 #[derive(Debug)]
-pub(super) struct Running(Arc<Activity>);
+pub(super) struct Running {
+    activity: Arc<Activity>,
+    handed_out: bool,
+}
+
+impl Running {
+    /// The body of the answer was asked for more; whether it had some.
+    pub(super) fn polled(&mut self, had_some: bool) {
+        let activity = &self.activity;
+        activity.polls.store(activity.polls.load(Relaxed) + 1, Relaxed);
+        if had_some != self.handed_out {
+            self.handed_out = had_some;
+            let waiting = activity.handed_out.load(Relaxed);
+            let waiting = if had_some { waiting + 1 } else { waiting.saturating_sub(1) };
+            activity.handed_out.store(waiting, Relaxed);
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.active.store(self.0.active().saturating_sub(1), Relaxed);
+        self.polled(false);
+        self.activity.active.store(self.activity.active().saturating_sub(1), Relaxed);
     }
 }
 
