@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Readiness};
@@ -27,6 +28,8 @@ use crate::server::{self, Server};
 use crate::session::MemoryStore;
 use crate::telemetry::lines::{LineSink, LineWriter};
 
+/// How long the end waits for the access log to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// How often a worker does its routine work.
 const TIDY: Duration = Duration::from_millis(250);
 
@@ -56,7 +59,7 @@ pub enum AppError {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Connections with requests under way that were cut at the deadline.
+    /// Requests that were cut at the deadline.
     pub cut: usize,
 }
 
@@ -193,7 +196,8 @@ impl App {
         }
         if let Some((sink, writer)) = self.access_log {
             drop(sink);
-            writer.join();
+            // An output that nobody reads must not keep the process.
+            let _ = timeout(LAST_LINES, tokio::task::spawn_blocking(|| writer.join())).await;
         }
         Ok(Outcome { cut })
     }
@@ -246,7 +250,7 @@ impl App {
     }
 }
 
-/// One worker's life; returns how many connections it cut in the end.
+/// One worker's life; returns how many requests it cut in the end.
 async fn work(
     server: Arc<Server>,
     listeners: Vec<StdListener>,
@@ -273,7 +277,11 @@ async fn work(
     drop(started);
     stop.cancelled().await;
     server.drain.begin();
-    let cut = server.drain.finished(deadline).await;
+    let cut = match server.drain.finished(deadline).await {
+        0 => 0,
+        // Some may be idle clients that have not been told yet; only requests count.
+        _ => server.service.running(),
+    };
     server.service.cut_off();
     cut
 }

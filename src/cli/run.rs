@@ -21,7 +21,7 @@ pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
         }
         let outcome = app.run(signals::shutdown()?).await?;
         if outcome.cut > 0 {
-            tracing::warn!(connections = outcome.cut, "the deadline passed and requests were cut");
+            tracing::warn!(requests = outcome.cut, "the deadline passed and requests were cut");
             return Ok(ExitCode::from(EXIT_CUT));
         }
         Ok(ExitCode::SUCCESS)
@@ -32,5 +32,9 @@ pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
 pub(super) fn block_on(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     transport::install_crypto();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the system gives no runtime")?.block_on(task)
+    let runtime = runtime.context("the system gives no runtime")?;
+    let done = runtime.block_on(task);
+    // What still blocks a thread now has had its time.
+    runtime.shutdown_background();
+    done
 }

@@ -83,9 +83,9 @@ fn is_host(host: &str) -> bool {
 pub struct RoutingPath<'a> {
     /// Every percent-encoding decoded.
     pub decoded: Cow<'a, str>,
-    /// As `decoded`, but with `%2F` left encoded, when the path has one: applications disagree on it,
-    /// so both readings must lead to the same route.
-    pub slash_kept: Option<String>,
+    /// Further readings of a path on which applications disagree: `%2F` left encoded, `;` and what follows
+    /// it in a segment left out. All must lead to the same route.
+    pub others: Vec<String>,
 }
 
 /// Reads the path of `uri` for routing; refuses what servers are known to read in different ways.
@@ -95,19 +95,26 @@ pub fn routing_path(uri: &Uri) -> Result<RoutingPath<'_>, TargetError> {
         return Err(TargetError::NotAPath);
     }
     if is_plain(path) {
-        return Ok(RoutingPath { decoded: Cow::Borrowed(path), slash_kept: None });
+        return Ok(RoutingPath { decoded: Cow::Borrowed(path), others: Vec::new() });
     }
     let decoded = normalise(path, true)?;
-    let slash_kept = path.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f"));
-    let slash_kept = if slash_kept { Some(normalise(path, false)?) } else { None };
-    Ok(RoutingPath { decoded: Cow::Owned(decoded), slash_kept })
+    let mut others = Vec::new();
+    if path.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f")) {
+        others.push(normalise(path, false)?);
+    }
+    if decoded.contains(';') {
+        let without: Vec<String> =
+            std::iter::once(&decoded).chain(&others).map(|path| without_parameters(path)).collect();
+        others.extend(without);
+    }
+    Ok(RoutingPath { decoded: Cow::Owned(decoded), others })
 }
 
 /// Whether a path has nothing that could be read in two ways: nearly all have not.
 fn is_plain(path: &str) -> bool {
     let mut after_slash = false;
     path.bytes().all(|byte| {
-        let odd = matches!(byte, b'%' | b'\\') || (after_slash && matches!(byte, b'/' | b'.'));
+        let odd = matches!(byte, b'%' | b'\\' | b';') || (after_slash && matches!(byte, b'/' | b'.'));
         after_slash = byte == b'/';
         byte.is_ascii_graphic() && !odd
     })
@@ -137,10 +144,19 @@ fn normalise(path: &str, decode_slash: bool) -> Result<String, TargetError> {
     }
     // An invalid sequence cannot equal a configured path, so its replacement character routes the same.
     let text = String::from_utf8_lossy(&out).into_owned();
-    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if text.split('/').any(|segment| matches!(name_of(segment), "." | "..")) {
         return Err(TargetError::UnsafePath);
     }
     Ok(text)
+}
+
+/// A segment without its path parameters (RFC 3986 section 3.3).
+fn name_of(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or(segment)
+}
+
+fn without_parameters(path: &str) -> String {
+    path.split('/').map(name_of).collect::<Vec<_>>().join("/")
 }
 
 fn hex(high: Option<u8>, low: Option<u8>) -> Result<u8, TargetError> {
@@ -164,9 +180,9 @@ mod tests {
         authority(&headers, &Uri::from_static(target)).map(|authority| authority.text.to_string())
     }
 
-    fn path(target: &str) -> Result<(String, Option<String>), TargetError> {
+    fn path(target: &str) -> Result<(String, Vec<String>), TargetError> {
         let uri: Uri = target.parse().unwrap();
-        routing_path(&uri).map(|path| (path.decoded.into_owned(), path.slash_kept))
+        routing_path(&uri).map(|path| (path.decoded.into_owned(), path.others))
     }
 
     #[test]
@@ -192,17 +208,27 @@ mod tests {
 
     #[test]
     fn encoded_paths_are_routed_by_what_they_mean() {
-        assert_eq!(path("/a//b"), Ok(("/a/b".into(), None)));
-        assert_eq!(path("/%61pi/x"), Ok(("/api/x".into(), None)));
-        assert_eq!(path("/a%2fb"), Ok(("/a/b".into(), Some("/a%2Fb".into()))));
-        assert_eq!(path("/.well-known/x"), Ok(("/.well-known/x".into(), None)));
+        assert_eq!(path("/a//b"), Ok(("/a/b".into(), vec![])));
+        assert_eq!(path("/%61pi/x"), Ok(("/api/x".into(), vec![])));
+        assert_eq!(path("/a%2fb"), Ok(("/a/b".into(), vec!["/a%2Fb".into()])));
+        assert_eq!(path("/.well-known/x"), Ok(("/.well-known/x".into(), vec![])));
     }
 
     #[test]
     fn paths_that_servers_read_differently_are_refused() {
-        for bad in
-            ["/a/../b", "/a/%2e%2E/b", "/a/.", "/%5cx", "/%00", "/%zz", "/%2", "/a%2f..%2fb", "/x%0d%0a"]
-        {
+        for bad in [
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/a/.",
+            "/%5cx",
+            "/%00",
+            "/%zz",
+            "/%2",
+            "/a%2f..%2fb",
+            "/x%0d%0a",
+            "/a/..;/b",
+            "/a/%2e;x/b",
+        ] {
             assert_eq!(path(bad), Err(TargetError::UnsafePath), "{bad}");
         }
         assert_eq!(routing_path(&Uri::from_static("*")), Err(TargetError::NotAPath));
@@ -223,7 +249,7 @@ mod tests {
             path in "(/[a-z0-9_-]{1,6}){1,4}", chosen in proptest::collection::vec(any::<bool>(), 1..24)
         ) {
             let uri: Uri = encoded(&path, &chosen).parse().unwrap();
-            prop_assert_eq!(routing_path(&uri), Ok(RoutingPath { decoded: Cow::Borrowed(&path), slash_kept: None }));
+            prop_assert_eq!(routing_path(&uri), Ok(RoutingPath { decoded: Cow::Borrowed(&path), others: Vec::new() }));
         }
 
         #[test]

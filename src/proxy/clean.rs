@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use http_body::Body;
 
 use crate::body::RequestBody;
 use crate::config::{Config, ForwardedFor, Forwarding};
@@ -49,6 +50,9 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ProxyError::RawTarget);
     }
+    if request.headers().len() > config.limits.header_count {
+        return Err(ProxyError::HeaderCount);
+    }
     match request.body() {
         RequestBody::Empty => Ok(()),
         RequestBody::Streaming(_) => check_body(request.headers(), config),
@@ -91,9 +95,19 @@ pub(super) fn request_id(
     claimed.or_else(new_request_id)
 }
 
+/// The client's address, as far as trusted peers tell.
+pub(super) fn client_address(headers: &HeaderMap, forwarding: &Forwarding, client: &Client) -> IpAddr {
+    let trusted = &forwarding.trusted_peers;
+    if forwarded::is_trusted(client.address, trusted) {
+        forwarded::client_address(headers, client.address, trusted)
+    } else {
+        client.address
+    }
+}
+
 /// Strips and rebuilds the head. `host` and `request_id` are what the request was found to be.
-pub(super) fn clean<B>(
-    request: &mut Request<B>,
+pub(super) fn clean(
+    request: &mut Request<RequestBody>,
     plan: &Plan,
     client: &Client,
     host: Option<&HeaderValue>,
@@ -106,15 +120,16 @@ pub(super) fn clean<B>(
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
     // Another spelling is the client's, passed on by a peer that knows only the proper one.
     plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
+    if trusted {
+        // A forwarding header may be asserted, too; then nobody else's word counts.
+        plan.identity.asserted().strip(headers);
+    }
     cookie::join_lines(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
-    let mut origin = Origin { address: client.address, trusted, https: false, hop };
-    if trusted {
-        origin.address = forwarded::client_address(headers, client.address, &forwarding.trusted_peers);
-        origin.https = forwarded::claimed_https(headers).unwrap_or(false);
-    }
+    let https = trusted && forwarded::claimed_https(headers).unwrap_or(false);
+    let origin = Origin { address: client_address(headers, forwarding, client), trusted, https, hop };
     set_address(headers, forwarding, client, &origin);
     if forwarding.x_forwarded {
         set_target(headers, client, &origin, host);
@@ -128,7 +143,15 @@ pub(super) fn clean<B>(
     }
     set_hop(headers, hop);
     as_origin_form(request);
+    keep_body(request);
     origin
+}
+
+/// Without a length, hyper sends the body of some methods only when told to.
+fn keep_body(request: &mut Request<RequestBody>) {
+    if matches!(request.body(), RequestBody::Streaming(_)) && request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 fn set_hop(headers: &mut HeaderMap, hop: Hop) {

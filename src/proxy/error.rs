@@ -22,6 +22,8 @@ pub(super) enum ProxyError {
     Method,
     #[error("the request target is longer than allowed")]
     UriTooLong,
+    #[error("the request has more header lines than allowed")]
+    HeaderCount,
     #[error("the request target has characters that must be percent-encoded")]
     RawTarget,
     #[error(transparent)]
@@ -74,6 +76,9 @@ impl ProxyError {
             ProxyError::Method => verdict(405, "method", "This method is not served here."),
             ProxyError::UriTooLong => {
                 verdict(414, "uri_limit", "The request target is too long.").limit("limits.uri_bytes")
+            }
+            ProxyError::HeaderCount => {
+                verdict(431, "header_limit", "The request has too many headers.").limit("limits.header_count")
             }
             ProxyError::RawTarget => verdict(400, "raw_target", "The request target is not percent-encoded."),
             ProxyError::Target(error) => verdict(400, "target", target_detail(*error)),

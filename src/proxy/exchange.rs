@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -122,6 +123,7 @@ impl Exchange {
         upload: Option<Arc<RequestBodyState>>,
         client: &Client,
     ) -> Self {
+        service.worker().running.fetch_add(1, Relaxed);
         Exchange {
             service: service.clone(),
             plan,
@@ -177,6 +179,7 @@ impl Drop for Exchange {
             self.received = upload.bytes();
         }
         let took = self.started.elapsed();
+        self.service.worker().running.fetch_sub(1, Relaxed);
         self.service.record(self, took);
     }
 }

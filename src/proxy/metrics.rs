@@ -28,6 +28,11 @@ impl RequestKey {
         RequestKey { route, method, status }
     }
 
+    /// The key of a request that could not be read.
+    pub fn unreadable(status: u16) -> Self {
+        RequestKey { route: None, method: METHODS.len() - 1, status }
+    }
+
     /// The method's label.
     pub fn method(&self) -> &'static str {
         METHODS.get(self.method).copied().unwrap_or("other")

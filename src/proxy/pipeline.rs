@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, HOST, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::body::RequestBody;
 use crate::config::{Mode, OnAbsent, OnOutage, Route};
@@ -100,7 +100,9 @@ async fn steps(
     exchange: &mut Exchange,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, Stop> {
-    exchange.request_id = clean::request_id(request.headers(), &plan.config.forwarding, client);
+    let forwarding = &plan.config.forwarding;
+    exchange.request_id = clean::request_id(request.headers(), forwarding, client);
+    exchange.client = clean::client_address(request.headers(), forwarding, client);
     let route = find_route(&mut request, plan, exchange)?;
     let origin = clean_head(&mut request, plan, client, exchange);
     let session = match resolve(request.headers(), plan, route, exchange).await? {
@@ -143,10 +145,13 @@ fn find_route<'a>(
 }
 
 /// Step 2.
-fn clean_head<B>(request: &mut Request<B>, plan: &Plan, client: &Client, exchange: &mut Exchange) -> Origin {
-    let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
-    exchange.client = origin.address;
-    origin
+fn clean_head(
+    request: &mut Request<RequestBody>,
+    plan: &Plan,
+    client: &Client,
+    exchange: &Exchange,
+) -> Origin {
+    clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref())
 }
 
 /// Step 3. `None`: there is no live session; the exchange says why.
@@ -259,11 +264,17 @@ async fn answer_clean(
         cookies.session = None;
     }
     let control = Control::from_headers(headers);
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
+        headers.remove(CONTENT_LENGTH);
+    }
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
         // Rare, so its state is not part of every request's.
         Box::pin(obey(control, plan, route, exchange, origin, session, cookies)).await?;
     }
+    // The version is the hop's, too.
+    *answer.version_mut() = Version::HTTP_11;
     Ok(answer)
 }
 

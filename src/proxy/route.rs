@@ -50,14 +50,14 @@ impl Router {
         }
     }
 
-    /// The route for `path` on `host` (without port). A path that applications read in two ways must mean
-    /// the same route in both, or it is refused.
+    /// The route for `path` on `host` (without port). A path that applications read in several ways must
+    /// mean the same route in all, or it is refused.
     pub fn find(&self, host: &str, path: &RoutingPath<'_>) -> Result<Option<usize>, TargetError> {
         let route = self.find_path(host, &path.decoded);
-        match &path.slash_kept {
-            Some(other) if self.find_path(host, other) != route => Err(TargetError::UnsafePath),
-            _ => Ok(route),
+        if path.others.iter().any(|other| self.find_path(host, other) != route) {
+            return Err(TargetError::UnsafePath);
         }
+        Ok(route)
     }
 
     fn find_path(&self, host: &str, path: &str) -> Option<usize> {
@@ -165,6 +165,9 @@ mod tests {
             assert_eq!(find(&router, "h", path), Ok(Some(1)), "{path}");
         }
         assert_eq!(find(&router, "h", "/admin%2Fx"), Err(TargetError::UnsafePath));
+        assert_eq!(find(&router, "h", "/admin;x/y"), Err(TargetError::UnsafePath));
+        assert_eq!(find(&router, "h", "/admin/y;x"), Ok(Some(1)));
+        assert_eq!(find(&router, "h", "/x;y=1/z"), Ok(Some(0)));
         assert_eq!(find(&router, "h", "/x%2Fy"), Ok(Some(0)));
         assert_eq!(find(&router, "h", "/x/..%2fadmin"), Err(TargetError::UnsafePath));
     }

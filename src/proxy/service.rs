@@ -1,12 +1,12 @@
 //! What serves requests: the shared plan, and a worker's own connections, sessions and numbers.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -39,6 +39,8 @@ pub struct Worker {
     pub(super) pools: Pools,
     pub(super) counts: Arc<Shard>,
     lines: Option<LineBuffer>,
+    /// Requests under way.
+    pub(super) running: AtomicUsize,
     sessions: OnceLock<Result<Sessions, StoreError>>,
     /// What still runs is ended by us.
     cutting: AtomicBool,
@@ -72,6 +74,7 @@ impl Worker {
             pools: Pools::new(settings),
             counts,
             lines,
+            running: AtomicUsize::new(0),
             sessions: OnceLock::new(),
             cutting: AtomicBool::new(false),
         }
@@ -108,7 +111,7 @@ impl Service {
 
     /// Notes a request that could not be read, and was answered with `status` without coming here.
     pub fn refused(&self, client: &Client, status: StatusCode, reason: &str) {
-        let key = RequestKey::new(None, &Method::GET, status.as_u16());
+        let key = RequestKey::unreadable(status.as_u16());
         self.worker.counts.update(|counts| counts.request(key, Duration::ZERO));
         if let Some(lines) = &self.worker.lines {
             lines.line(|out| access_log::write_refused(out, client, status, reason));
@@ -133,6 +136,11 @@ impl Service {
     /// To be called before requests under way are dropped, so that they are not logged as left by their clients.
     pub fn cut_off(&self) {
         self.worker.cutting.store(true, Relaxed);
+    }
+
+    /// Requests under way, streams and upgraded connections included.
+    pub fn running(&self) -> usize {
+        self.worker.running.load(Relaxed)
     }
 
     /// Routine work, to be called a few times a second: closes old connections, hands over log lines.

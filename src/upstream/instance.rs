@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::R
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::uri::Authority;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -58,11 +57,7 @@ pub struct Instance {
     pub address: SocketAddr,
     /// `address` as text, for logs and metrics.
     pub label: String,
-    /// `address` as the authority of a request.
-    pub authority: Option<Authority>,
     pub weight: u32,
-    /// Whether a health check watches it.
-    pub checked: bool,
     /// Written by the instance's health check only.
     health: AtomicU8,
     in_flight: AtomicUsize,
@@ -74,15 +69,13 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(config: &config::Instance, checked: bool) -> Self {
+    pub(super) fn new(config: &config::Instance) -> Self {
         let label = config.address.to_string();
         Instance {
             id: InstanceId::of(config.address),
             address: config.address,
-            authority: label.parse().ok(),
             label,
             weight: config.weight,
-            checked,
             health: AtomicU8::new(UP),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
@@ -117,7 +110,11 @@ impl Instance {
     }
 
     /// A connection could not be made: new requests leave the instance alone for a while, longer each time.
+    /// Of many that fail together, one counts.
     pub fn connect_failed(&self, now: Instant) {
+        if self.condition(now) == Condition::BackingOff {
+            return;
+        }
         let failures = self.connect_failures.fetch_add(1, Relaxed);
         let pause = u64::try_from(CONNECT_BACKOFF.delay(failures).as_millis()).unwrap_or(u64::MAX);
         self.retry_at.store(self.millis(now).saturating_add(pause.max(1)), Relaxed);
@@ -166,7 +163,7 @@ mod tests {
 
     fn instance() -> Arc<Instance> {
         let config = config::Instance { address: "127.0.0.1:5001".parse().unwrap(), weight: 1 };
-        Arc::new(Instance::new(&config, false))
+        Arc::new(Instance::new(&config))
     }
 
     #[test]

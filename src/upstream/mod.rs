@@ -12,20 +12,13 @@ use crate::config;
 #[derive(Debug)]
 pub struct Upstream {
     pub name: String,
-    /// Whether `Vestibule-Session` in its answers is obeyed.
-    pub session_control: bool,
     instances: Box<[Arc<Instance>]>,
 }
 
 impl Upstream {
     pub fn new(config: &config::Upstream) -> Self {
-        let checked = config.health.is_some();
-        let instances = config.instances.iter().map(|instance| Arc::new(Instance::new(instance, checked)));
-        Upstream {
-            name: config.name.clone(),
-            session_control: config.session_control,
-            instances: instances.collect(),
-        }
+        let instances = config.instances.iter().map(|instance| Arc::new(Instance::new(instance)));
+        Upstream { name: config.name.clone(), instances: instances.collect() }
     }
 
     /// All instances in the order of the configuration.
