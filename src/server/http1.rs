@@ -87,7 +87,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             End::Stalled => return cut(&stream, &activity),
             End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
             End::Idle => {
-                // Part of a head is there; its time began with its first byte, at most one tick ago.
+                // Part of a head is there; its time began with its first byte, at most two ticks ago.
                 io = ClientIo {
                     socket: Socket::new(stream),
                     ahead: joined(ahead, parts.io.ahead),

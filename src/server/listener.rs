@@ -67,7 +67,12 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
                 failures = 0;
                 // One client per listener waits here for a place, the others in the kernel's backlog. Taking
                 // the place first would let idle listeners hold places that a busy one needs.
-                let Ok(place) = server.places.clone().acquire_owned().await else { return };
+                let place = tokio::select! {
+                    biased;
+                    place = server.places.clone().acquire_owned() => place,
+                    () = server.drain.begun() => return,
+                };
+                let Ok(place) = place else { return };
                 start(&server, stream, peer, place);
             }
             Err(error) => {

@@ -180,6 +180,44 @@ async fn http_1_0_clients_are_answered_and_closed() {
 }
 
 #[tokio::test]
+async fn an_http_1_0_client_is_shown_that_an_answer_was_cut() {
+    let gate = Signal::new();
+    let upstream =
+        Upstream::answering(Reply::chunked(200, &[]).chunk("half a page").wait(&gate).close()).await;
+    let proxy = in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.0\r\nHost: h\r\n\r\n").await;
+    let mut response = client.start_response().await;
+    assert_eq!(client.next_piece(&mut response).await.unwrap().as_deref(), Some(&b"half a page"[..]));
+    gate.fire();
+    let error = client.finish(&mut response).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_answer_has_the_version_of_its_own_hop() {
+    let raw = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let upstream = Upstream::answering(Reply::after_body().raw(raw).close()).await;
+    let proxy = in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(client.read(15).await, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn a_chunked_body_arrives_whatever_the_method() {
+    for method in ["GET", "HEAD", "DELETE"] {
+        let upstream = Upstream::answering(Reply::with_headers(200, &[], "")).await;
+        let proxy = in_front_of(&upstream).await;
+        let mut client = proxy.connect().await;
+        let head = format!("{method} / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(head + "5\r\nquery\r\n0\r\n\r\n").await;
+        upstream.wait_until("a request", |seen| !seen.requests.is_empty()).await;
+        assert_eq!(upstream.only_request().body, b"query", "{method}");
+    }
+}
+
+#[tokio::test]
 async fn http_2_clients_are_served() {
     let upstream = Upstream::answering(Reply::body_back()).await;
     let proxy = in_front_of(&upstream).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::forwarding::assert_problem;
 use crate::support::client::Client;
 use crate::support::config::Config;
+use crate::support::h2::H2Client;
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::vestibule::Vestibule;
 
@@ -35,6 +36,20 @@ async fn headers_over_their_limits_are_431() {
     assert_eq!(proxy.get("/", &[("X-One", "1"); 25]).await.status, 431);
     assert_eq!(proxy.get("/", &[("X-One", "1"); 15]).await.status, 200);
     assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn http_2_has_the_same_limit_on_header_lines() {
+    let upstream = echo().await;
+    let proxy = limited(&upstream, "[limits]\nheader_count = 20").await;
+    let mut client = H2Client::connect(proxy.address()).await;
+    for (lines, status) in [(25, 431), (15, 200)] {
+        let mut request = http::Request::get("http://h/").body("".into()).unwrap();
+        for _ in 0..lines {
+            request.headers_mut().append("x-one", "1".parse().unwrap());
+        }
+        assert_eq!(client.request(request).await.unwrap().status.as_u16(), status);
+    }
 }
 
 #[tokio::test]
