@@ -22,32 +22,35 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one client until it leaves, fails or the drain ends it; then its `place` is free again. This is all
 /// that an idle client keeps, so what is only needed at times is boxed.
-pub(super) async fn serve(
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
+pub(super) fn serve(
     server: Arc<Server>,
     mut stream: TcpStream,
-    client: Client,
-    _place: OwnedSemaphorePermit,
-) {
-    let Some(mut ahead) = Box::pin(first_bytes(&server, &mut stream)).await else { return };
-    let client = Arc::new(client);
-    let activity = Arc::new(Activity::default());
-    if ahead.starts_with(HTTP2_PREFACE) {
-        let io = ClientIo { socket: Socket::new(stream), ahead, activity };
-        return Box::pin(http2::serve(&server, io, client)).await;
-    }
-    loop {
-        let io = ClientIo { socket: Socket::new(stream), ahead, activity: activity.clone() };
-        match Box::pin(http1::serve(&server, io, client.clone())).await {
-            Served::Closed => return,
-            Served::Upgraded { stream, ahead, upgrade } => {
-                return Box::pin(upgrade.run(UpgradedIo { stream, ahead })).await;
+    client: Arc<Client>,
+    place: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let _held = &place;
+        let Some(mut ahead) = Box::pin(first_bytes(&server, &mut stream)).await else { return };
+        let activity = Arc::new(Activity::default());
+        if ahead.starts_with(HTTP2_PREFACE) {
+            let io = ClientIo { socket: Socket::new(stream), ahead, activity };
+            return Box::pin(http2::serve(&server, io, client)).await;
+        }
+        loop {
+            let io = ClientIo { socket: Socket::new(stream), ahead, activity: activity.clone() };
+            match Box::pin(http1::serve(&server, io, client.clone())).await {
+                Served::Closed => return,
+                Served::Upgraded { stream, ahead, upgrade } => {
+                    return Box::pin(upgrade.run(UpgradedIo { stream, ahead })).await;
+                }
+                Served::Idle(idle) => stream = idle,
             }
-            Served::Idle(idle) => stream = idle,
+            if !wait_for_request(&server, &stream).await {
+                return;
+            }
+            ahead = Bytes::new();
         }
-        if !wait_for_request(&server, &stream).await {
-            return;
-        }
-        ahead = Bytes::new();
     }
 }
 

@@ -88,5 +88,6 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: Owned
     // A client that is gone already fails here; there is nobody to tell.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    server.drain.spawn(connection::serve(server.clone(), stream, Client::new(peer, local), place));
+    let client = Arc::new(Client::new(peer, local));
+    server.drain.spawn(connection::serve(server.clone(), stream, client, place));
 }
