@@ -131,8 +131,16 @@ impl Connection {
         upload: Option<&RequestBodyState>,
         first_byte: Duration,
     ) -> Option<T> {
-        let (mut sent, mut uploaded) = (pin!(sent), 0);
+        let (mut sent, mut uploaded, mut woken) = (pin!(sent), 0, false);
         poll_fn(|cx| {
+            if std::mem::replace(&mut woken, true) {
+                // The head has probably come. hyper keeps the waker it then has until the body is first asked
+                // for, and wakes it: if it were the task's, a whole turn of the client's task for nothing.
+                self.drive(&mut no_waker());
+                if let Poll::Ready(answer) = sent.as_mut().poll(&mut no_waker()) {
+                    return Poll::Ready(Some(answer));
+                }
+            }
             self.drive(cx);
             if let Poll::Ready(answer) = sent.as_mut().poll(&mut no_waker()) {
                 return Poll::Ready(Some(answer));
