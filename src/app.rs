@@ -18,18 +18,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Readiness};
-use crate::config::{AccessLogOutput, Config, Mode};
+use crate::config::{self, AccessLogOutput, Config, Mode, StoreKind};
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::metrics::Shard;
 use crate::proxy::{Plan, Service, Shared, Worker};
 use crate::secret::{Fingerprints, RandomError};
 use crate::server::{self, Server};
-use crate::session::MemoryStore;
+use crate::session::{MemoryStore, SessionCache, Store};
 use crate::telemetry::lines::{LineSink, LineWriter};
 
 /// How long the end waits for the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the end waits for the last renewals of sessions to be written.
+const LAST_RENEWALS: Duration = Duration::from_millis(500);
 /// How often a worker does its routine work.
 const TIDY: Duration = Duration::from_millis(250);
 
@@ -130,6 +132,7 @@ impl App {
             shared: Arc::new(Shared {
                 plan: ArcSwap::from_pointee(plan),
                 memory: MemoryStore::new(),
+                sessions: session_cache(&config.session),
                 marks: Fingerprints::new()?,
             }),
             readiness: Readiness::default(),
@@ -165,6 +168,7 @@ impl App {
                 health::watch(upstream, check, &background);
             }
         }
+        let watch = self.start_watch();
         let (started, mut all_started) = mpsc::channel(1);
         let mut workers = Vec::new();
         for (index, listeners) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
@@ -189,6 +193,11 @@ impl App {
         stop.cancel();
         let cut = all.await?;
         background.begin();
+        if let (Some(watch), Some(sessions)) = (watch, &self.shared.sessions) {
+            // What an unreachable store does not take by then is lost; the sessions only end earlier.
+            let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
+            watch.abort();
+        }
         if let Some(admin) = admin {
             admin.abort();
             // The listener must be closed when we say that all is over.
@@ -213,6 +222,17 @@ impl App {
             places: self.places.clone(),
         };
         Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
+    }
+
+    /// Keeps the session cache in step with the store.
+    fn start_watch(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let sessions = self.shared.sessions.clone().filter(|_| self.config.session.mode == Mode::Shared)?;
+        let config = self.config.clone();
+        Some(tokio::spawn(async move {
+            if let Err(error) = Store::watch(&config.session.store, sessions).await {
+                tracing::error!(%error, "the session store cannot be followed");
+            }
+        }))
     }
 
     fn start_worker(
@@ -292,6 +312,14 @@ async fn finish(workers: Vec<oneshot::Receiver<usize>>) -> Result<usize, AppErro
         cut += worker.await.map_err(|_| AppError::WorkerLost)?;
     }
     Ok(cut)
+}
+
+/// The embedded store is asked faster than a cache.
+fn session_cache(config: &config::Session) -> Option<Arc<SessionCache>> {
+    match (&config.store.kind, &config.cache) {
+        (StoreKind::Redis(_), Some(cache)) => Some(Arc::new(SessionCache::new(cache, config.idle_timeout))),
+        _ => None,
+    }
 }
 
 fn bind_admin(address: SocketAddr) -> Result<(SocketAddr, StdListener), AppError> {

@@ -7,7 +7,7 @@ use criterion::Criterion;
 use http::Uri;
 use tokio::time::Instant;
 use vestibule::balance::Balancer;
-use vestibule::config::{self, HostPattern, OnAbsent, Route};
+use vestibule::config::{self, HostPattern, OnAbsent, OnOutage, Route};
 use vestibule::headers::host::routing_path;
 use vestibule::proxy::Router;
 use vestibule::upstream::Upstream;
@@ -31,7 +31,14 @@ pub(crate) fn routes(c: &mut Criterion) {
 /// The first one takes every path, the others one each.
 fn route(host: HostPattern, number: usize) -> Route {
     let path = if number == 0 { "/".to_owned() } else { format!("/console/api/apps-{number}") };
-    Route { host, path, upstream: 0, on_absent: OnAbsent::Anonymous, session: true }
+    Route {
+        host,
+        path,
+        upstream: 0,
+        on_absent: OnAbsent::Anonymous,
+        on_outage: OnOutage::Deny,
+        session: true,
+    }
 }
 
 pub(crate) fn picks(c: &mut Criterion) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use serde_json::json;
+use vestibule::config::OnOutage;
 use vestibule::session::{Fields, IdReader, MemoryStore, Resolver, SessionId, Store};
 
 use crate::{browser_headers, config, cookie_line, session_id};
@@ -37,13 +38,13 @@ pub(crate) fn resolution(c: &mut Criterion) {
     runtime.block_on(async {
         for number in 0..10_000 {
             let id = SessionId::new(&session_id(number));
-            store.create(&id, fields(), Duration::from_secs(3600), None).await.unwrap();
+            store.create(&id, fields(), Duration::from_secs(3600)).await.unwrap();
         }
     });
-    let resolver = Resolver::new(&config("").session, store);
+    let resolver = Resolver::new(&config("").session, store, None);
     let headers = browser_headers(&cookie_line(3));
     c.bench_function("session/resolve in memory", |b| {
-        b.iter(|| runtime.block_on(resolver.resolve(black_box(&headers))));
+        b.iter(|| runtime.block_on(resolver.resolve(black_box(&headers), OnOutage::Deny)));
     });
 }
 

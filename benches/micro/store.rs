@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use vestibule::config::OnOutage;
 use vestibule::session::{Fields, MemoryStore, Resolver, SessionId, Store};
 
 use crate::session::fields;
@@ -44,7 +45,7 @@ pub(crate) fn lookups(c: &mut Criterion) {
 fn resolve_all(runtime: &Runtime, resolver: &Resolver, requests: &[HeaderMap], rounds: u64) {
     runtime.block_on(async {
         for _ in 0..rounds {
-            join_all(requests.iter().map(|headers| resolver.resolve(headers))).await;
+            join_all(requests.iter().map(|headers| resolver.resolve(headers, OnOutage::Deny))).await;
         }
     });
 }
@@ -95,9 +96,9 @@ impl Redis {
         store.connected().await;
         for number in 0..REQUESTS {
             let id = SessionId::new(&session_id(number));
-            store.create(&id, strings(&fields, format), Duration::from_secs(3600), None).await.unwrap();
+            store.create(&id, strings(&fields, format), Duration::from_secs(3600)).await.unwrap();
         }
-        Resolver::new(&session, store)
+        Resolver::new(&session, store, None)
     }
 }
 

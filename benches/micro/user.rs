@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
 use vestibule::affinity::Affinity;
+use vestibule::config::OnOutage;
 use vestibule::identity::Identity;
 use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store};
 use vestibule::upstream::InstanceId;
@@ -19,8 +20,8 @@ pub(crate) fn identity(c: &mut Criterion) {
     let resolved = runtime.block_on(async {
         let store = Store::Memory(MemoryStore::new());
         let id = SessionId::new(&session_id(7));
-        store.create(&id, fields(), Duration::from_secs(60), None).await.unwrap();
-        Resolver::new(&config.session, store).resolve(&headers).await
+        store.create(&id, fields(), Duration::from_secs(60)).await.unwrap();
+        Resolver::new(&config.session, store, None).resolve(&headers, OnOutage::Deny).await
     });
     let Resolution::Active(session) = resolved.outcome else { return };
     let identity = Identity::new(&config.identity);

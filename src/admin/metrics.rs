@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, HostPattern};
 use crate::proxy::metrics::Counts;
+use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 use crate::upstream::{Condition, Instance};
 
@@ -34,6 +35,7 @@ struct Snapshot {
     counts: Counts,
     routes: Vec<String>,
     instances: Vec<InstanceRow>,
+    cache: CacheStats,
     mode: &'static str,
     connections: u64,
     lines_dropped: u64,
@@ -61,6 +63,7 @@ impl Snapshot {
             counts,
             routes: route_labels(&plan.config),
             instances: rows.collect(),
+            cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
             lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
@@ -126,6 +129,14 @@ impl Snapshot {
             "outcome",
             &counts.sessions,
         )?;
+        encode_words(
+            out,
+            "session_sources",
+            "Resolved sessions, by where the outcome came from",
+            "source",
+            &counts.session_sources,
+        )?;
+        encode_cache(out, &self.cache)?;
         let help = "Time the session store took to answer or to fail";
         let metric =
             out.encode_descriptor("session_lookup_duration_seconds", help, None, MetricType::Histogram)?;
@@ -191,6 +202,25 @@ impl Snapshot {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("mode", self.mode)];
         info.encode_family(&labels)?.encode_gauge(&1u64)
     }
+}
+
+fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Result {
+    for (name, help, number) in [
+        ("session_cache_entries", "Sessions and absences in the cache", cache.entries),
+        ("session_cache_bytes", "What they weigh, estimated", cache.bytes),
+        ("session_cache_fresh", "1 while the cache is in step with the store and used", cache.fresh.into()),
+        ("session_tombstones", "Ended sessions that are remembered", cache.tombstones),
+    ] {
+        gauge(out, name, help)?.encode_gauge(&number)?;
+    }
+    for (name, help, number) in [
+        ("session_invalidations", "Changes of sessions heard of", cache.invalidations),
+        ("session_renewals", "Renewals written to the store", cache.renewals_written),
+        ("session_renewals_dropped", "Renewals given up because too many waited", cache.renewals_dropped),
+    ] {
+        encode_number(out, name, help, number)?;
+    }
+    Ok(())
 }
 
 fn counter<'a>(

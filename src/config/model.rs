@@ -137,11 +137,25 @@ pub enum OnAbsent {
     Redirect(HeaderValue),
 }
 
-/// What happens while the store cannot answer.
+/// What happens to a request with a session id while the store cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOutage {
     /// 503 with `Retry-After`.
     Deny,
+    /// A session seen before goes on as it was last known, for this long after it was last known to be
+    /// right; others as with `Deny`.
+    Stale(Duration),
+    /// Forward without identity.
+    Anonymous,
+}
+
+/// When the renewal of a session's TTL is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// In the background, many together.
+    Async,
+    /// Before the request goes on.
+    Sync,
 }
 
 #[derive(Debug, Clone)]
@@ -155,8 +169,24 @@ pub struct Session {
     pub id_pattern: Regex,
     /// Header to read the id from when there is no cookie.
     pub header: Option<HeaderName>,
+    pub renewal: Renewal,
     pub cookie: SessionCookie,
+    /// `None`: the store is asked for every request.
+    pub cache: Option<SessionCache>,
     pub store: Store,
+}
+
+/// Bounds of what is kept of resolved sessions, over all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionCache {
+    /// At least 1.
+    pub max_entries: usize,
+    /// At least 1 MiB.
+    pub max_bytes: usize,
+    /// How long it is remembered that there is no session of some id.
+    pub absent_ttl: Duration,
+    /// Longest time for which a change in the store may go unnoticed under a single fault; at least 100 ms.
+    pub max_staleness: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -207,6 +237,7 @@ pub struct Store {
     /// Text after the id in a key.
     pub key_suffix: String,
     pub format: StoreFormat,
+    /// For routes that say nothing else.
     pub on_outage: OnOutage,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
@@ -313,6 +344,8 @@ pub struct Route {
     pub upstream: usize,
     /// The route's own or the session's.
     pub on_absent: OnAbsent,
+    /// The route's own or the store's.
+    pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.
     pub session: bool,
 }

@@ -8,7 +8,10 @@ use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
 /// The values of all cookies called `name`, in the order of the request. Allocates nothing.
-pub fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn cookie_values<'h, 'n>(
+    headers: &'h HeaderMap,
+    name: &'n str,
+) -> impl Iterator<Item = &'h [u8]> + use<'h, 'n> {
     headers
         .get_all(COOKIE)
         .into_iter()

@@ -53,15 +53,24 @@ impl Identity {
             headers.insert(name.clone(), value.clone());
         }
         let Some(session) = session else { return Ok(()) };
-        for (name, pointer) in &self.pointers {
-            if let Some(value) = session.lookup(pointer)
-                && let Some(value) =
-                    header_value(value).map_err(|reason| IdentityError { header: name.clone(), reason })?
-            {
-                headers.insert(name.clone(), value);
+        let values = session.headers(|session| self.values(session))?;
+        for ((name, _), value) in self.pointers.iter().zip(values) {
+            if let Some(value) = value {
+                headers.insert(name.clone(), value.clone());
             }
         }
         Ok(())
+    }
+
+    /// One value per pointer.
+    fn values(&self, session: &Session) -> Result<Box<[Option<HeaderValue>]>, IdentityError> {
+        let value = |(name, pointer): &(HeaderName, String)| match session.lookup(pointer) {
+            Some(value) => {
+                header_value(value).map_err(|reason| IdentityError { header: name.clone(), reason })
+            }
+            None => Ok(None),
+        };
+        self.pointers.iter().map(value).collect()
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum SessionOutcome {
     /// Sessions are not resolved here.
     Off,
     Active,
+    /// As last known, because the store does not answer.
+    Stale,
     Absent(AbsentReason),
     Ended,
     Unavailable,
@@ -37,6 +39,7 @@ impl SessionOutcome {
         match self {
             SessionOutcome::Off => "off",
             SessionOutcome::Active => "active",
+            SessionOutcome::Stale => "stale",
             SessionOutcome::Absent(reason) => reason.as_str(),
             SessionOutcome::Ended => "ended",
             SessionOutcome::Unavailable => "unavailable",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::session::StoreError;
+use crate::session::{Source, StoreError};
 use crate::telemetry::histogram::Histogram;
 
 /// The methods that are told apart; any other counts as `other`, so that clients cannot make labels.
@@ -48,6 +48,8 @@ pub struct Counts {
     pub durations: BTreeMap<Option<usize>, Histogram>,
     /// By outcome of resolving.
     pub sessions: BTreeMap<&'static str, u64>,
+    /// By where the outcome came from: `request`, `cache`, `store`, `stale`.
+    pub session_sources: BTreeMap<&'static str, u64>,
     pub lookups: Histogram,
     pub store_errors: BTreeMap<&'static str, u64>,
     pub affinity: BTreeMap<&'static str, u64>,
@@ -66,6 +68,7 @@ impl Counts {
             self.durations.entry(*route).or_default().merge(histogram);
         }
         add_all(&mut self.sessions, &other.sessions);
+        add_all(&mut self.session_sources, &other.session_sources);
         self.lookups.merge(&other.lookups);
         add_all(&mut self.store_errors, &other.store_errors);
         add_all(&mut self.affinity, &other.affinity);
@@ -79,6 +82,23 @@ impl Counts {
     pub(super) fn request(&mut self, key: RequestKey, took: Duration) {
         *self.requests.entry(key).or_default() += 1;
         self.durations.entry(key.route).or_default().observe(took);
+    }
+
+    /// Counts where a resolution came from, and how long the store took for it.
+    pub(super) fn session_source(&mut self, source: Source) {
+        let (word, took) = match source {
+            Source::Request => ("request", None),
+            Source::Cache => ("cache", None),
+            Source::Store(took) => ("store", Some(took)),
+            Source::Stale(error, took) => {
+                self.store_error(error);
+                ("stale", Some(took))
+            }
+        };
+        *self.session_sources.entry(word).or_default() += 1;
+        if let Some(took) = took {
+            self.lookups.observe(took);
+        }
     }
 
     /// Counts a failed look-up or change in the store.

@@ -10,7 +10,7 @@ use crate::body::RequestBody;
 use crate::config::{Mode, OnAbsent, OnOutage, Route};
 use crate::headers::cookie::remove_cookie;
 use crate::headers::{hop_by_hop, host};
-use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session};
+use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
 
 use super::clean::{self, Origin};
@@ -111,7 +111,7 @@ async fn steps(
             if exchange.session == SessionOutcome::Ended && request.headers().contains_key(COOKIE) {
                 cookies.session = plan.cookies.clear(origin.https).ok();
             }
-            on_absent(&request, plan, route, exchange)?;
+            on_absent(&request, route, exchange)?;
             None
         }
     };
@@ -154,7 +154,7 @@ fn clean_head(
     clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref())
 }
 
-/// Step 3. `None`: there is no live session; the exchange says why.
+/// Step 3. `None`: the request goes on without a session; the exchange says why.
 async fn resolve(
     headers: &HeaderMap,
     plan: &Plan,
@@ -164,37 +164,38 @@ async fn resolve(
     if plan.mode != Mode::Shared || !route.session {
         return Ok(None);
     }
-    let Resolved { outcome, lookup } = exchange.service.sessions()?.resolver.resolve(headers).await;
+    let resolver = &exchange.service.sessions()?.resolver;
+    let Resolved { outcome, source } = resolver.resolve(headers, route.on_outage).await;
     let (seen, result) = match outcome {
         Resolution::Active(session) => {
             exchange.session_id = Some(session.id().clone());
-            (SessionOutcome::Active, Ok(Some(session)))
+            let stale = matches!(source, Source::Stale(..));
+            (if stale { SessionOutcome::Stale } else { SessionOutcome::Active }, Ok(Some(session)))
         }
         Resolution::Absent(reason) => (SessionOutcome::Absent(reason), Ok(None)),
         Resolution::Ended(id) => {
             exchange.session_id = Some(id);
             (SessionOutcome::Ended, Ok(None))
         }
-        Resolution::Unavailable(error) => match plan.config.session.store.on_outage {
-            OnOutage::Deny => (SessionOutcome::Unavailable, Err(error)),
-        },
+        Resolution::Unavailable(error) => (SessionOutcome::Unavailable, Err(error)),
     };
     exchange.session = seen;
     exchange.service.worker().counts.update(|counts| {
         *counts.sessions.entry(seen.as_str()).or_default() += 1;
-        if let Some(took) = lookup {
-            counts.lookups.observe(took);
-        }
+        counts.session_source(source);
         if let Err(error) = &result {
             counts.store_error(*error);
         }
     });
-    Ok(result?)
+    match result {
+        Err(_) if route.on_outage == OnOutage::Anonymous => Ok(None),
+        result => Ok(result?),
+    }
 }
 
 /// What a route does without a live session: go on, send the browser elsewhere, or refuse.
-fn on_absent<B>(request: &Request<B>, plan: &Plan, route: &Route, exchange: &Exchange) -> Result<(), Stop> {
-    if plan.mode != Mode::Shared || !route.session || exchange.session == SessionOutcome::Off {
+fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &Exchange) -> Result<(), Stop> {
+    if matches!(exchange.session, SessionOutcome::Off | SessionOutcome::Unavailable) {
         return Ok(());
     }
     match &route.on_absent {

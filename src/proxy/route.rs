@@ -94,7 +94,7 @@ fn is_below(host: &str, suffix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::OnAbsent;
+    use crate::config::{OnAbsent, OnOutage};
     use crate::headers::host::routing_path;
 
     fn router(routes: &[(&str, &str)]) -> Router {
@@ -107,6 +107,7 @@ mod tests {
             path: (*path).into(),
             upstream: 0,
             on_absent: OnAbsent::Anonymous,
+            on_outage: OnOutage::Deny,
             session: true,
         };
         Router::new(&routes.iter().map(route).collect::<Vec<_>>())

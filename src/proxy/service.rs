@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::body::RequestBody;
 use crate::config::{Mode, StoreKind};
 use crate::secret::Fingerprints;
-use crate::session::{Lifecycle, MemoryStore, Resolver, Store, StoreError};
+use crate::session::{Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
 use crate::transport::{PoolSettings, Pools};
 
@@ -31,6 +31,8 @@ pub struct Shared {
     pub plan: ArcSwap<Plan>,
     /// The embedded store's content.
     pub memory: MemoryStore,
+    /// What is known of the store's content, where sessions are kept.
+    pub sessions: Option<Arc<SessionCache>>,
     pub marks: Fingerprints,
 }
 
@@ -173,7 +175,7 @@ impl Service {
         })?;
         Ok(Sessions {
             store: store.clone(),
-            resolver: Resolver::new(config, store.clone()),
+            resolver: Resolver::new(config, store.clone(), self.shared.sessions.clone()),
             lifecycle: Lifecycle::new(config, store),
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config;
 use crate::secret::RandomError;
 
+use super::cache::Death;
 use super::renewal::{CREATED, EXPIRES, now};
 use super::{Fields, SessionId, Store, StoreError};
 
@@ -30,11 +31,12 @@ impl Lifecycle {
         Lifecycle { store, idle_timeout: config.idle_timeout, absolute_timeout: config.absolute_timeout }
     }
 
-    /// Creates a session with `fields`, `created` and `expires` under a fresh id and removes
-    /// `replaced`, the live session of the request if it had one; both or nothing. An id that a
-    /// client brought is never given to a new session (fixation).
+    /// Creates a session with `fields`, `created` and `expires` under a fresh id, after the end of `replaced`, the
+    /// live session of the request if it had one. An id that a client brought is never given to a new session
+    /// (fixation).
     ///
-    /// Dropped before its end, it may or may not have happened.
+    /// When it fails, or is dropped before its end, either may have happened; the client has then at most lost
+    /// the session that it wanted to leave.
     pub async fn create(
         &self,
         mut fields: Fields,
@@ -45,13 +47,16 @@ impl Lifecycle {
         fields.insert(CREATED.to_owned(), created.as_secs().into());
         fields.insert(EXPIRES.to_owned(), created.saturating_add(self.absolute_timeout).as_secs().into());
         let ttl = self.idle_timeout.unwrap_or(self.absolute_timeout).min(self.absolute_timeout);
-        self.store.create(&id, fields, ttl, replaced).await?;
+        if let Some(replaced) = replaced {
+            self.store.bury(replaced, Death::Replaced, self.absolute_timeout).await?;
+        }
+        self.store.create(&id, fields, ttl).await?;
         Ok(id)
     }
 
     /// Ends a session; whether it was there.
     pub async fn end(&self, id: &SessionId) -> Result<bool, LifecycleError> {
-        Ok(self.store.end(id).await?)
+        Ok(self.store.bury(id, Death::Revoked, self.absolute_timeout).await?)
     }
 }
 
@@ -74,8 +79,9 @@ mod tests {
     }
 
     async fn load(lifecycle: &Lifecycle, id: &SessionId) -> Option<(Fields, Ttl)> {
-        let record = lifecycle.store.load(id, true).await.unwrap()?;
-        Some(((*record.fields).clone(), record.ttl))
+        let record = lifecycle.store.load(id, true).await.unwrap().found()?;
+        let fields = record.contents.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Some((fields.collect(), record.ttl))
     }
 
     #[tokio::test(start_paused = true)]

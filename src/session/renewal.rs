@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::{Fields, StoreError, Ttl};
+use super::{StoreError, Ttl};
 
 /// Name of the field with the time, in unix seconds, from which a session is over.
 pub(super) const EXPIRES: &str = "expires";
@@ -22,8 +22,9 @@ pub(super) fn now() -> Duration {
 /// # Errors
 /// [`StoreError::Decode`] if it is neither a number nor a string with one: whether such a session is
 /// live is unknown.
-pub(super) fn expires(fields: &Fields) -> Result<Option<Duration>, StoreError> {
-    let seconds = match fields.get(EXPIRES) {
+pub(super) fn expires(contents: &[(Box<str>, Value)]) -> Result<Option<Duration>, StoreError> {
+    let at = contents.binary_search_by(|(name, _)| (**name).cmp(EXPIRES)).ok();
+    let seconds = match at.and_then(|at| contents.get(at)).map(|(_, value)| value) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
@@ -56,7 +57,7 @@ mod tests {
     }
 
     fn expires_of(value: Value) -> Result<Option<Duration>, StoreError> {
-        expires(&Fields::from_iter([(EXPIRES.to_owned(), value)]))
+        expires(&[(EXPIRES.into(), value)])
     }
 
     #[test]
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn no_expires_is_no_end() {
-        assert_eq!(expires(&Fields::new()), Ok(None));
+        assert_eq!(expires(&[]), Ok(None));
         assert_eq!(expires_of(Value::Null), Ok(None));
     }
 

@@ -1,73 +1,218 @@
 //! From a request's headers to a [`Resolution`].
 
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use crate::config;
+use crate::config::{self, OnOutage, Renewal};
 
+use super::cache::{Death, Found, Known, Leader, Moment, SessionCache};
 use super::renewal::{expires, now, renewed_ttl};
-use super::{IdReader, Record, Resolution, Session, SessionId, Store, StoreError};
+use super::store::{Lookup, Record, Ttl};
+use super::{AbsentReason, IdReader, Resolution, Session, SessionId, Store, StoreError};
+
+/// How often a look-up asks again because the session changed while it was being read.
+const ATTEMPTS: usize = 3;
 
 /// Resolves sessions for one worker.
+#[derive(Debug, Clone)]
+pub struct Resolver(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Resolver {
+struct Inner {
     ids: IdReader,
     store: Store,
+    cache: Option<Arc<SessionCache>>,
     idle_timeout: Option<Duration>,
+    renewal: Renewal,
 }
 
-/// A resolution and what it cost.
+/// A resolution and where it came from.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub outcome: Resolution,
-    /// How long the store took to answer or to fail; `None` if it was not asked.
-    pub lookup: Option<Duration>,
+    pub source: Source,
+}
+
+/// Where a resolution came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From the request alone.
+    Request,
+    Cache,
+    /// From the store, which took so long to answer or to fail.
+    Store(Duration),
+    /// From the cache, because the store failed with this after so long.
+    Stale(StoreError, Duration),
 }
 
 impl Resolver {
-    pub fn new(config: &config::Session, store: Store) -> Self {
-        Resolver { ids: IdReader::new(config), store, idle_timeout: config.idle_timeout }
+    /// A resolver that keeps what it finds in `cache`, if there is one.
+    pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
+        Resolver(Arc::new(Inner {
+            ids: IdReader::new(config),
+            store,
+            cache,
+            idle_timeout: config.idle_timeout,
+            renewal: config.renewal,
+        }))
     }
 
-    /// Says whose request this is. Ends within the store's deadlines (twice its `response_timeout`
-    /// plus `wait_timeout` when a TTL is renewed); may be dropped at any time.
+    /// Says whose request this is. Ends within the store's deadlines (a few times its `response_timeout` plus
+    /// `wait_timeout`, when a session changes while it is read or is renewed synchronously); may be dropped
+    /// at any time, which does not disturb others who wait for the same session.
     ///
-    /// A session whose TTL has come below nine tenths of the idle timeout is renewed on the way. A
-    /// renewal that fails changes nothing about the outcome: the next request tries again.
-    pub async fn resolve(&self, headers: &HeaderMap) -> Resolved {
-        let id = match self.ids.read(headers) {
+    /// A use of the session renews its TTL, at most once per tenth of the idle timeout. A renewal that fails
+    /// changes nothing about the outcome.
+    pub async fn resolve(&self, headers: &HeaderMap, on_outage: OnOutage) -> Resolved {
+        let id = match self.0.ids.read(headers) {
             Ok(id) => id,
-            Err(reason) => return Resolved { outcome: Resolution::Absent(reason), lookup: None },
+            Err(reason) => {
+                return Resolved { outcome: Resolution::Absent(reason), source: Source::Request };
+            }
         };
-        let asked = Instant::now();
-        let answer = self.store.load(&id, self.idle_timeout.is_some()).await;
-        let lookup = Some(asked.elapsed());
-        let outcome = match answer {
-            Ok(Some(record)) => self.judge(id, record).await.unwrap_or_else(Resolution::Unavailable),
-            Ok(None) => Resolution::Ended(id),
-            Err(error) => Resolution::Unavailable(error),
-        };
-        Resolved { outcome, lookup }
+        if let Some(cache) = &self.0.cache {
+            let now = cache.freshness.now();
+            if let Some(known) = cache.get(id, now) {
+                return self.0.cached(cache, id, known, now).await;
+            }
+        }
+        // Its state would otherwise be part of every request's.
+        Box::pin(self.look_up(SessionId::new(id), on_outage)).await
     }
 
-    async fn judge(&self, id: SessionId, record: Record) -> Result<Resolution, StoreError> {
-        let left = match expires(&record.fields)? {
+    async fn look_up(&self, id: SessionId, on_outage: OnOutage) -> Resolved {
+        let asked = Instant::now();
+        let found = match &self.0.cache {
+            Some(cache) => self.join(cache, &id).await,
+            None => self.0.read(&id, None).await,
+        };
+        let took = asked.elapsed();
+        let error = match found {
+            Ok(known) => {
+                if let (Known::Active(session), Some(cache)) = (&known, &self.0.cache) {
+                    self.0.use_now(cache, session, cache.freshness.now()).await;
+                }
+                return Resolved { outcome: resolution(known, || id), source: Source::Store(took) };
+            }
+            Err(error) => error,
+        };
+        if let (OnOutage::Stale(bound), Some(cache)) = (on_outage, &self.0.cache)
+            && let Some(session) = cache.last_known(id.expose(), cache.freshness.now(), bound)
+        {
+            return Resolved { outcome: Resolution::Active(session), source: Source::Stale(error, took) };
+        }
+        Resolved { outcome: Resolution::Unavailable(error), source: Source::Store(took) }
+    }
+
+    /// Waits for the look-up that is under way, or for one of our own. It runs by itself: whoever leaves, it
+    /// goes on for the others.
+    async fn join(&self, cache: &Arc<SessionCache>, id: &SessionId) -> Found {
+        let (flight, leader) = cache.join(id);
+        if let Some(leader) = leader {
+            let inner = Arc::clone(&self.0);
+            tokio::spawn(async move { inner.fly(leader).await });
+        }
+        flight.outcome().await
+    }
+}
+
+impl Inner {
+    async fn fly(&self, leader: Leader) {
+        for attempt in 1..=ATTEMPTS {
+            let reading = leader.depart();
+            let found = self.read(&leader.id, Some(reading.at)).await;
+            if leader.land(found, reading, attempt == ATTEMPTS) {
+                return;
+            }
+        }
+    }
+
+    /// What the cache knows, as a resolution.
+    async fn cached(&self, cache: &SessionCache, id: &str, known: Known, now: Moment) -> Resolved {
+        if let Known::Active(session) = &known {
+            self.use_now(cache, session, now).await;
+        }
+        Resolved { outcome: resolution(known, || SessionId::new(id)), source: Source::Cache }
+    }
+
+    /// Takes note of a use of a session in the cache.
+    async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Moment) {
+        let Some(idle) = self.idle_timeout else { return };
+        if !session.claim_renewal(now, idle) {
+            return;
+        }
+        match self.renewal {
+            Renewal::Async => cache.renewals.push(session, now),
+            Renewal::Sync => {
+                let until = session.end_if_used(now, idle);
+                // Rare, so its state is not part of every resolution's.
+                if Box::pin(self.renew(session.id(), until.since(now))).await {
+                    session.renewed(until);
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, id: &SessionId, ttl: Duration) -> bool {
+        let renewed = self.store.renew(id, ttl).await;
+        if let Err(error) = &renewed {
+            tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
+        }
+        renewed.is_ok()
+    }
+
+    /// Asks the store. `at`: when, on the cache's clock; without a cache the TTL is renewed on the way.
+    async fn read(&self, id: &SessionId, at: Option<Moment>) -> Found {
+        let with_ttl = at.is_some() || self.idle_timeout.is_some();
+        let record = match self.store.load(id, with_ttl).await? {
+            Lookup::Found(record) => record,
+            Lookup::Absent(death) => return Ok(Known::Absent(death)),
+        };
+        let left = match expires(&record.contents)? {
             Some(end) => match end.checked_sub(now()) {
                 Some(left) => Some(left),
-                None => return Ok(Resolution::Ended(id)),
+                None => return Ok(Known::Absent(None)),
             },
             None => None,
         };
-        if let Some(idle) = self.idle_timeout
+        if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
-            // Rare, so its state is not part of every resolution's.
-            && let Err(error) = Box::pin(self.store.renew(&id, ttl)).await
         {
-            tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
+            self.renew(id, ttl).await;
         }
-        Ok(Resolution::Active(Arc::new(Session { id, fields: record.fields })))
+        Ok(Known::Active(Arc::new(self.session(id, record, left, at))))
+    }
+
+    fn session(&self, id: &SessionId, record: Record, left: Option<Duration>, at: Option<Moment>) -> Session {
+        let ends_at = at.zip(left).map_or(Moment::NEVER, |(at, left)| at.after(left));
+        let (kept_until, renew_at) = match (at, record.ttl, self.idle_timeout) {
+            (Some(at), Ttl::Left(ttl), Some(idle)) => {
+                let spent = ttl.saturating_sub(idle / 10 * 9);
+                (at.after(ttl), at.after(spent))
+            }
+            (Some(at), Ttl::Left(ttl), None) => (at.after(ttl), Moment::NEVER),
+            _ => (Moment::NEVER, Moment::NEVER),
+        };
+        Session {
+            id: id.clone(),
+            contents: record.contents,
+            headers: OnceLock::new(),
+            ends_at,
+            kept_until: AtomicU64::new(kept_until.as_micros()),
+            renew_at: AtomicU64::new(renew_at.as_micros()),
+        }
+    }
+}
+
+fn resolution(known: Known, id: impl FnOnce() -> SessionId) -> Resolution {
+    match known {
+        Known::Active(session) => Resolution::Active(session),
+        Known::Absent(Some(Death::Replaced)) => Resolution::Absent(AbsentReason::Replaced),
+        Known::Absent(_) => Resolution::Ended(id()),
     }
 }

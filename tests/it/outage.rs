@@ -103,7 +103,7 @@ async fn it_starts_while_the_store_is_down_and_finds_it_later() {
 async fn a_store_that_refuses_to_answer_is_no_logout() {
     let redis = Redis::start().await;
     redis.put_session("abc", &[("user_id", "42")]).await;
-    let (_upstream, proxy) = start(&redis, "").await;
+    let (_upstream, proxy) = start(&redis, "[session.cache]\nenabled = false").await;
     assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
     let () = redis.command("ACL", ("SETUSER", "default", "-hgetall", "-@read")).await;
     assert_unavailable(&proxy.get("/", &[SESSION]).await);

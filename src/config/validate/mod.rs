@@ -8,6 +8,7 @@ mod listen;
 mod process;
 mod route;
 mod session;
+mod session_cache;
 mod store;
 mod store_url;
 mod upstream;
@@ -26,7 +27,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     let session = s.table("session", |s| session::session(s, &identity))?;
     let affinity = s.table("affinity", |s| affinity::affinity(s, &session.cookie.name));
     let upstreams = upstream::upstreams(s);
-    let routes = route::routes(s, &upstreams, &session.on_absent);
+    let routes = route::routes(s, &upstreams, &session);
     Some(Config {
         workers,
         listeners,

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 
 use super::http_text::{domain, host};
 use super::session::on_absent;
+use super::store::on_outage;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::Node;
-use crate::config::model::{HostPattern, OnAbsent, Route, Upstream};
+use crate::config::model::{HostPattern, OnAbsent, Route, Session, Upstream};
 use crate::config::nearest::nearest;
 use crate::config::section::Section;
 use crate::config::value::{boolean, text};
 
 /// All routes that can be read; what is wrong with the others is reported.
-pub(super) fn routes(s: &mut Section<'_>, upstreams: &[Upstream], on_absent: &OnAbsent) -> Vec<Route> {
+pub(super) fn routes(s: &mut Section<'_>, upstreams: &[Upstream], session: &Session) -> Vec<Route> {
     let why = "without one every request would be answered with 404";
-    let written = s.tables("route", why, |s| route(s, upstreams, on_absent));
+    let written = s.tables("route", why, |s| route(s, upstreams, session));
     let count = written.len();
     let routes: Vec<_> = written.into_iter().flatten().collect();
     let mut seen: HashMap<(&HostPattern, &str), &str> = HashMap::new();
@@ -42,20 +43,25 @@ struct Written {
     route: Route,
 }
 
-fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &OnAbsent) -> Option<Written> {
+fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &Session) -> Option<Written> {
     let host = s.value("host", host_pattern, HostPattern::Any);
     let path = s.value("path", path, "/".to_owned());
     let session = s.value("session", boolean, true);
     let own_on_absent = s.optional("on_absent", on_absent);
+    let own_on_outage = s.optional("on_outage", on_outage);
     if own_on_absent.is_some() && !session {
-        s.fault(s.spot("on_absent"), idle_on_absent());
+        s.fault(s.spot("on_absent"), idle("nothing can be absent"));
     }
-    let on_absent = own_on_absent.unwrap_or_else(|| default.clone());
+    if own_on_outage.is_some() && !session {
+        s.fault(s.spot("on_outage"), idle("no outage of the store is felt here"));
+    }
+    let on_absent = own_on_absent.unwrap_or_else(|| default.on_absent.clone());
+    let on_outage = own_on_outage.unwrap_or(default.store.on_outage);
     let why = "it tells where the requests go";
     let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams))??;
-    let route = Route { host, path, upstream, on_absent, session };
+    let route = Route { host, path, upstream, on_absent, on_outage, session };
     let written = Written { spot: s.spot("path"), on_absent: s.spot("on_absent"), route };
-    s.are_sound(&["host", "path", "session", "on_absent"]).then_some(written)
+    s.are_sound(&["host", "path", "session", "on_absent", "on_outage"]).then_some(written)
 }
 
 /// The place of an upstream; `None` if it may be one that was reported and has no name.
@@ -72,9 +78,9 @@ fn upstream(name: &str, upstreams: &[Upstream]) -> Result<Option<usize>, Fault> 
     Err(Fault::new(format!("there is no upstream {name:?}"), "requests of this route would go nowhere", help))
 }
 
-fn idle_on_absent() -> Fault {
+fn idle(consequence: &str) -> Fault {
     Fault::new(
-        "this route looks up no session, so nothing can be absent",
+        format!("this route looks up no session, so {consequence}"),
         "the key would silently have no effect, and the route would be open to everyone",
         "leave out `on_absent`, or `session = false`",
     )

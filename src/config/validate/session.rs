@@ -7,10 +7,13 @@ use regex::{Regex, RegexBuilder};
 
 use super::header::{are_confused, free_name};
 use super::http_text::{cookie_domain, cookie_name, cookie_path, location};
+use super::session_cache::session_cache;
 use super::store::store;
 use crate::config::fault::Fault;
 use crate::config::file::{Node, Value};
-use crate::config::model::{Identity, Mode, OnAbsent, SameSite, SecureAttribute, Session, SessionCookie};
+use crate::config::model::{
+    Identity, Mode, OnAbsent, Renewal, SameSite, SecureAttribute, Session, SessionCookie,
+};
 use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, text, whole_seconds};
 
@@ -32,7 +35,13 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
         absolute_timeout: s.value("absolute_timeout", duration, half_a_day),
         id_pattern: id_pattern?,
         header: s.optional("header", |node| id_header(text(node)?, identity)),
+        renewal: s.value(
+            "renewal",
+            choice(&[("async", Renewal::Async), ("sync", Renewal::Sync)]),
+            Renewal::Async,
+        ),
         cookie: s.table("cookie", cookie),
+        cache: s.table("cache", session_cache),
         store: s.table("store", store),
     };
     Some(session)

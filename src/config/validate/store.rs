@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::store_url;
 use crate::config::fault::Fault;
-use crate::config::file::Node;
+use crate::config::file::{Node, Value};
 use crate::config::model::{OnOutage, Store, StoreFormat};
 use crate::config::section::Section;
 use crate::config::value::{choice, duration, integer, text};
@@ -15,7 +15,6 @@ const MAX_CONNECTIONS: usize = 64;
 
 pub(super) fn store(s: &mut Section<'_>) -> Store {
     let format = choice(&[("hash", StoreFormat::Hash), ("json", StoreFormat::Json)]);
-    let on_outage = choice(&[("deny", OnOutage::Deny)]);
     let url = s.value("url", store_url::store_url, store_url::StoreUrl::MEMORY);
     let default_key = ("session:".to_owned(), String::new());
     let (key_prefix, key_suffix) = s.value("key", key, default_key);
@@ -38,6 +37,27 @@ pub(super) fn store(s: &mut Section<'_>) -> Store {
         s.fault(s.spot("ca"), needless_authority());
     }
     store
+}
+
+/// `"deny"`, `"anonymous"` or `{ stale = "5m" }`.
+pub(super) fn on_outage(node: &Node) -> Result<OnOutage, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "deny" => Ok(OnOutage::Deny),
+        Value::Text(word) if word == "anonymous" => Ok(OnOutage::Anonymous),
+        Value::Table(table) => match table.entries() {
+            [only] if only.key == "stale" => duration(&only.node).map(OnOutage::Stale),
+            _ => Err(unknown_on_outage()),
+        },
+        _ => Err(unknown_on_outage()),
+    }
+}
+
+fn unknown_on_outage() -> Fault {
+    Fault::new(
+        "this is nothing that can be done while the store cannot answer",
+        "users would be treated in a way nobody chose when the store fails",
+        "write \"deny\", \"anonymous\" or { stale = \"5m\" }",
+    )
 }
 
 fn check_connections(s: &mut Section<'_>, store: &Store) {

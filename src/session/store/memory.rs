@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Fields, Record, SessionId, Ttl};
+use super::super::cache::Death;
+use super::{Contents, Fields, Lookup, Record, SessionId, Ttl, contents};
 
 /// Expired sessions removed per call at most, so that no call stalls when many expire together.
 const REAPED_PER_CALL: usize = 32;
@@ -28,7 +29,8 @@ struct Sessions {
 }
 
 struct Entry {
-    fields: Arc<Fields>,
+    /// `None`: another session has taken its place.
+    contents: Option<Contents>,
     deadline: Instant,
     number: u64,
 }
@@ -50,30 +52,38 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    pub(super) fn load(&self, id: &SessionId) -> Option<Record> {
+    pub(super) fn load(&self, id: &SessionId) -> Lookup {
         let now = Instant::now();
         let mut sessions = self.sessions();
         sessions.reap(now);
-        let entry = sessions.live(id, now)?;
-        Some(Record { fields: Arc::clone(&entry.fields), ttl: Ttl::Left(entry.deadline - now) })
-    }
-
-    pub(super) fn create(&self, id: &SessionId, fields: Fields, ttl: Duration, replaced: Option<&SessionId>) {
-        let now = Instant::now();
-        let mut sessions = self.sessions();
-        sessions.reap(now);
-        if let Some(replaced) = replaced {
-            sessions.remove(replaced);
+        match sessions.live(id, now) {
+            Some(Entry { contents: Some(contents), deadline, .. }) => {
+                let (contents, ttl) = (Arc::clone(contents), Ttl::Left(*deadline - now));
+                Lookup::Found(Record { contents, ttl })
+            }
+            Some(_) => Lookup::Absent(Some(Death::Replaced)),
+            None => Lookup::Absent(None),
         }
-        sessions.remove(id);
-        sessions.insert(id.clone(), Arc::new(fields), now + ttl.min(FOREVER));
     }
 
-    pub(super) fn end(&self, id: &SessionId) -> bool {
+    pub(super) fn create(&self, id: &SessionId, fields: Fields, ttl: Duration) {
         let now = Instant::now();
         let mut sessions = self.sessions();
         sessions.reap(now);
-        sessions.remove(id).is_some_and(|entry| entry.deadline > now)
+        sessions.remove(id);
+        sessions.insert(id.clone(), Some(contents(fields)), now + ttl.min(FOREVER));
+    }
+
+    /// Nothing else writes here, so a revoked session needs no tombstone.
+    pub(super) fn bury(&self, id: &SessionId, death: Death) -> bool {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        let removed = sessions.remove(id);
+        if let (Death::Replaced, Some(entry)) = (death, &removed) {
+            sessions.insert(id.clone(), None, entry.deadline);
+        }
+        removed.is_some_and(|entry| entry.contents.is_some() && entry.deadline > now)
     }
 
     pub(super) fn renew(&self, id: &SessionId, ttl: Duration) {
@@ -81,9 +91,10 @@ impl MemoryStore {
         let mut sessions = self.sessions();
         sessions.reap(now);
         let deadline = now + ttl.min(FOREVER);
-        let longer = sessions.live(id, now).is_some_and(|entry| entry.deadline < deadline);
+        let longer =
+            sessions.live(id, now).is_some_and(|entry| entry.contents.is_some() && entry.deadline < deadline);
         if longer && let Some(entry) = sessions.remove(id) {
-            sessions.insert(id.clone(), entry.fields, deadline);
+            sessions.insert(id.clone(), entry.contents, deadline);
         }
     }
 
@@ -98,11 +109,11 @@ impl Sessions {
         self.by_id.get(id).filter(|entry| entry.deadline > now)
     }
 
-    fn insert(&mut self, id: SessionId, fields: Arc<Fields>, deadline: Instant) {
+    fn insert(&mut self, id: SessionId, contents: Option<Contents>, deadline: Instant) {
         self.inserted += 1;
         let number = self.inserted;
         self.by_deadline.insert((deadline, number), id.clone());
-        self.by_id.insert(id, Entry { fields, deadline, number });
+        self.by_id.insert(id, Entry { contents, deadline, number });
     }
 
     fn remove(&mut self, id: &SessionId) -> Option<Entry> {
@@ -140,6 +151,11 @@ mod tests {
         Fields::from_iter([("user_id".to_owned(), json!("42"))])
     }
 
+    /// Of the first session.
+    fn ttl(store: &MemoryStore) -> Ttl {
+        store.load(&id(1)).found().unwrap().ttl
+    }
+
     fn id(number: usize) -> SessionId {
         SessionId::new(&format!("s{number}"))
     }
@@ -147,62 +163,66 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_is_there_until_its_ttl_and_not_at_it() {
         let store = MemoryStore::new();
-        store.create(&id(1), fields(), TTL, None);
+        store.create(&id(1), fields(), TTL);
         advance(TTL - Duration::from_millis(1)).await;
-        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(Duration::from_millis(1)));
+        assert_eq!(ttl(&store), Ttl::Left(Duration::from_millis(1)));
         advance(Duration::from_millis(1)).await;
-        assert_eq!(store.load(&id(1)), None);
-        assert!(!store.end(&id(1)));
+        assert_eq!(store.load(&id(1)), Lookup::Absent(None));
+        assert!(!store.bury(&id(1), Death::Revoked));
     }
 
     #[tokio::test(start_paused = true)]
     async fn renewal_counts_from_now_and_never_shortens() {
         let store = MemoryStore::new();
-        store.create(&id(1), fields(), TTL, None);
+        store.create(&id(1), fields(), TTL);
         advance(TTL / 2).await;
         store.renew(&id(1), TTL);
-        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(TTL));
+        assert_eq!(ttl(&store), Ttl::Left(TTL));
         store.renew(&id(1), TTL / 2);
-        assert_eq!(store.load(&id(1)).unwrap().ttl, Ttl::Left(TTL));
+        assert_eq!(ttl(&store), Ttl::Left(TTL));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_session_is_not_renewed_back_to_life() {
         let store = MemoryStore::new();
-        store.create(&id(1), fields(), TTL, None);
+        store.create(&id(1), fields(), TTL);
         advance(TTL).await;
         store.renew(&id(1), TTL);
-        assert_eq!(store.load(&id(1)), None);
+        assert_eq!(store.load(&id(1)), Lookup::Absent(None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn expired_sessions_are_removed_by_calls_about_others() {
         let store = MemoryStore::new();
-        (0..3 * REAPED_PER_CALL).for_each(|number| store.create(&id(number), fields(), TTL, None));
+        (0..3 * REAPED_PER_CALL).for_each(|number| store.create(&id(number), fields(), TTL));
         store.renew(&id(0), 2 * TTL);
         advance(TTL).await;
         (0..3).for_each(|_| drop(store.load(&SessionId::new("other"))));
         assert_eq!(store.len(), 1);
         assert_eq!(store.sessions().by_deadline.len(), 1);
-        assert!(store.load(&id(0)).is_some());
+        assert!(matches!(store.load(&id(0)), Lookup::Found(_)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ended_and_replaced_sessions_leave_nothing_behind() {
+    async fn ended_sessions_leave_nothing_behind_and_replaced_ones_are_known_for_the_rest_of_their_lives() {
         let store = MemoryStore::new();
-        store.create(&id(1), fields(), TTL, None);
-        store.create(&id(2), fields(), TTL, Some(&id(1)));
-        assert_eq!(store.load(&id(1)), None);
-        assert!(store.end(&id(2)));
-        assert!(!store.end(&id(2)));
+        store.create(&id(1), fields(), TTL);
+        assert!(store.bury(&id(1), Death::Replaced));
+        store.create(&id(2), fields(), TTL);
+        assert_eq!(store.load(&id(1)), Lookup::Absent(Some(Death::Replaced)));
+        store.renew(&id(1), 10 * TTL);
+        assert!(store.bury(&id(2), Death::Revoked));
+        assert!(!store.bury(&id(2), Death::Revoked));
+        advance(TTL).await;
+        assert_eq!(store.load(&id(1)), Lookup::Absent(None));
         assert_eq!((store.len(), store.sessions().by_deadline.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_ttl_beyond_the_clock_does_not_panic() {
         let store = MemoryStore::new();
-        store.create(&id(1), fields(), Duration::MAX, None);
+        store.create(&id(1), fields(), Duration::MAX);
         store.renew(&id(1), Duration::MAX);
-        assert!(store.load(&id(1)).is_some());
+        assert!(matches!(store.load(&id(1)), Lookup::Found(_)));
     }
 }

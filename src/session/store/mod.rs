@@ -4,12 +4,14 @@ mod error;
 mod memory;
 mod redis;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, StoreKind};
 
-use super::{Fields, SessionId};
+use super::cache::{Death, SessionCache};
+use super::{Contents, Fields, SessionId};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
@@ -25,11 +27,40 @@ pub enum Store {
     Redis(RedisStore),
 }
 
-/// A session as the store has it.
+/// What the store has under an id.
 #[derive(Debug, Clone, PartialEq)]
+pub enum Lookup {
+    Found(Record),
+    /// No session; the death, if a tombstone tells it.
+    Absent(Option<Death>),
+}
+
+impl Lookup {
+    pub fn found(self) -> Option<Record> {
+        match self {
+            Lookup::Found(record) => Some(record),
+            Lookup::Absent(_) => None,
+        }
+    }
+}
+
+/// A session as the store has it.
+#[derive(Clone, PartialEq)]
 pub struct Record {
-    pub fields: Arc<Fields>,
+    pub contents: Contents,
     pub ttl: Ttl,
+}
+
+/// Shows nothing of the content.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+/// Fields as they are kept.
+fn contents(fields: Fields) -> Contents {
+    fields.into_iter().map(|(name, value)| (name.into_boxed_str(), value)).collect()
 }
 
 /// How long the store will keep a session.
@@ -56,6 +87,15 @@ impl Store {
         }
     }
 
+    /// Keeps `cache` in step with the store that `config` describes until it is dropped; at once with the embedded
+    /// store, which needs no cache. One per process.
+    pub async fn watch(config: &config::Store, cache: Arc<SessionCache>) -> Result<(), StartError> {
+        match &config.kind {
+            StoreKind::Memory => Ok(()),
+            StoreKind::Redis(url) => redis::watch(url, config, cache).await,
+        }
+    }
+
     /// Completes when the store can be asked: at once for memory, with the first connection for Redis.
     pub async fn connected(&self) {
         match self {
@@ -64,37 +104,40 @@ impl Store {
         }
     }
 
-    /// The session called `id`, if there is one; `with_ttl` says whether to find out its TTL as well.
-    pub async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Option<Record>, StoreError> {
+    /// What there is under `id`; `with_ttl` says whether to find out the session's TTL as well.
+    pub async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Lookup, StoreError> {
         match self {
             Store::Memory(store) => Ok(store.load(id)),
             Store::Redis(store) => store.load(id, with_ttl).await,
         }
     }
 
-    /// Writes the new session `id`, to be kept for `ttl`, and removes `replaced`; both or nothing.
-    /// `id` must be fresh ([`SessionId::generate`]), `fields` not empty, `ttl` at least 1 ms.
-    pub async fn create(
-        &self,
-        id: &SessionId,
-        fields: Fields,
-        ttl: Duration,
-        replaced: Option<&SessionId>,
-    ) -> Result<(), StoreError> {
+    /// Writes the new session `id`, to be kept for `ttl`. `id` must be fresh ([`SessionId::generate`]), `fields`
+    /// not empty, `ttl` at least 1 ms.
+    pub async fn create(&self, id: &SessionId, fields: Fields, ttl: Duration) -> Result<(), StoreError> {
         match self {
             Store::Memory(store) => {
-                store.create(id, fields, ttl, replaced);
+                store.create(id, fields, ttl);
                 Ok(())
             }
-            Store::Redis(store) => store.create(id, &fields, ttl, replaced).await,
+            Store::Redis(store) => store.create(id, &fields, ttl).await,
         }
     }
 
-    /// Removes the session; whether it was there.
+    /// Removes the session, as an application does; whether it was there.
     pub async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {
         match self {
-            Store::Memory(store) => Ok(store.end(id)),
+            Store::Memory(store) => Ok(store.bury(id, Death::Revoked)),
             Store::Redis(store) => store.end(id).await,
+        }
+    }
+
+    /// Removes the session and puts a tombstone in its place, so that nobody can bring it back; whether it was
+    /// there. `life` is how long a session may live whose remaining time the store cannot tell.
+    pub async fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Result<bool, StoreError> {
+        match self {
+            Store::Memory(store) => Ok(store.bury(id, death)),
+            Store::Redis(store) => store.bury(id, death, life).await,
         }
     }
 

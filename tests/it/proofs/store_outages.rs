@@ -77,7 +77,10 @@ async fn outages(fault: Fault) {
     }
     redis.save().await;
     let instance = Service::telling(|head| head.headers.get("x-user-id").unwrap_or("nobody").to_owned());
-    let tables = format!("[access_log]\noutput = \"off\"\n[session.store]\nurl = \"{}\"", redis.url());
+    let tables = format!(
+        "[access_log]\noutput = \"off\"\n[session.cache]\nenabled = false\n[session.store]\nurl = \"{}\"",
+        redis.url()
+    );
     let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;
 
     let (phase, phases) = watch::channel(Phase::Healthy);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use vestibule::config;
-use vestibule::session::{Store, StoreError};
+use vestibule::session::{Lookup, Store, StoreError};
 
 use super::{SLACK, connected, connection_ids, hash, id, redis_with_session};
 use crate::support::redis::Redis;
@@ -70,11 +70,11 @@ async fn load_or_drop(store: Store, name: String) -> End {
     tokio::select! {
         biased;
         answer = store.load(&there, true) => match answer {
-            Ok(Some(record)) => {
-                assert_eq!(record.fields.get("user_id"), Some(&json!(name)));
+            Ok(Lookup::Found(record)) => {
+                assert_eq!(record.contents[0], ("user_id".into(), json!(name)));
                 End::Answered
             }
-            Ok(None) => panic!("{name} is there"),
+            Ok(Lookup::Absent(_)) => panic!("{name} is there"),
             Err(_) => End::Failed,
         },
         () = patience => End::Dropped,
@@ -105,7 +105,7 @@ async fn calls_beyond_the_places_get_the_next_free_one() {
     let store = connected(&config).await;
     let there = id("there");
     for answer in within("answers", join_all((0..200).map(|_| store.load(&there, true)))).await {
-        assert!(matches!(answer, Ok(Some(_))), "{answer:?}");
+        assert!(matches!(answer, Ok(Lookup::Found(_))), "{answer:?}");
     }
 }
 
@@ -166,7 +166,7 @@ async fn dropping_the_last_clone_closes_the_connections() {
     let clone = store.clone();
     within("connections", async { while connections(&redis).await != 3 {} }).await;
     drop(store);
-    assert!(clone.load(&id("there"), false).await.unwrap().is_some());
+    assert!(clone.load(&id("there"), false).await.unwrap().found().is_some());
     drop(clone);
     within("closing", async { while connections(&redis).await != 0 {} }).await;
 }
@@ -199,7 +199,7 @@ async fn an_extra_connection_is_closed_half_a_minute_after_its_last_use() {
         let begun = Instant::now();
         while connections(&redis).await == 2 && begun.elapsed().as_secs() < limit {
             tokio::time::advance(Duration::from_millis(1100)).await;
-            assert!(store.load(&there, false).await.unwrap().is_some());
+            assert!(store.load(&there, false).await.unwrap().found().is_some());
         }
         begun.elapsed().as_secs()
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vestibule::config::StoreFormat;
-use vestibule::session::{MemoryStore, Store, Ttl};
+use vestibule::session::{Death, Fields, Lookup, MemoryStore, Store, Ttl};
 
 use super::{connected, fields, id, redis_config};
 use crate::support::redis::Redis;
@@ -14,38 +14,44 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn keeps_the_contract(store: Store) {
     store.ping().await.unwrap();
     is_there_until_ended(&store).await;
-    replaces_the_old_one(&store).await;
+    knows_the_replaced_ones(&store).await;
     is_renewed_but_never_shortened(&store).await;
     is_gone_after_its_ttl_and_stays_gone(&store).await;
 }
 
 async fn ttl(store: &Store, name: &str) -> Duration {
-    match store.load(&id(name), true).await.unwrap().unwrap().ttl {
+    match store.load(&id(name), true).await.unwrap().found().unwrap().ttl {
         Ttl::Left(left) => left,
         other => panic!("{other:?}"),
     }
 }
 
-async fn is_there_until_ended(store: &Store) {
-    assert_eq!(store.load(&id("a"), true).await, Ok(None));
-    assert_eq!(store.end(&id("a")).await, Ok(false));
-    store.create(&id("a"), fields("1"), HOUR, None).await.unwrap();
-    assert_eq!(*store.load(&id("a"), false).await.unwrap().unwrap().fields, fields("1"));
-    let left = ttl(store, "a").await;
-    assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
-    assert_eq!(store.end(&id("a")).await, Ok(true));
-    assert_eq!(store.load(&id("a"), true).await, Ok(None));
+async fn loaded(store: &Store, name: &str) -> Fields {
+    let record = store.load(&id(name), false).await.unwrap().found().unwrap();
+    record.contents.iter().map(|(name, value)| (name.to_string(), value.clone())).collect()
 }
 
-async fn replaces_the_old_one(store: &Store) {
-    store.create(&id("old"), fields("1"), HOUR, None).await.unwrap();
-    store.create(&id("new"), fields("2"), HOUR, Some(&id("old"))).await.unwrap();
-    assert_eq!(store.load(&id("old"), true).await, Ok(None));
-    assert_eq!(*store.load(&id("new"), true).await.unwrap().unwrap().fields, fields("2"));
+async fn is_there_until_ended(store: &Store) {
+    assert_eq!(store.load(&id("a"), true).await, Ok(Lookup::Absent(None)));
+    store.create(&id("a"), fields("1"), HOUR).await.unwrap();
+    assert_eq!(loaded(store, "a").await, fields("1"));
+    let left = ttl(store, "a").await;
+    assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
+    assert_eq!(store.bury(&id("a"), Death::Revoked, HOUR).await, Ok(true));
+    assert!(store.load(&id("a"), true).await.unwrap().found().is_none());
+    assert_eq!(store.bury(&id("a"), Death::Revoked, HOUR).await, Ok(false));
+}
+
+async fn knows_the_replaced_ones(store: &Store) {
+    store.create(&id("old"), fields("1"), HOUR).await.unwrap();
+    assert_eq!(store.bury(&id("old"), Death::Replaced, HOUR).await, Ok(true));
+    store.create(&id("new"), fields("2"), HOUR).await.unwrap();
+    assert_eq!(store.load(&id("old"), true).await, Ok(Lookup::Absent(Some(Death::Replaced))));
+    assert_eq!(loaded(store, "new").await, fields("2"));
 }
 
 async fn is_renewed_but_never_shortened(store: &Store) {
-    store.create(&id("r"), fields("1"), HOUR, None).await.unwrap();
+    store.create(&id("r"), fields("1"), HOUR).await.unwrap();
     store.renew(&id("r"), 3 * HOUR).await.unwrap();
     assert!(ttl(store, "r").await > 2 * HOUR);
     store.renew(&id("r"), HOUR).await.unwrap();
@@ -53,18 +59,19 @@ async fn is_renewed_but_never_shortened(store: &Store) {
 }
 
 async fn is_gone_after_its_ttl_and_stays_gone(store: &Store) {
-    store.create(&id("short"), fields("1"), Duration::from_millis(30), None).await.unwrap();
-    within("expiry", async { while store.load(&id("short"), true).await.unwrap().is_some() {} }).await;
+    store.create(&id("short"), fields("1"), Duration::from_millis(30)).await.unwrap();
+    within("expiry", async { while store.load(&id("short"), true).await.unwrap().found().is_some() {} })
+        .await;
     store.renew(&id("short"), HOUR).await.unwrap();
-    assert_eq!(store.load(&id("short"), true).await, Ok(None));
+    assert_eq!(store.load(&id("short"), true).await, Ok(Lookup::Absent(None)));
 }
 
 #[tokio::test]
 async fn memory_keeps_the_contract() {
     let store = MemoryStore::new();
     let (one_worker, another) = (Store::Memory(store.clone()), Store::Memory(store));
-    one_worker.create(&id("shared"), fields("1"), HOUR, None).await.unwrap();
-    assert!(another.load(&id("shared"), false).await.unwrap().is_some());
+    one_worker.create(&id("shared"), fields("1"), HOUR).await.unwrap();
+    assert!(another.load(&id("shared"), false).await.unwrap().found().is_some());
     keeps_the_contract(one_worker).await;
 }
 
@@ -87,7 +94,7 @@ async fn the_database_of_the_url_is_used() {
     let redis = Redis::start().await;
     let url = redis.url().replace("/0", "/3");
     let store = connected(&redis_config(&url, StoreFormat::Hash)).await;
-    store.create(&id("a"), fields("1"), HOUR, None).await.unwrap();
+    store.create(&id("a"), fields("1"), HOUR).await.unwrap();
     assert_eq!(redis.command::<i64>("EXISTS", "session:a").await, 0);
     let info: String = redis.command("INFO", "keyspace").await;
     assert!(info.contains("db3:keys=1,"), "{info}");

@@ -14,7 +14,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
 use vestibule::secret::Secret;
-use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
+use vestibule::session::{Lookup, MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
 
 use crate::support::redis::Redis;
 use crate::support::within;
@@ -64,6 +64,8 @@ fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
         absolute_timeout: Duration::from_secs(43_200),
         id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap(),
         header: None,
+        renewal: config::Renewal::Async,
+        cache: None,
         cookie: config::SessionCookie {
             name: "session-id".to_owned(),
             path: "/".to_owned(),
@@ -75,7 +77,7 @@ fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
         },
         store: hash("redis://unused"),
     };
-    Resolver::new(&session, store)
+    Resolver::new(&session, store, None)
 }
 
 fn with_cookie(id: &str) -> HeaderMap {
@@ -84,7 +86,7 @@ fn with_cookie(id: &str) -> HeaderMap {
 }
 
 async fn resolve(resolver: &Resolver, id: &str) -> Resolution {
-    within("resolution", resolver.resolve(&with_cookie(id))).await.outcome
+    within("resolution", resolver.resolve(&with_cookie(id), config::OnOutage::Deny)).await.outcome
 }
 
 fn fields(user: &str) -> Map<String, Value> {
@@ -105,7 +107,7 @@ async fn connection_ids(redis: &Redis) -> Vec<String> {
 /// Asks for a session that is there until the store answers.
 async fn until_loaded(store: &Store, there: &str) {
     within("recovery of the store", async {
-        while !matches!(store.load(&id(there), false).await, Ok(Some(_))) {
+        while !matches!(store.load(&id(there), false).await, Ok(Lookup::Found(_))) {
             tokio::task::yield_now().await;
         }
     })
@@ -118,7 +120,7 @@ async fn until_failed(store: &Store, wanted: StoreError) {
         loop {
             match store.load(&id("there"), false).await {
                 Err(error) if error == wanted => return,
-                Ok(None) => panic!("a failing store said that there is no session"),
+                Ok(Lookup::Absent(_)) => panic!("a failing store said that there is no session"),
                 _ => tokio::task::yield_now().await,
             }
         }

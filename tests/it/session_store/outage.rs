@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use vestibule::session::{Resolution, StoreError};
+use vestibule::session::{Death, Resolution, StoreError};
 
 use super::{
     RESPONSE_TIMEOUT, SLACK, WAIT_TIMEOUT, connected, connection_ids, hash, id, redis_with_session, resolve,
@@ -19,7 +19,10 @@ async fn without_a_server_every_call_fails_at_once() {
     let store = start(&hash("redis://127.0.0.1:1/0"));
     let asked = Instant::now();
     assert_eq!(store.load(&id("there"), true).await, Err(StoreError::Disconnected));
-    assert_eq!(store.end(&id("there")).await, Err(StoreError::Disconnected));
+    assert_eq!(
+        store.bury(&id("there"), Death::Revoked, Duration::from_secs(3600)).await,
+        Err(StoreError::Disconnected)
+    );
     assert_eq!(store.ping().await, Err(StoreError::Disconnected));
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     let resolution = resolve(&resolver(store, None), "there").await;
@@ -52,7 +55,7 @@ async fn a_connection_lost_while_idle_is_replaced_before_it_is_needed() {
         .await;
     assert!(killed.elapsed() < SLACK, "{:?}", killed.elapsed());
     store.connected().await;
-    assert!(store.load(&id("there"), true).await.unwrap().is_some());
+    assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use vestibule::config;
-use vestibule::session::{MemoryStore, StartError, Store, StoreError};
+use vestibule::session::{Death, MemoryStore, StartError, Store, StoreError};
 
 use super::{
     connected, connection_ids, fields, hash, id, redis_with_session, start, until_failed, until_loaded,
@@ -27,13 +27,24 @@ async fn a_wrong_password_is_an_auth_error_and_the_right_one_works() {
 #[tokio::test]
 async fn a_user_needs_only_the_rights_for_what_is_used() {
     let redis = redis_with_session().await;
-    let rule = ["SETUSER", "reader", "on", ">pass", "~session:*", "+ping", "+hgetall", "+pttl"];
+    let rule = [
+        "SETUSER",
+        "reader",
+        "on",
+        ">pass",
+        "~session:*",
+        "~vestibule:*",
+        "+ping",
+        "+get",
+        "+hgetall",
+        "+pttl",
+    ];
     let () = redis.command("ACL", &rule[..]).await;
     let store = connected(&hash(&redis.url().replace("//", "//reader:pass@"))).await;
-    assert!(store.load(&id("there"), true).await.unwrap().is_some());
+    assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
     store.ping().await.unwrap();
-    assert_eq!(store.create(&id("new"), fields("1"), HOUR, None).await, Err(StoreError::Auth));
-    assert_eq!(store.end(&id("there")).await, Err(StoreError::Auth));
+    assert_eq!(store.create(&id("new"), fields("1"), HOUR).await, Err(StoreError::Auth));
+    assert_eq!(store.bury(&id("there"), Death::Revoked, HOUR).await, Err(StoreError::Auth));
 }
 
 #[tokio::test]
@@ -42,7 +53,7 @@ async fn a_replica_takes_no_writes_and_without_its_primary_no_reads() {
     let store = connected(&hash(&redis.url())).await;
     let to_primary = connection_ids(&redis).await;
     let () = redis.command("REPLICAOF", ("127.0.0.1", "1")).await;
-    assert_eq!(store.create(&id("new"), fields("1"), HOUR, None).await, Err(StoreError::ReadOnly));
+    assert_eq!(store.create(&id("new"), fields("1"), HOUR).await, Err(StoreError::ReadOnly));
     within("a new connection, perhaps to the new primary", async {
         while connection_ids(&redis).await.is_empty() || connection_ids(&redis).await == to_primary {}
     })
@@ -51,7 +62,7 @@ async fn a_replica_takes_no_writes_and_without_its_primary_no_reads() {
     until_failed(&store, StoreError::PrimaryDown).await;
     let () = redis.command("REPLICAOF", ("NO", "ONE")).await;
     until_loaded(&store, "there").await;
-    store.create(&id("new"), fields("1"), HOUR, None).await.unwrap();
+    store.create(&id("new"), fields("1"), HOUR).await.unwrap();
 }
 
 #[tokio::test]
@@ -59,10 +70,10 @@ async fn a_full_server_refuses_new_sessions_and_serves_old_ones() {
     let redis = redis_with_session().await;
     let store = connected(&hash(&redis.url())).await;
     let () = redis.command("CONFIG", ["SET", "maxmemory", "1"].as_slice()).await;
-    let created = store.create(&id("new"), fields("1"), HOUR, Some(&id("there"))).await;
+    let created = store.create(&id("new"), fields("1"), HOUR).await;
     assert_eq!(created, Err(StoreError::OutOfMemory));
-    assert!(store.load(&id("there"), true).await.unwrap().is_some());
-    assert_eq!(store.end(&id("there")).await, Ok(true));
+    assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
+    assert_eq!(store.bury(&id("there"), Death::Revoked, HOUR).await, Ok(true));
 }
 
 #[tokio::test]
@@ -137,7 +148,7 @@ async fn over_tls_only_a_server_of_the_configured_authority_is_trusted() {
     let (tls, stranger) = (Tls::new(), Tls::new());
     let url = tls.serve(&redis).await;
     let store = connected(&trusting(&url, tls.path("ca.pem"))).await;
-    assert!(store.load(&id("there"), true).await.unwrap().is_some());
+    assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
     until_failed(&start(&trusting(&url, stranger.path("ca.pem"))), StoreError::Tls).await;
 }
 

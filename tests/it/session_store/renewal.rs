@@ -72,7 +72,18 @@ async fn a_session_is_not_renewed_beyond_its_own_end() {
 #[tokio::test]
 async fn a_renewal_that_fails_does_not_fail_the_request() {
     let redis = redis_with_session().await;
-    let rule = ["SETUSER", "reader", "on", ">pass", "~session:*", "+ping", "+hgetall", "+pttl"];
+    let rule = [
+        "SETUSER",
+        "reader",
+        "on",
+        ">pass",
+        "~session:*",
+        "~vestibule:*",
+        "+ping",
+        "+get",
+        "+hgetall",
+        "+pttl",
+    ];
     let () = redis.command("ACL", &rule[..]).await;
     let () = redis.command("EXPIRE", ("session:there", 100)).await;
     let url = redis.url().replace("redis://", "redis://reader:pass@");

@@ -1,18 +1,19 @@
 //! From headers to a resolution, and what vestibule's own sessions look like.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use serde_json::json;
-use vestibule::config::StoreFormat;
-use vestibule::session::{AbsentReason, Resolution, Session, StoreError};
+use vestibule::config::{OnOutage, StoreFormat};
+use vestibule::session::{AbsentReason, Resolution, Session, Source, StoreError};
 
 use super::{connected, hash, redis_config, redis_with_session, resolve, resolver, start, with_cookie};
 use crate::support::redis::Redis;
 
-fn active(resolution: Resolution) -> Session {
+fn active(resolution: Resolution) -> Arc<Session> {
     match resolution {
-        Resolution::Active(session) => (*session).clone(),
+        Resolution::Active(session) => session,
         other => panic!("{other:?}"),
     }
 }
@@ -54,9 +55,9 @@ async fn a_request_without_a_valid_id_never_asks_the_store() {
         (with_cookie("a*b"), AbsentReason::BadId),
         (with_cookie("a; session-id=b"), AbsentReason::Ambiguous),
     ] {
-        let resolved = resolver.resolve(&headers).await;
+        let resolved = resolver.resolve(&headers, OnOutage::Deny).await;
         assert!(matches!(resolved.outcome, Resolution::Absent(got) if got == reason), "{resolved:?}");
-        assert_eq!(resolved.lookup, None);
+        assert_eq!(resolved.source, Source::Request);
     }
 }
 
@@ -64,8 +65,10 @@ async fn a_request_without_a_valid_id_never_asks_the_store() {
 async fn a_look_up_is_timed_and_can_run_on_any_thread() {
     let redis = redis_with_session().await;
     let resolver = resolver(connected(&hash(&redis.url())).await, None);
-    let resolved = tokio::spawn(async move { resolver.resolve(&with_cookie("there")).await }).await.unwrap();
-    assert!(resolved.lookup.is_some());
+    let resolved = tokio::spawn(async move { resolver.resolve(&with_cookie("there"), OnOutage::Deny).await })
+        .await
+        .unwrap();
+    assert!(matches!(resolved.source, Source::Store(_)));
 }
 
 #[tokio::test]

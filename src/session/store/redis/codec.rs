@@ -1,12 +1,15 @@
 //! How a session is named and written in Redis.
 
 use std::io::Write;
+use std::str;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs, Value};
+use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs, Value, cmd};
 
 use crate::config::{self, StoreFormat};
 
+use super::super::super::cache::Death;
 use super::super::{Fields, SessionId, StoreError};
 use super::command;
 
@@ -15,15 +18,61 @@ pub(super) struct Codec {
     prefix: String,
     suffix: String,
     format: StoreFormat,
+    without_gt: AtomicBool,
 }
+
+/// What `PEXPIRE … GT` does, for servers that do not know it. Running as one script, nobody can
+/// change the TTL between the question and the answer.
+const PEXPIRE_GT: &str = "local ttl = redis.call('PTTL', KEYS[1]) \
+    if ttl >= 0 and ttl < tonumber(ARGV[1]) then return redis.call('PEXPIRE', KEYS[1], ARGV[1]) end \
+    return 0";
+
+/// Who listens here is told ids of sessions that may have changed, and may tell of others.
+pub(super) const INVALIDATED: &str = "session:invalidated";
+/// Where vestibules tell each other of tombstones: `<milliseconds> <death> <id>`.
+pub(super) const DEAD: &str = "vestibule:dead";
+
+/// `DEL` comes first: a script that has begun to write is not stopped by a full memory. A tombstone's time is
+/// never shortened, and the channels may be forbidden.
+const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
+    local removed = redis.call('DEL', KEYS[1]) \
+    if left < 0 then left = tonumber(ARGV[2]) end \
+    left = math.max(left, redis.call('PTTL', KEYS[2]), 1) \
+    redis.call('SET', KEYS[2], ARGV[1], 'PX', left) \
+    redis.pcall('PUBLISH', 'vestibule:dead', string.format('%.0f %s %s', left, ARGV[1], ARGV[3])) \
+    redis.pcall('PUBLISH', 'session:invalidated', ARGV[3]) \
+    return removed";
 
 impl Codec {
     pub(super) fn new(config: &config::Store) -> Self {
-        Codec { prefix: config.key_prefix.clone(), suffix: config.key_suffix.clone(), format: config.format }
+        Codec {
+            prefix: config.key_prefix.clone(),
+            suffix: config.key_suffix.clone(),
+            format: config.format,
+            without_gt: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn key<'a>(&'a self, id: &'a SessionId) -> Key<'a> {
-        Key([&self.prefix, id.expose(), &self.suffix])
+        Key(["", &self.prefix, id.expose(), &self.suffix, ""])
+    }
+
+    /// The key that says how a session died. In a cluster it lies in the session's own slot.
+    pub(super) fn tombstone<'a>(&'a self, id: &'a SessionId) -> Key<'a> {
+        let is_tagged = self.prefix.contains('{');
+        let (before, after) = if is_tagged { ("vestibule:dead:", "") } else { ("vestibule:dead:{", "}") };
+        Key([before, &self.prefix, id.expose(), &self.suffix, after])
+    }
+
+    /// What all keys of sessions begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The id in a session's key; `None` for other keys.
+    pub(super) fn id_in<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        let id = key.strip_prefix(self.prefix.as_bytes())?.strip_suffix(self.suffix.as_bytes())?;
+        str::from_utf8(id).ok()
     }
 
     /// The command whose reply [`Codec::decode`] takes.
@@ -55,6 +104,37 @@ impl Codec {
                 to.add_command(set);
             }
         }
+    }
+
+    /// Removes a session, leaves a tombstone for the rest of its life and tells everybody; the reply is how
+    /// many were removed. `life` is for sessions whose remaining time is not known.
+    pub(super) fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Cmd {
+        let mut script = cmd("EVAL");
+        script.arg(BURY).arg(2).arg(self.key(id)).arg(self.tombstone(id));
+        script.arg(death.as_str()).arg(millis(life)).arg(id.expose());
+        script
+    }
+
+    /// The command that makes a session with a TTL live for `ttl`, unless it lives longer anyway; the reply is
+    /// 1 if it does so.
+    pub(super) fn renew(&self, id: &SessionId, ttl: Duration) -> Cmd {
+        if self.is_without_gt() {
+            let mut script = cmd("EVAL");
+            script.arg(PEXPIRE_GT).arg(1).arg(self.key(id)).arg(millis(ttl));
+            return script;
+        }
+        let mut expire = command("PEXPIRE", self.key(id));
+        expire.arg(millis(ttl)).arg("GT");
+        expire
+    }
+
+    /// Whether the server is known to be older than Redis 7, with which `PEXPIRE … GT` came.
+    pub(super) fn is_without_gt(&self) -> bool {
+        self.without_gt.load(Relaxed)
+    }
+
+    pub(super) fn set_without_gt(&self) {
+        self.without_gt.store(true, Relaxed);
     }
 
     /// The session in `reply`; `None` if there is none.
@@ -91,7 +171,7 @@ pub(super) fn millis(ttl: Duration) -> u64 {
 
 /// A key, written into the command piece by piece.
 #[derive(Clone, Copy)]
-pub(super) struct Key<'a>([&'a str; 3]);
+pub(super) struct Key<'a>([&'a str; 5]);
 
 impl Key<'_> {
     pub(super) fn len(&self) -> usize {
@@ -126,7 +206,12 @@ mod tests {
     use super::*;
 
     fn codec(format: StoreFormat) -> Codec {
-        Codec { prefix: "session:{".to_owned(), suffix: "}:v1".to_owned(), format }
+        Codec {
+            prefix: "session:{".to_owned(),
+            suffix: "}:v1".to_owned(),
+            format,
+            without_gt: AtomicBool::new(false),
+        }
     }
 
     fn bulk(text: &str) -> Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, SendError};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
@@ -57,16 +57,7 @@ impl Connector {
     /// Opens and authenticates one connection within `connect_timeout`.
     pub(super) async fn connect(&self) -> Result<Link, StoreError> {
         let trouble = Arc::new(Notify::new());
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout))
-            .set_pipeline_buffer_size(PIPELINE_BUFFER)
-            .set_push_sender(on_disconnect(Arc::clone(&trouble)));
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(reply::kind_of)?;
+        let connection = self.open(on_disconnect(Arc::clone(&trouble))).await?;
         Ok(Link {
             connection,
             in_flight: AtomicUsize::new(0),
@@ -74,6 +65,21 @@ impl Connector {
             condemned: AtomicBool::new(false),
             trouble,
         })
+    }
+
+    /// As [`Connector::connect`], with `pushed` for all that the server says unasked. It runs before any reply
+    /// that follows is given to its caller, and must not block.
+    pub(super) async fn open(
+        &self,
+        pushed: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout))
+            .set_pipeline_buffer_size(PIPELINE_BUFFER)
+            .set_push_sender(pushed);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        connection.map_err(reply::kind_of)
     }
 }
 
@@ -92,7 +98,7 @@ fn client(info: ConnectionInfo, ca: Option<&PathBuf>) -> Result<Client, StartErr
     Client::build_with_tls(info, certificates).map_err(|_| StartError::Ca { path: path.clone() })
 }
 
-fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> {
+fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendError> {
     move |push| {
         if push.kind == PushKind::Disconnection {
             trouble.notify_one();

@@ -1,19 +1,22 @@
 //! Sessions in Redis, version 6 or newer.
 //!
-//! One round trip per call: reading a session and its TTL is one pipeline, creating one and removing
-//! the one it replaces is one transaction. A restricted user needs `PING`, `HGETALL` or `GET`, `PTTL`
-//! and `PEXPIRE` (before Redis 7 also `EVAL`), and to create and end sessions `MULTI`, `EXEC`, `DEL`
-//! and `HSET` or `SET`.
+//! One round trip per call: reading a session, its TTL and its tombstone is one pipeline, creating one is one
+//! transaction, ending one is one script. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
+//!
+//! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
+//! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING` and
+//! `SUBSCRIBE`; before Redis 7 also `EVAL`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`,
+//! `PUBLISH`, `EVAL`, and to revoke them `WAIT`.
 
 mod codec;
 mod link;
 mod pool;
 mod reply;
 mod supervisor;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
@@ -24,9 +27,11 @@ use crate::secret::Secret;
 
 use self::codec::Codec;
 use self::pool::Pool;
-use super::{Fields, Record, SessionId, StoreError, Ttl};
+use super::super::cache::Death;
+use super::{Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
 
 pub use link::StartError;
+pub(super) use watch::watch;
 
 /// A Redis server, asked over the connections of one worker. Clones share them; dropping the last
 /// clone closes them.
@@ -36,16 +41,8 @@ pub struct RedisStore(Arc<Inner>);
 struct Inner {
     codec: Codec,
     pool: Arc<Pool>,
-    /// `PEXPIRE … GT` came with Redis 7; set when the server turns out to be older.
-    without_gt: AtomicBool,
     _stop_supervisors: DropGuard,
 }
-
-/// What `PEXPIRE … GT` does, for servers that do not know it. Running as one script, nobody can
-/// change the TTL between the question and the answer.
-const PEXPIRE_GT: &str = "local ttl = redis.call('PTTL', KEYS[1]) \
-    if ttl >= 0 and ttl < tonumber(ARGV[1]) then return redis.call('PEXPIRE', KEYS[1], ARGV[1]) end \
-    return 0";
 
 impl RedisStore {
     /// Starts to connect to `url` and keeps at it until dropped. Must be called in the runtime that
@@ -59,7 +56,6 @@ impl RedisStore {
         Ok(RedisStore(Arc::new(Inner {
             codec: Codec::new(config),
             pool,
-            without_gt: AtomicBool::new(false),
             _stop_supervisors: stop.drop_guard(),
         })))
     }
@@ -69,18 +65,22 @@ impl RedisStore {
         self.0.pool.connected().await;
     }
 
-    pub(super) async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Option<Record>, StoreError> {
+    /// One round trip, whose replies are told apart by their kinds: replies to another call would not fit.
+    pub(super) async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Lookup, StoreError> {
         let codec = &self.0.codec;
-        let (value, ttl) = if with_ttl {
-            let mut both = Pipeline::with_capacity(2);
-            both.add_command(codec.read(id)).add_command(command("PTTL", codec.key(id)));
-            reply::pair(self.pipeline(&both).await?)?
-        } else {
-            (self.command(&codec.read(id)).await?, None)
-        };
-        let ttl = ttl.map_or(Ok(Ttl::Unknown), reply::ttl)?;
-        let fields = codec.decode(value)?;
-        Ok(fields.map(|fields| Record { fields: Arc::new(fields), ttl }))
+        let mut questions = Pipeline::with_capacity(3);
+        questions.add_command(command("GET", codec.tombstone(id))).add_command(codec.read(id));
+        if with_ttl {
+            questions.add_command(command("PTTL", codec.key(id)));
+        }
+        let mut replies = self.pipeline(&questions).await?.into_iter();
+        let mut next = || replies.next().ok_or(StoreError::Protocol);
+        let (death, fields) = (reply::death(next()?)?, codec.decode(next()?)?);
+        let ttl = if with_ttl { reply::ttl(next()?)? } else { Ttl::Unknown };
+        Ok(match (death, fields) {
+            (None, Some(fields)) => Lookup::Found(Record { contents: contents(fields), ttl }),
+            (death, _) => Lookup::Absent(death),
+        })
     }
 
     pub(super) async fn create(
@@ -88,15 +88,10 @@ impl RedisStore {
         id: &SessionId,
         fields: &Fields,
         ttl: Duration,
-        replaced: Option<&SessionId>,
     ) -> Result<(), StoreError> {
-        let codec = &self.0.codec;
-        let mut transaction = Pipeline::with_capacity(5);
+        let mut transaction = Pipeline::with_capacity(4);
         transaction.cmd("MULTI");
-        if let Some(replaced) = replaced {
-            transaction.add_command(command("DEL", codec.key(replaced)));
-        }
-        codec.write(&mut transaction, id, fields, ttl);
+        self.0.codec.write(&mut transaction, id, fields, ttl);
         transaction.cmd("EXEC");
         match self.pipeline(&transaction).await?.pop() {
             Some(Value::Array(_)) => Ok(()),
@@ -111,17 +106,28 @@ impl RedisStore {
         }
     }
 
+    pub(super) async fn bury(
+        &self,
+        id: &SessionId,
+        death: Death,
+        life: Duration,
+    ) -> Result<bool, StoreError> {
+        match self.command(&self.0.codec.bury(id, death, life)).await? {
+            Value::Int(removed) => Ok(removed > 0),
+            _ => Err(StoreError::Protocol),
+        }
+    }
+
     pub(super) async fn renew(&self, id: &SessionId, ttl: Duration) -> Result<(), StoreError> {
-        let (key, millis) = (self.0.codec.key(id), codec::millis(ttl));
-        if !self.0.without_gt.load(Ordering::Relaxed) {
-            let renewed = self.command(command("PEXPIRE", key).arg(millis).arg("GT")).await;
+        let codec = &self.0.codec;
+        if !codec.is_without_gt() {
+            let renewed = self.command(&codec.renew(id, ttl)).await;
             if !matches!(renewed, Err(StoreError::Rejected)) {
                 return renewed.map(drop);
             }
+            codec.set_without_gt();
         }
-        self.command(cmd("EVAL").arg(PEXPIRE_GT).arg(1).arg(key).arg(millis)).await?;
-        self.0.without_gt.store(true, Ordering::Relaxed);
-        Ok(())
+        self.command(&codec.renew(id, ttl)).await.map(drop)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

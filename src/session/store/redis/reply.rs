@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
+use super::super::super::cache::Death;
 use super::super::{StoreError, Ttl};
 
-/// The two replies of a pipeline of two.
-pub(super) fn pair(replies: Vec<Value>) -> Result<(Value, Option<Value>), StoreError> {
-    let [first, second] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
-    Ok((first, Some(second)))
+/// What a tombstone says, if there is one.
+pub(super) fn death(reply: Value) -> Result<Option<Death>, StoreError> {
+    match reply {
+        Value::Nil => Ok(None),
+        Value::BulkString(word) => Death::parse(&word).map(Some).ok_or(StoreError::Protocol),
+        _ => Err(StoreError::Protocol),
+    }
 }
 
 /// The reply of `PTTL`: milliseconds, -1 for a key without expiry, -2 for no key (it has gone since
@@ -23,6 +27,15 @@ pub(super) fn ttl(reply: Value) -> Result<Ttl, StoreError> {
         Value::Int(millis) => Ok(Ttl::Left(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))),
         _ => Err(StoreError::Protocol),
     }
+}
+
+/// Whether the reply of `ROLE` is that of a primary.
+pub(super) fn is_primary(role: &Value) -> bool {
+    let word = match role {
+        Value::Array(parts) => parts.first(),
+        _ => None,
+    };
+    matches!(word, Some(Value::BulkString(word)) if word == b"master")
 }
 
 /// `result`, or the first error anywhere in it: of the call, or sent by the server as a reply to one

@@ -1,0 +1,256 @@
+//! Resolved sessions, kept for all workers of the process.
+//!
+//! An entry is honoured only while [`Freshness`] trusts its reading, and never beyond its own deadline. Every
+//! entry comes from a [`Flight`], and a change that arrives while the store is being asked makes the flight
+//! ask again: what was read before the change is not kept. Both orders of "a change arrives" and "an answer
+//! is kept" meet at the lock of the flight's shard.
+
+mod flight;
+mod freshness;
+mod tombstones;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
+use super::renewals::Renewals;
+use super::{Session, SessionId, StoreError};
+use crate::config;
+
+pub(crate) use flight::{Flight, Found};
+pub(crate) use freshness::{Freshness, Moment, Reading};
+pub use tombstones::Death;
+pub(crate) use tombstones::Tombstones;
+
+/// Look-ups of different ids contend for a lock only within a shard. Power of two.
+const SHARDS: usize = 32;
+/// What an entry weighs beside the text in it: keys, pointers, two copies of what becomes headers.
+const ENTRY_BYTES: usize = 400;
+
+/// What is known of an id.
+#[derive(Debug, Clone)]
+pub(crate) enum Known {
+    Active(Arc<Session>),
+    /// There is no such session; the death, if it is known how it went.
+    Absent(Option<Death>),
+}
+
+/// The cache of a process.
+pub struct SessionCache {
+    entries: Cache<SessionId, Entry, Weights, RandomState>,
+    flights: [Mutex<HashMap<SessionId, Arc<Flight>>>; SHARDS],
+    hasher: RandomState,
+    absent_ttl: Duration,
+    pub(crate) max_staleness: Duration,
+    pub(crate) freshness: Freshness,
+    pub(crate) tombstones: Tombstones,
+    pub(crate) renewals: Renewals,
+    invalidations: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    /// `None`: there is no such session.
+    session: Option<Arc<Session>>,
+    reading: Reading,
+}
+
+/// Numbers of a cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    pub entries: u64,
+    /// Estimated.
+    pub bytes: u64,
+    /// Changes heard of.
+    pub invalidations: u64,
+    /// Revoked and replaced ids that are remembered.
+    pub tombstones: u64,
+    /// Renewals of sessions written to the store.
+    pub renewals_written: u64,
+    /// Renewals given up because too many waited.
+    pub renewals_dropped: u64,
+    /// Whether entries may be used.
+    pub fresh: bool,
+}
+
+impl SessionCache {
+    pub fn new(config: &config::SessionCache, idle_timeout: Option<Duration>) -> Self {
+        // The bound in entries is kept by the weight too: no entry weighs less than its share.
+        let share = config.max_bytes.div_ceil(config.max_entries);
+        let entries = Cache::with(
+            config.max_entries.min(config.max_bytes / ENTRY_BYTES),
+            config.max_bytes as u64,
+            Weights { share: share as u64 },
+            RandomState::new(),
+            DefaultLifecycle::default(),
+        );
+        SessionCache {
+            entries,
+            flights: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            absent_ttl: config.absent_ttl,
+            max_staleness: config.max_staleness,
+            freshness: Freshness::new(),
+            tombstones: Tombstones::default(),
+            renewals: Renewals::new(idle_timeout),
+            invalidations: AtomicU64::new(0),
+        }
+    }
+
+    /// What is known of `id` for certain.
+    pub(crate) fn get(&self, id: &str, now: Moment) -> Option<Known> {
+        // Nothing is looked for while nothing could be used.
+        if !self.freshness.is_held(now) {
+            return None;
+        }
+        let entry = self.entries.get(id)?;
+        if !self.freshness.trusts(entry.reading, now) {
+            return None;
+        }
+        match entry.session {
+            Some(session) => session.is_live(now).then_some(Known::Active(session)),
+            None => (now < entry.reading.at.after(self.absent_ttl)).then_some(Known::Absent(None)),
+        }
+    }
+
+    /// The session as it was last known, if it was known to be right at most `bound` ago and is not over.
+    pub(crate) fn last_known(&self, id: &str, now: Moment, bound: Duration) -> Option<Arc<Session>> {
+        let entry = self.entries.get(id)?;
+        let session = entry.session.filter(|session| session.is_live(now))?;
+        let doubtful_for = now.since(self.freshness.trusted_until(entry.reading));
+        (doubtful_for <= bound && self.tombstones.find(id, now).is_none()).then_some(session)
+    }
+
+    /// Takes part in the look-up of `id`: in the one under way, or as the leader of a new one.
+    pub(crate) fn join(self: &Arc<Self>, id: &SessionId) -> (Arc<Flight>, Option<Leader>) {
+        let mut flights = self.flights(id.expose());
+        if let Some(flight) = flights.get(id) {
+            return (Arc::clone(flight), None);
+        }
+        let flight = Arc::new(Flight::default());
+        flights.insert(id.clone(), Arc::clone(&flight));
+        let leader = Leader { cache: Arc::clone(self), id: id.clone(), flight: Arc::clone(&flight) };
+        (flight, Some(leader))
+    }
+
+    /// The session may have changed: what is known of it, or just being read, is forgotten.
+    pub(crate) fn invalidate(&self, id: &str) {
+        self.invalidations.fetch_add(1, Relaxed);
+        let flights = self.flights(id);
+        if let Some(flight) = flights.get(id) {
+            flight.invalidate();
+        }
+        self.entries.remove(id);
+    }
+
+    /// The session is over, and stays so for `ttl` even if the store says otherwise.
+    pub(crate) fn bury(&self, id: &SessionId, death: Death, ttl: Duration) {
+        let now = self.freshness.now();
+        self.tombstones.bury(id, death, now.after(ttl), now);
+        self.invalidate(id.expose());
+    }
+
+    /// Completes when no renewal waits to be written.
+    pub async fn all_renewals_written(&self) {
+        self.renewals.all_written().await;
+    }
+
+    /// The numbers as they are now.
+    pub fn stats(&self) -> CacheStats {
+        let (renewals_written, renewals_dropped) = self.renewals.counts();
+        CacheStats {
+            renewals_written,
+            renewals_dropped,
+            entries: self.entries.len() as u64,
+            bytes: self.entries.weight(),
+            invalidations: self.invalidations.load(Relaxed),
+            tombstones: self.tombstones.len() as u64,
+            fresh: self.freshness.is_held(self.freshness.now()),
+        }
+    }
+
+    fn flights(&self, id: &str) -> MutexGuard<'_, HashMap<SessionId, Arc<Flight>>> {
+        let shard = usize::try_from(self.hasher.hash_one(id)).unwrap_or(0) % SHARDS;
+        // The remainder is within the array; the first shard would only be slower.
+        let flights = self.flights.get(shard).unwrap_or_else(|| &self.flights[0]);
+        flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SessionCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCache").finish_non_exhaustive()
+    }
+}
+
+/// Asks the store on behalf of all who wait. Dropped before it has landed, those get
+/// [`StoreError::Disconnected`].
+pub(crate) struct Leader {
+    cache: Arc<SessionCache>,
+    pub(crate) id: SessionId,
+    flight: Arc<Flight>,
+}
+
+impl Leader {
+    /// To be called before the store is asked, each time.
+    pub(crate) fn depart(&self) -> Reading {
+        self.flight.take_invalidation();
+        self.cache.freshness.reading()
+    }
+
+    /// Keeps what was found and gives it to all who wait. False when a change arrived meanwhile, so that the
+    /// store must be asked again; with `last`, the answer is then given but not kept.
+    pub(crate) fn land(&self, found: Found, reading: Reading, last: bool) -> bool {
+        let id = self.id.expose();
+        let mut flights = self.cache.flights(id);
+        let invalidated = self.flight.take_invalidation();
+        if invalidated && !last {
+            return false;
+        }
+        let found = found.map(|known| match self.cache.tombstones.find(id, self.cache.freshness.now()) {
+            Some(death) => Known::Absent(Some(death)),
+            None => known,
+        });
+        if let (Ok(known), false) = (&found, invalidated) {
+            let session = match known {
+                Known::Active(session) => Some(Arc::clone(session)),
+                Known::Absent(_) => None,
+            };
+            self.cache.entries.insert(self.id.clone(), Entry { session, reading });
+        }
+        flights.remove(id);
+        drop(flights);
+        self.flight.land(found);
+        true
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        let mut flights = self.cache.flights(self.id.expose());
+        if flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            flights.remove(&self.id);
+            drop(flights);
+            self.flight.land(Err(StoreError::Disconnected));
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Weights {
+    /// What an entry weighs at least.
+    share: u64,
+}
+
+impl Weighter<SessionId, Entry> for Weights {
+    fn weight(&self, id: &SessionId, entry: &Entry) -> u64 {
+        let content = entry.session.as_ref().map_or(0, |session| session.text_bytes());
+        (ENTRY_BYTES as u64 + (id.expose().len() + content) as u64).max(self.share)
+    }
+}

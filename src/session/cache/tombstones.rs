@@ -1,0 +1,109 @@
+//! Ids that must not come back to life, whatever the store says.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use super::super::SessionId;
+use super::freshness::Moment;
+
+/// Why an id is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// Ended or revoked.
+    Revoked,
+    /// A login has put another session in its place: its client has a newer cookie, or is about to.
+    Replaced,
+}
+
+impl Death {
+    /// The word for the store and for other vestibules.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Death::Revoked => "revoked",
+            Death::Replaced => "replaced",
+        }
+    }
+
+    pub(crate) fn parse(word: &[u8]) -> Option<Self> {
+        [Death::Revoked, Death::Replaced].into_iter().find(|death| death.as_str().as_bytes() == word)
+    }
+}
+
+/// Dead ids, each until the session would have been over anyway.
+#[derive(Debug, Default)]
+pub(crate) struct Tombstones {
+    graves: RwLock<HashMap<SessionId, (Death, Moment)>>,
+    /// Their number when the expired ones were last removed.
+    swept_at: AtomicUsize,
+}
+
+impl Tombstones {
+    /// Remembers that `id` is dead until `until`. What is known already is never shortened.
+    pub(crate) fn bury(&self, id: &SessionId, death: Death, until: Moment, now: Moment) {
+        let mut graves = self.graves.write().unwrap_or_else(PoisonError::into_inner);
+        let grave = graves.entry(id.clone()).or_insert((death, until));
+        grave.1 = grave.1.max(until);
+        if death == Death::Revoked {
+            grave.0 = death;
+        }
+        if graves.len() > 2 * self.swept_at.load(Relaxed).max(1024) {
+            graves.retain(|_, (_, until)| *until > now);
+            self.swept_at.store(graves.len(), Relaxed);
+        }
+    }
+
+    pub(crate) fn find(&self, id: &str, now: Moment) -> Option<Death> {
+        let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
+        graves.get(id).filter(|(_, until)| *until > now).map(|(death, _)| *death)
+    }
+
+    /// All that are still needed, with the time that is left to each.
+    pub(crate) fn all(&self, now: Moment) -> Vec<(SessionId, Death, Duration)> {
+        let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
+        let live = graves.iter().filter(|(_, (_, until))| *until > now);
+        live.map(|(id, (death, until))| (id.clone(), *death, until.since(now))).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.graves.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn an_id_is_dead_until_its_time_and_the_time_is_never_shortened() {
+        let (tombstones, id, start) = (Tombstones::default(), SessionId::new("s1"), Moment::START);
+        tombstones.bury(&id, Death::Replaced, start.after(2 * MINUTE), start);
+        tombstones.bury(&id, Death::Revoked, start.after(MINUTE), start);
+        tombstones.bury(&id, Death::Replaced, start.after(MINUTE), start);
+        assert_eq!(tombstones.find("s1", start.after(MINUTE)), Some(Death::Revoked));
+        assert_eq!(tombstones.find("s1", start.after(2 * MINUTE)), None);
+        assert_eq!(tombstones.find("s2", start), None);
+        assert_eq!(tombstones.all(start.after(MINUTE)), [(id, Death::Revoked, MINUTE)]);
+    }
+
+    #[test]
+    fn expired_ones_do_not_pile_up() {
+        let (tombstones, start) = (Tombstones::default(), Moment::START);
+        for number in 0..20_000u64 {
+            let now = start.after(Duration::from_secs(number));
+            tombstones.bury(&SessionId::new(&format!("s{number}")), Death::Revoked, now.after(MINUTE), now);
+        }
+        assert!(tombstones.len() <= 2049, "{}", tombstones.len());
+    }
+
+    #[test]
+    fn words_are_read_back() {
+        for death in [Death::Revoked, Death::Replaced] {
+            assert_eq!(Death::parse(death.as_str().as_bytes()), Some(death));
+        }
+        assert_eq!(Death::parse(b""), None);
+    }
+}
