@@ -52,7 +52,7 @@ async fn a_request_is_in_flight_until_its_last_byte_or_its_client_has_left() {
 async fn sessions_are_counted_by_outcome() {
     let (mut redis, upstream) = (Redis::start().await, Upstream::answering(Reply::text(200, "")).await);
     redis.put_session("abc", &[("user_id", "42")]).await;
-    let store = format!("[session.store]\nurl = \"{}\"", redis.url());
+    let store = format!("[session.cache]\nenabled = false\n[session.store]\nurl = \"{}\"", redis.url());
     let proxy = Vestibule::start(Config::to(&[upstream.address()]).with(&store)).await;
     for cookie in ["session-id=abc", "session-id=abc", "session-id=gone", "other=1"] {
         proxy.get("/", &[("Cookie", cookie)]).await;
