@@ -127,7 +127,7 @@ impl App {
         }
         let plan = Plan::new(config.clone())?;
         Ok(App {
-            admin: config.admin.map(bind_admin).transpose()?,
+            admin: config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?,
             access_log: open_access_log(&config.access_log)?,
             shared: Arc::new(Shared {
                 plan: ArcSwap::from_pointee(plan),

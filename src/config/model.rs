@@ -32,8 +32,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Never empty; in the order of the file.
     pub routes: Vec<Route>,
-    /// Address of the admin listener, if there is one.
-    pub admin: Option<SocketAddr>,
+    /// The admin listener, if there is one.
+    pub admin: Option<Admin>,
 }
 
 /// What a client may send.
@@ -170,6 +170,8 @@ pub struct Session {
     /// Header to read the id from when there is no cookie.
     pub header: Option<HeaderName>,
     pub renewal: Renewal,
+    /// JSON Pointer (RFC 6901) to the user in a session.
+    pub user: String,
     pub cookie: SessionCookie,
     /// `None`: the store is asked for every request.
     pub cache: Option<SessionCache>,
@@ -348,6 +350,14 @@ pub struct Route {
     pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.
     pub session: bool,
+}
+
+/// The operator's listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub address: SocketAddr,
+    /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
+    pub token: Option<Secret<String>>,
 }
 
 /// Which hosts a route serves. Lower case, without port.

@@ -70,7 +70,7 @@ fn header(name: &str, node: &Node) -> Result<IdentityHeader, Fault> {
 }
 
 /// An RFC 6901 pointer to a member.
-fn checked_pointer(pointer: &str) -> Result<String, Fault> {
+pub(super) fn checked_pointer(pointer: &str) -> Result<String, Fault> {
     let mut escapes = pointer.split('~').skip(1);
     if pointer.starts_with('/') && escapes.all(|rest| rest.starts_with(['0', '1'])) {
         return Ok(pointer.to_owned());

@@ -2,31 +2,31 @@
 
 use std::net::SocketAddr;
 
+use super::admin;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::Node;
+use crate::config::model::Admin;
 use crate::config::section::Section;
 use crate::config::value::text;
 
 /// Listeners and the admin listener, none of which takes another's address.
-pub(super) fn addresses(s: &mut Section<'_>) -> (Vec<SocketAddr>, Option<SocketAddr>) {
+pub(super) fn addresses(s: &mut Section<'_>) -> (Vec<SocketAddr>, Option<Admin>) {
     let why = "without one nobody could connect";
     let listeners: Vec<_> = s.tables("listener", why, |s| {
         let address = s.required("address", why, "\"127.0.0.1:8080\"", socket_address);
         address.map(|address| (s.spot("address"), address))
     });
-    let admin = s.optional_table("admin", |s| {
-        let address = s.value("address", socket_address, SocketAddr::from(([127, 0, 0, 1], 9901)));
-        (s.spot("address"), address)
-    });
+    let admin = s.optional_table("admin", |s| (s.spot("address"), admin::admin(s)));
     let listeners: Vec<_> = listeners.into_iter().flatten().collect();
     let mut taken: Vec<&(Spot, SocketAddr)> = Vec::new();
-    for one in listeners.iter().chain(&admin) {
+    let own = admin.as_ref().map(|(spot, admin)| (spot.clone(), admin.address));
+    for one in listeners.iter().chain(&own) {
         if let Some((spot, address)) = taken.iter().find(|other| overlap(other.1, one.1)) {
             s.fault(one.0.clone(), taken_address(one.1, *address, &spot.key));
         }
         taken.push(one);
     }
-    (listeners.into_iter().map(|(_, address)| address).collect(), admin.map(|(_, address)| address))
+    (listeners.into_iter().map(|(_, address)| address).collect(), admin.map(|(_, admin)| admin))
 }
 
 /// `IP:port`.

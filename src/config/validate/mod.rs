@@ -1,5 +1,6 @@
 //! From the file to the model: one function per table, each the only list of that table's keys and defaults.
 
+mod admin;
 mod affinity;
 mod header;
 mod http_text;

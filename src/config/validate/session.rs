@@ -7,6 +7,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::header::{are_confused, free_name};
 use super::http_text::{cookie_domain, cookie_name, cookie_path, location};
+use super::identity::checked_pointer;
 use super::session_cache::session_cache;
 use super::store::store;
 use crate::config::fault::Fault;
@@ -18,6 +19,7 @@ use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, text, whole_seconds};
 
 const ID_PATTERN: &str = "[A-Za-z0-9_-]{1,128}";
+const USER: &str = "/user_id";
 
 /// `None` was reported.
 pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Session> {
@@ -40,6 +42,7 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
             choice(&[("async", Renewal::Async), ("sync", Renewal::Sync)]),
             Renewal::Async,
         ),
+        user: s.value("user", user, USER.to_owned()),
         cookie: s.table("cookie", cookie),
         cache: s.table("cache", session_cache),
         store: s.table("store", store),
@@ -86,6 +89,14 @@ fn id_header(text: &str, identity: &Identity) -> Result<HeaderName, Fault> {
         ));
     }
     Ok(name)
+}
+
+/// An RFC 6901 pointer to the user.
+fn user(node: &Node) -> Result<String, Fault> {
+    checked_pointer(text(node)?).map_err(|fault| {
+        let why = "no session of a user could be found";
+        Fault::new(fault.what, why, format!("write it like {USER:?} (`~0` for `~`, `~1` for `/` in a name)"))
+    })
 }
 
 /// Compiles a pattern for a whole id. Classes such as `\w` and `(?i)` mean ASCII.
@@ -190,5 +201,14 @@ mod tests {
     #[test]
     fn a_pattern_for_nothing_is_refused() {
         assert_eq!(anchored("[a-z]*").unwrap_err().what, "\"[a-z]*\" matches an empty id");
+    }
+
+    #[test]
+    fn the_user_is_found_by_a_pointer() {
+        let node = |text: &str| Node { span: 0..0, value: Value::Text(text.to_owned()) };
+        assert_eq!(user(&node("/profile/id")).unwrap(), "/profile/id");
+        let fault = user(&node("user_id")).unwrap_err();
+        assert_eq!(fault.what, "\"user_id\" is not a JSON Pointer to a member of the session");
+        assert_eq!(fault.why, "no session of a user could be found");
     }
 }

@@ -127,7 +127,8 @@ fn sessions(mode: Mode) -> Sessions {
 fn bind_app(config: Config, admin: SocketAddr) -> Result<App, AppError> {
     match App::bind(config.clone()) {
         Err(AppError::Bind { address, .. }) if address == admin => {
-            App::bind(Config { admin: Some(SocketAddr::new(admin.ip(), 0)), ..config })
+            let any = config::Admin { address: SocketAddr::new(admin.ip(), 0), token: None };
+            App::bind(Config { admin: Some(any), ..config })
         }
         bound => bound,
     }

@@ -66,6 +66,7 @@ fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
         header: None,
         renewal: config::Renewal::Async,
         cache: None,
+        user: "/user_id".to_owned(),
         cookie: config::SessionCookie {
             name: "session-id".to_owned(),
             path: "/".to_owned(),

@@ -1,0 +1,63 @@
+//! `[admin]`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::listen::socket_address;
+use crate::config::fault::Fault;
+use crate::config::file::Node;
+use crate::config::model::Admin;
+use crate::config::reference::resolve;
+use crate::config::section::Section;
+use crate::config::value::text;
+use crate::secret::Secret;
+
+const PORT: u16 = 9901;
+/// Shortest token, in bytes.
+const TOKEN_BYTES: usize = 16;
+
+pub(super) fn admin(s: &mut Section<'_>) -> Admin {
+    Admin {
+        address: s.value("address", socket_address, SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+        token: s.optional("token", token),
+    }
+}
+
+/// A token or a reference to one.
+fn token(node: &Node) -> Result<Secret<String>, Fault> {
+    let read = || {
+        let text = text(node)?;
+        checked(resolve(text).unwrap_or_else(|| Ok(text.as_bytes().to_owned()))?)
+    };
+    read().map_err(|fault| Fault { hidden: true, ..fault })
+}
+
+fn checked(bytes: Vec<u8>) -> Result<Secret<String>, Fault> {
+    let length = bytes.len();
+    let help = "make one with `openssl rand -hex 16`, and write \"env:NAME\" or \"file:/path\" here";
+    if length < TOKEN_BYTES {
+        let what = format!("the token has {length} bytes, not {TOKEN_BYTES} or more");
+        return Err(Fault::new(what, "a short token can be found by trying", help));
+    }
+    let token = String::from_utf8(bytes).ok().filter(|token| token.bytes().all(|c| c.is_ascii_graphic()));
+    token.map(Secret::new).ok_or_else(|| {
+        let what = "the token holds something else than visible ASCII characters";
+        Fault::new(what, "no client could send it in a header", help)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_long_enough_and_can_be_sent() {
+        let shortest = "0123456789abcde~";
+        assert_eq!(checked(shortest.into()).unwrap().expose(), shortest);
+        let what = |token: &str| checked(token.into()).unwrap_err().what;
+        assert_eq!(what("0123456789abcde"), "the token has 15 bytes, not 16 or more");
+        for token in ["0123456789 abcdef", "0123456789abcdef\n", "0123456789abcdeé"] {
+            assert_eq!(what(token), "the token holds something else than visible ASCII characters");
+        }
+        assert!(checked(vec![0xff; 16]).is_err());
+    }
+}
