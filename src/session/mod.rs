@@ -1,8 +1,9 @@
 //! Sessions: who a request belongs to.
 //!
 //! [`Resolver`] answers that for a request, [`Lifecycle`] creates and ends sessions on an upstream's
-//! word ([`Control`]), both from a [`Store`]. What cannot be found out is [`Resolution::Unavailable`]:
-//! it never looks like a missing session, nor like a live one.
+//! word ([`Control`]), [`Revoker`] ends them on the operator's; all of them in a [`Store`]. What cannot
+//! be found out is [`Resolution::Unavailable`]: it never looks like a missing session, nor like a live
+//! one.
 
 mod cache;
 mod control;
@@ -12,6 +13,7 @@ mod pointer;
 mod renewal;
 mod renewals;
 mod resolver;
+mod revocation;
 mod set_cookie;
 mod store;
 
@@ -30,6 +32,7 @@ pub use control::{CONTROL_HEADER, Control, ControlError, MAX_CONTROL_BYTES};
 pub use id::{IdReader, SessionId};
 pub use lifecycle::{Lifecycle, LifecycleError};
 pub use resolver::{Resolved, Resolver, Source};
+pub use revocation::{Durability, RevokeTarget, Revoked, Revoker};
 pub use set_cookie::CookieWriter;
 pub use store::{Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Ttl};
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::cache::Death;
@@ -84,6 +85,19 @@ impl MemoryStore {
             sessions.insert(id.clone(), None, entry.deadline);
         }
         removed.is_some_and(|entry| entry.contents.is_some() && entry.deadline > now)
+    }
+
+    /// Removes every session whose contents `matches`; how many of them were live. Holds the lock while it looks
+    /// at all sessions, so `matches` must be quick.
+    pub(in crate::session) fn end_all(&self, matches: impl Fn(&[(Box<str>, Value)]) -> bool) -> u64 {
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.reap(now);
+        let found =
+            sessions.by_id.iter().filter(|(_, entry)| entry.contents.as_deref().is_some_and(&matches));
+        let ids: Vec<SessionId> = found.map(|(id, _)| id.clone()).collect();
+        let ended = ids.iter().filter_map(|id| sessions.remove(id));
+        ended.filter(|entry| entry.deadline > now).count() as u64
     }
 
     pub(super) fn renew(&self, id: &SessionId, ttl: Duration) {
@@ -216,6 +230,16 @@ mod tests {
         advance(TTL).await;
         assert_eq!(store.load(&id(1)), Lookup::Absent(None));
         assert_eq!((store.len(), store.sessions().by_deadline.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ending_all_that_match_leaves_the_others_whole() {
+        let store = MemoryStore::new();
+        (0..3).for_each(|number| store.create(&id(number), fields(), TTL));
+        store.create(&id(3), Fields::from_iter([("user_id".to_owned(), json!("7"))]), TTL);
+        assert_eq!(store.end_all(|contents| *contents == [("user_id".into(), json!("42"))]), 3);
+        assert_eq!((store.len(), store.sessions().by_deadline.len()), (1, 1));
+        assert!(store.load(&id(3)).found().is_some());
     }
 
     #[tokio::test(start_paused = true)]
