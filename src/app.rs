@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::config::{self, AccessLogOutput, Config, Mode, StoreKind};
 use crate::drain::Drain;
 use crate::health;
@@ -220,6 +220,7 @@ impl App {
             shards: self.shards.clone(),
             dropped_lines: self.access_log.as_ref().map(|(sink, _)| sink.dropped_counter()),
             places: self.places.clone(),
+            sessions: admin::Sessions::default(),
         };
         Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
     }

@@ -1,16 +1,19 @@
-//! The operator's listener: is it alive, is it ready, what are the numbers.
+//! The operator's listener: is it alive, is it ready, what are the numbers, and the API to steer it.
+//!
+//! [`routes`] lists every address; [`endpoints`] are open to whoever can connect, [`api`] only to those who
+//! know the token.
 
-mod metrics;
+mod api;
+mod endpoints;
+mod reply;
+mod routes;
+mod sessions;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,11 +23,12 @@ use tokio::sync::Semaphore;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
+pub use sessions::Sessions;
+
 /// Time for a whole head, and to wait for the next request on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Whether new work should be sent here. Clones share the answer.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +44,7 @@ impl Readiness {
     }
 }
 
-/// What the admin listener reports on.
+/// What the admin listener reports on and steers.
 #[derive(Debug)]
 pub struct Admin {
     pub shared: Arc<Shared>,
@@ -51,6 +55,7 @@ pub struct Admin {
     pub dropped_lines: Option<Arc<AtomicU64>>,
     /// Free places for client connections.
     pub places: Arc<Semaphore>,
+    pub sessions: Sessions,
 }
 
 impl Admin {
@@ -71,8 +76,8 @@ impl Admin {
 
     async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| {
-            let answer = self.answer(&request);
-            async move { Ok::<_, Infallible>(answer) }
+            let admin = self.clone();
+            async move { Ok::<_, Infallible>(routes::answer(admin, request).await) }
         });
         // An operator's tool that breaks its connection is its own business.
         let _ = http1::Builder::new()
@@ -81,29 +86,4 @@ impl Admin {
             .serve_connection(TokioIo::new(stream), service)
             .await;
     }
-
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
-        }
-        match request.uri().path() {
-            "/livez" => text(StatusCode::OK, TEXT, "alive\n"),
-            "/readyz" if self.readiness.is_ready() => text(StatusCode::OK, TEXT, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n"),
-            "/metrics" => match metrics::exposition(self) {
-                Ok(page) => text(StatusCode::OK, metrics::CONTENT_TYPE, page),
-                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics could not be written\n"),
-            },
-            _ => text(StatusCode::NOT_FOUND, TEXT, "/livez /readyz /metrics\n"),
-        }
-    }
-}
-
-fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -3,8 +3,10 @@
 //! Exit codes: 0 all went well, 1 failed or invalid configuration, 2 wrong usage (clap's), 3 requests were
 //! cut by a forced stop.
 
+mod admin;
 mod demo;
 mod run;
+mod sessions;
 mod signals;
 mod stub;
 
@@ -44,6 +46,8 @@ enum Command {
     Run(ConfigFile),
     /// Check a configuration file and report every problem in it
     Check(ConfigFile),
+    /// End sessions in a running vestibule
+    Sessions(sessions::SessionsArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Run one Dify-style application instance, for demos, tests and load
@@ -82,6 +86,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Sessions(args) => sessions::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Stub(args) => stub::run(args),
     }

@@ -20,6 +20,7 @@ mod value;
 
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
+pub use reference::{ReferenceError, secret};
 
 use fault::{Fault, Report, Spot};
 

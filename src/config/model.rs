@@ -2,7 +2,7 @@
 //!
 //! Nothing here is an `Option` that means "the default"; an `Option` means the operator chose "none".
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -358,6 +358,11 @@ pub struct Admin {
     pub address: SocketAddr,
     /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
     pub token: Option<Secret<String>>,
+}
+
+impl Admin {
+    /// Where it listens when nothing else is said.
+    pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 }
 
 /// Which hosts a route serves. Lower case, without port.

@@ -3,6 +3,27 @@
 use std::{env, fs};
 
 use super::fault::Fault;
+use crate::secret::Secret;
+
+/// A secret is not where it should be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    #[error("a secret is given by reference: env:NAME or file:PATH")]
+    NoReference,
+    /// Nothing can be read there: what is wrong, and what to do.
+    #[error("{what}; {help}")]
+    Unreadable { what: String, help: String },
+}
+
+/// The secret that `env:NAME` or `file:PATH` refers to; one line end at the end of a file is not part of it.
+/// Blocks.
+pub fn secret(reference: &str) -> Result<Secret<Vec<u8>>, ReferenceError> {
+    match resolve(reference) {
+        Some(Ok(bytes)) => Ok(Secret::new(bytes)),
+        Some(Err(Fault { what, help, .. })) => Err(ReferenceError::Unreadable { what, help }),
+        None => Err(ReferenceError::NoReference),
+    }
+}
 
 /// What `text` refers to; `None` if it is no reference. One line end at the end of a file is not part of the
 /// secret.
@@ -61,6 +82,15 @@ mod tests {
     fn plain_text_is_no_reference() {
         assert_eq!(resolve("redis://host"), None);
         assert_eq!(resolve(" env:X"), None);
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_reference_and_is_never_quoted() {
+        let manifest = env!("CARGO_MANIFEST_DIR").as_bytes();
+        assert_eq!(secret("env:CARGO_MANIFEST_DIR").unwrap().expose(), manifest);
+        assert_eq!(secret("hunter2"), Err(ReferenceError::NoReference));
+        let missing = secret("env:VESTIBULE_NOT_SET").unwrap_err().to_string();
+        assert!(missing.starts_with("the environment variable \"VESTIBULE_NOT_SET\" is not set; set it"));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `[admin]`.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use super::listen::socket_address;
 use crate::config::fault::Fault;
 use crate::config::file::Node;
@@ -11,13 +9,12 @@ use crate::config::section::Section;
 use crate::config::value::text;
 use crate::secret::Secret;
 
-const PORT: u16 = 9901;
 /// Shortest token, in bytes.
 const TOKEN_BYTES: usize = 16;
 
 pub(super) fn admin(s: &mut Section<'_>) -> Admin {
     Admin {
-        address: s.value("address", socket_address, SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+        address: s.value("address", socket_address, Admin::DEFAULT_ADDRESS),
         token: s.optional("token", token),
     }
 }

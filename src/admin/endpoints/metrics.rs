@@ -16,7 +16,7 @@ use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 use crate::upstream::{Condition, Instance};
 
-use super::Admin;
+use crate::admin::Admin;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

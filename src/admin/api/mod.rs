@@ -1,0 +1,9 @@
+//! The API under `/api/v1`, in JSON, for those who know the token. Problems are RFC 9457 documents.
+
+mod auth;
+mod body;
+mod problem;
+mod sessions;
+
+pub(super) use problem::Problem;
+pub(super) use sessions::revoke_sessions;

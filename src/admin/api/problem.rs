@@ -1,0 +1,108 @@
+//! What can be wrong with a call, as the caller is told: RFC 9457 documents.
+
+use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::admin::reply::{self, Reply};
+use crate::session::StoreError;
+
+/// Why a call was not carried out. The texts are for the caller and quote nothing of the call.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::admin) enum Problem {
+    #[error(
+        "the API is off until it has a token: set `token` in [admin], such as \
+         token = \"env:VESTIBULE_ADMIN_TOKEN\", and restart vestibule"
+    )]
+    NoToken,
+    #[error("send the token of [admin] in one header: Authorization: Bearer <token>")]
+    Unauthorized,
+    #[error("the API has no such address")]
+    NotFound,
+    #[error("this address takes only {0}")]
+    Method(String),
+    #[error("the body must be application/json")]
+    MediaType,
+    #[error("the body is larger than 16 KiB")]
+    TooLarge,
+    #[error("the body did not arrive within 10 seconds")]
+    TooSlow,
+    #[error("the body broke off")]
+    BrokenOff,
+    /// What the body must be instead.
+    #[error("the body must be {0}")]
+    Malformed(&'static str),
+    /// What is wrong with a well-formed body.
+    #[error("{0}")]
+    Invalid(&'static str),
+    #[error("{0}; what has happened is unknown: repeat the call")]
+    Store(#[source] StoreError),
+    #[error("vestibule failed; what has happened is unknown: repeat the call")]
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Problem::NoToken => StatusCode::FORBIDDEN,
+            Problem::Unauthorized => StatusCode::UNAUTHORIZED,
+            Problem::NotFound => StatusCode::NOT_FOUND,
+            Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Problem::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Problem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Problem::BrokenOff | Problem::Malformed(_) => StatusCode::BAD_REQUEST,
+            Problem::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The word for logs.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Problem::NoToken => "no_token",
+            Problem::Unauthorized => "unauthorized",
+            Problem::NotFound => "not_found",
+            Problem::Method(_) => "method",
+            Problem::MediaType => "media_type",
+            Problem::TooLarge => "too_large",
+            Problem::TooSlow => "too_slow",
+            Problem::BrokenOff => "broken_off",
+            Problem::Malformed(_) => "malformed",
+            Problem::Invalid(_) => "invalid",
+            Problem::Store(error) => error.kind(),
+            Problem::Internal => "internal",
+        }
+    }
+}
+
+impl From<Problem> for Reply {
+    fn from(problem: Problem) -> Self {
+        let status = problem.status();
+        let document = Document {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: problem.to_string(),
+        };
+        let mut reply = reply::json("application/problem+json", status, &document);
+        let header = match problem {
+            Problem::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Problem::Store(_) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            // The rest of the body may still be on its way.
+            Problem::TooSlow | Problem::TooLarge => Some((CONNECTION, HeaderValue::from_static("close"))),
+            _ => None,
+        };
+        reply.headers_mut().extend(header);
+        reply
+    }
+}

@@ -1,0 +1,19 @@
+//! What probes and monitoring ask.
+
+mod metrics;
+mod readyz;
+
+use http::StatusCode;
+
+use super::Admin;
+use super::reply::{Reply, of_type, text};
+
+pub(super) use readyz::readyz;
+
+/// All metrics as they are now.
+pub(super) fn metrics(admin: &Admin) -> Reply {
+    match metrics::exposition(admin) {
+        Ok(page) => of_type(metrics::CONTENT_TYPE, StatusCode::OK, page),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n"),
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether new work should be sent here, and why not.
+
+use http::StatusCode;
+
+use crate::admin::Admin;
+use crate::admin::reply::{Reply, text};
+use crate::config::Mode;
+
+/// Something that work needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// Clients are being accepted.
+    Accepting,
+    /// The session store answers.
+    Store,
+}
+
+const CONDITIONS: [Condition; 2] = [Condition::Accepting, Condition::Store];
+
+/// How a condition is met.
+type State = Result<&'static str, String>;
+
+impl Condition {
+    fn name(self) -> &'static str {
+        match self {
+            Condition::Accepting => "accepting",
+            Condition::Store => "store",
+        }
+    }
+
+    /// Whether no work should be sent here without it. Others are only reported: a store that is out is out
+    /// for every vestibule, and requests without a session are served all the same.
+    fn is_required(self) -> bool {
+        match self {
+            Condition::Accepting => true,
+            Condition::Store => false,
+        }
+    }
+
+    async fn state(self, admin: &Admin) -> State {
+        match self {
+            Condition::Accepting if admin.readiness.is_ready() => Ok("ok"),
+            Condition::Accepting => Err("not serving yet, or draining".to_owned()),
+            Condition::Store if admin.shared.plan.load().mode != Mode::Shared => Ok("not used"),
+            Condition::Store => {
+                let answered = admin.sessions.ping(&admin.shared).await;
+                answered.map(|()| "ok").map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+/// 200 when every required condition is met, otherwise 503. With `verbose` in the query all conditions are
+/// looked at, and each has a line.
+pub(in crate::admin) async fn readyz(admin: &Admin, query: Option<&str>) -> Reply {
+    let verbose = query.is_some_and(is_verbose);
+    let mut states = Vec::new();
+    for condition in CONDITIONS.into_iter().filter(|condition| verbose || condition.is_required()) {
+        states.push((condition, condition.state(admin).await));
+    }
+    let (status, mut page) =
+        match states.iter().all(|(condition, state)| state.is_ok() || !condition.is_required()) {
+            true => (StatusCode::OK, "ready\n".to_owned()),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        };
+    if verbose {
+        page.extend(states.iter().map(|(condition, state)| line(*condition, state)));
+    }
+    text(status, page)
+}
+
+fn is_verbose(query: &str) -> bool {
+    query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
+}
+
+fn line(condition: Condition, state: &State) -> String {
+    match state {
+        Ok(word) => format!("{}: {word}\n", condition.name()),
+        Err(reason) if condition.is_required() => format!("{}: failed: {reason}\n", condition.name()),
+        Err(reason) => format!("{}: failed (not required): {reason}\n", condition.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbose_is_asked_for_by_name() {
+        for query in ["verbose", "verbose=1", "a=b&verbose", "verbose="] {
+            assert!(is_verbose(query), "{query}");
+        }
+        for query in ["", "verbos", "a=verbose", "verbose1"] {
+            assert!(!is_verbose(query), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_line_tells_whether_a_failure_counts() {
+        let failed = Err("x".to_owned());
+        assert_eq!(line(Condition::Accepting, &Ok("ok")), "accepting: ok\n");
+        assert_eq!(line(Condition::Accepting, &failed), "accepting: failed: x\n");
+        assert_eq!(line(Condition::Store, &failed), "store: failed (not required): x\n");
+    }
+}

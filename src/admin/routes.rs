@@ -1,0 +1,100 @@
+//! Which address and method lead where.
+
+use std::sync::Arc;
+
+use http::header::ALLOW;
+use http::{HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::api::{self, Problem};
+use super::reply::{Reply, text};
+use super::{Admin, endpoints};
+
+/// What stands behind an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Livez,
+    Readyz,
+    Metrics,
+    RevokeSessions,
+}
+
+/// Every address. One that takes `GET` takes `HEAD` as well.
+const ROUTES: [(&str, Method, Endpoint); 4] = [
+    ("/livez", Method::GET, Endpoint::Livez),
+    ("/readyz", Method::GET, Endpoint::Readyz),
+    ("/metrics", Method::GET, Endpoint::Metrics),
+    ("/api/v1/sessions/revoke", Method::POST, Endpoint::RevokeSessions),
+];
+
+/// Why a request leads nowhere.
+#[derive(Debug, PartialEq, Eq)]
+enum Stray {
+    /// Nothing has this address.
+    NoAddress,
+    /// The address takes only these methods.
+    OtherMethods(String),
+}
+
+/// Answers one request.
+pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Reply {
+    match find(request.method(), request.uri().path()) {
+        Ok(Endpoint::Livez) => text(StatusCode::OK, "alive\n"),
+        Ok(Endpoint::Readyz) => endpoints::readyz(&admin, request.uri().query()).await,
+        Ok(Endpoint::Metrics) => endpoints::metrics(&admin),
+        Ok(Endpoint::RevokeSessions) => api::revoke_sessions(admin, request).await,
+        Err(stray) => stray.answer(request.uri().path()),
+    }
+}
+
+fn find(method: &Method, path: &str) -> Result<Endpoint, Stray> {
+    let here = || ROUTES.iter().filter(|(address, ..)| *address == path);
+    let wanted = if method == Method::HEAD { &Method::GET } else { method };
+    if let Some((.., endpoint)) = here().find(|(_, method, _)| method == wanted) {
+        return Ok(*endpoint);
+    }
+    let methods: Vec<_> = here().map(|(_, method, _)| shown(method)).collect();
+    if methods.is_empty() { Err(Stray::NoAddress) } else { Err(Stray::OtherMethods(methods.join(", "))) }
+}
+
+/// A method with what it implies.
+fn shown(method: &Method) -> &str {
+    if *method == Method::GET { "GET, HEAD" } else { method.as_str() }
+}
+
+impl Stray {
+    fn answer(self, path: &str) -> Reply {
+        let in_api = path.starts_with("/api/");
+        match self {
+            Stray::NoAddress if in_api => Problem::NotFound.into(),
+            Stray::NoAddress => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /api/v1\n"),
+            Stray::OtherMethods(methods) => {
+                let allow = HeaderValue::from_str(&methods);
+                let mut refusal = match in_api {
+                    true => Problem::Method(methods).into(),
+                    false => text(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods}\n")),
+                };
+                refusal.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+                refusal
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_takes_its_methods_only() {
+        assert_eq!(find(&Method::GET, "/livez"), Ok(Endpoint::Livez));
+        assert_eq!(find(&Method::HEAD, "/metrics"), Ok(Endpoint::Metrics));
+        assert_eq!(find(&Method::POST, "/api/v1/sessions/revoke"), Ok(Endpoint::RevokeSessions));
+        let only = |methods: &str| Err(Stray::OtherMethods(methods.to_owned()));
+        assert_eq!(find(&Method::POST, "/readyz"), only("GET, HEAD"));
+        assert_eq!(find(&Method::HEAD, "/api/v1/sessions/revoke"), only("POST"));
+        for path in ["/", "/livez/", "/Livez", "/api/v1/sessions"] {
+            assert_eq!(find(&Method::GET, path), Err(Stray::NoAddress), "{path}");
+        }
+    }
+}
