@@ -43,7 +43,7 @@
 //! # The house
 //!
 //! Modules are declared below from the ground up and import only downwards; a test enforces it. Siblings of
-//! layers 2 and 3 do not know each other. Only `proxy::error` turns failures into statuses.
+//! layers 2 and 3 do not know each other. Only `proxy::error` turns failures into statuses, and `admin::api` its own.
 //!
 //! # Speed
 //!

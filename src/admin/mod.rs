@@ -1,7 +1,7 @@
 //! The operator's listener: is it alive, is it ready, what are the numbers, and the API to steer it.
 //!
-//! [`routes`] lists every address; [`endpoints`] are open to whoever can connect, [`api`] only to those who
-//! know the token.
+//! `routes` lists every address; `endpoints` are open to whoever can connect, `api` only to those who know the
+//! token.
 
 mod api;
 mod endpoints;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     instances: Vec<SocketAddr>,
+    admin: String,
     extra_instances: String,
     upstream: String,
     route: String,
@@ -15,13 +16,19 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn to(instances: &[SocketAddr]) -> Self {
-        let (extra_instances, upstream, route, sections) = Default::default();
-        Self { instances: instances.to_vec(), extra_instances, upstream, route, workers: 1, sections }
+        let (admin, extra_instances, upstream, route, sections) = Default::default();
+        Self { instances: instances.to_vec(), admin, extra_instances, upstream, route, workers: 1, sections }
     }
 
     /// Adds lines to `[[upstream]]`.
     pub(crate) fn upstream(mut self, lines: &str) -> Self {
         self.upstream.push_str(&format!("{lines}\n"));
+        self
+    }
+
+    /// Adds lines to `[admin]`.
+    pub(crate) fn admin(mut self, lines: &str) -> Self {
+        self.admin.push_str(&format!("{lines}\n"));
         self
     }
 
@@ -49,7 +56,7 @@ impl Config {
     }
 
     pub(crate) fn toml(&self) -> String {
-        let Self { instances, extra_instances, upstream, route, workers, sections } = self;
+        let Self { instances, admin, extra_instances, upstream, route, workers, sections } = self;
         let instances: String = instances
             .iter()
             .map(|address| format!("[[upstream.instance]]\naddress = \"{address}\"\n"))
@@ -57,7 +64,7 @@ impl Config {
         format!(
             "version = 1\nworkers = {workers}\n\
              [[listener]]\naddress = \"127.0.0.1:0\"\n\
-             [admin]\naddress = \"127.0.0.1:0\"\n\
+             [admin]\naddress = \"127.0.0.1:0\"\n{admin}\
              [[upstream]]\nname = \"app\"\n{upstream}{instances}{extra_instances}\
              [[route]]\npath = \"/\"\nupstream = \"app\"\n{route}{sections}"
         )

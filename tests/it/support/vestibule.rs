@@ -48,6 +48,10 @@ impl Vestibule {
         self.address
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub(crate) async fn connect(&self) -> Client {
         Client::connect(self.address).await
     }
