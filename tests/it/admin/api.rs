@@ -160,6 +160,25 @@ async fn a_session_in_redis_is_ended_and_a_store_that_is_out_is_said() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_neither_stops_a_call_nor_keeps_it_out_of_the_log() {
+    let (application, redis) = (application().await, Redis::start().await);
+    let store = format!("[session.store]\nurl = \"{}\"", redis.url());
+    let program = Program::start(config(&application).with(&store)).await;
+    assert_eq!(revoke(program.admin, json!({ "id": "connects" })).await.json()["sessions"], 0);
+    redis.freeze();
+    let (token, body) = (format!("Bearer {TOKEN}"), json!({ "id": "abc" }).to_string());
+    let mut caller = Client::connect(program.admin).await;
+    caller.send_request("POST", REVOKE, &[("Authorization", &token), JSON], body.as_bytes()).await;
+    drop(caller);
+    let timed_out = |line: &str| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "sessions revoke" && line["outcome"] == "timeout").then_some(())
+    };
+    program.process.wait_for_line("the call's line", timed_out).await;
+    redis.thaw();
+}
+
+#[tokio::test]
 async fn every_call_is_one_line_without_a_secret() {
     let application = application().await;
     let mut program = Program::start_with(config(&application), &["--log-level", "trace"]).await;
