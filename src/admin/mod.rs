@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use self::api::Problem;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
@@ -76,8 +77,9 @@ impl Admin {
 
     async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| {
-            let admin = self.clone();
-            async move { Ok::<_, Infallible>(routes::answer(admin, request).await) }
+            // In a task of its own: a caller who leaves must not stop a call half-way, nor keep it out of the log.
+            let answer = tokio::spawn(routes::answer(self.clone(), request));
+            async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| Problem::Internal.into())) }
         });
         // An operator's tool that breaks its connection is its own business.
         let _ = http1::Builder::new()

@@ -42,7 +42,7 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::Livez) => text(StatusCode::OK, "alive\n"),
         Ok(Endpoint::Readyz) => endpoints::readyz(&admin, request.uri().query()).await,
         Ok(Endpoint::Metrics) => endpoints::metrics(&admin),
-        Ok(Endpoint::RevokeSessions) => api::revoke_sessions(admin, request).await,
+        Ok(Endpoint::RevokeSessions) => api::revoke_sessions(&admin, request).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
 }

@@ -1,7 +1,6 @@
 //! `POST /api/v1/sessions/revoke`.
 
 use std::fmt::Display;
-use std::sync::Arc;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -39,18 +38,14 @@ struct Answer {
 
 /// Ends one session or all of a user: 200 when they have ended for good, 202 when they have ended, but a
 /// failure of the store may bring them back.
-pub(in crate::admin) async fn revoke_sessions(admin: Arc<Admin>, request: Request<Incoming>) -> Reply {
-    let target = match target(&admin, request).await {
-        Ok(target) => target,
+pub(in crate::admin) async fn revoke_sessions(admin: &Admin, request: Request<Incoming>) -> Reply {
+    match target(admin, request).await {
+        Ok(target) => revoke(admin, &target).await,
         Err(problem) => {
             log(problem.outcome(), None, None);
-            return problem.into();
+            problem.into()
         }
-    };
-    // In a task of its own: a caller who leaves must not stop it half-way, nor keep it out of the log.
-    tokio::spawn(async move { revoke(&admin, &target).await })
-        .await
-        .unwrap_or_else(|_| Problem::Internal.into())
+    }
 }
 
 async fn target(admin: &Admin, request: Request<Incoming>) -> Result<RevokeTarget, Problem> {
