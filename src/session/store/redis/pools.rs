@@ -1,11 +1,12 @@
 //! One worker's connections to all primaries, and the way of a call to the right one.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::try_join_all;
 use redis::{Value, cmd};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Host;
@@ -14,6 +15,9 @@ use super::super::StoreError;
 use super::call::{self, Call, Redirect};
 use super::pool::{Limits, Pool};
 use super::topology::{Layout, Primary, Topology};
+
+/// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(20);
 
 /// A pool for each primary of the current layout.
 pub(super) struct Pools {
@@ -94,18 +98,17 @@ impl Pools {
     pub(super) async fn connected(&self) {
         loop {
             let open = Arc::clone(&self.open());
-            if self.topology.is_confirmed() && !open.pools.is_empty() {
+            let all = async {
                 for running in &open.pools {
-                    tokio::select! {
-                        () = running.pool.connected() => (),
-                        () = self.topology.changed(open.layout.epoch()) => break,
-                    }
+                    running.pool.connected().await;
                 }
-                if self.topology.epoch() == open.layout.epoch() {
-                    return;
+                while open.pools.is_empty() || !self.topology.is_confirmed() {
+                    sleep(CONFIRMATION_PAUSE).await;
                 }
-            } else {
-                self.topology.changed(open.layout.epoch()).await;
+            };
+            tokio::select! {
+                () = all => return,
+                () = self.topology.changed(open.layout.epoch()) => (),
             }
         }
     }
@@ -132,7 +135,7 @@ impl Pools {
 
     /// Asks the server that another one sent us to; a third one is not asked.
     async fn follow_redirect(&self, call: Call<'_>, redirect: Redirect) -> Result<Value, StoreError> {
-        self.topology.doubt();
+        self.topology.meet(redirect.to.clone());
         let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
         let target = found.map_err(|_| StoreError::Moving)?;
         let place = target.running.pool.place().await?;
@@ -155,7 +158,6 @@ impl Pools {
                 target.running.pool.connected().await;
                 return target;
             }
-            self.topology.meet(host.clone());
             self.topology.changed(open.layout.epoch()).await;
         }
     }
