@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -133,6 +133,7 @@ impl App {
                 plan: ArcSwap::from_pointee(plan),
                 memory: MemoryStore::new(),
                 sessions: session_cache(&config.session),
+                backend: OnceLock::new(),
                 marks: Fingerprints::new()?,
             }),
             readiness: Readiness::default(),
@@ -162,6 +163,7 @@ impl App {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Outcome, AppError> {
         let stop = CancellationToken::new();
         let background = Drain::new();
+        self.shared.open_backend();
         let admin = self.start_admin()?;
         for (upstream, config) in self.shared.plan.load().upstreams().zip(&self.config.upstreams) {
             if let Some(check) = &config.health {
@@ -228,12 +230,8 @@ impl App {
     /// Keeps the session cache in step with the store.
     fn start_watch(&self) -> Option<tokio::task::JoinHandle<()>> {
         let sessions = self.shared.sessions.clone().filter(|_| self.config.session.mode == Mode::Shared)?;
-        let config = self.config.clone();
-        Some(tokio::spawn(async move {
-            if let Err(error) = Store::watch(&config.session.store, sessions).await {
-                tracing::error!(%error, "the session store cannot be followed");
-            }
-        }))
+        let (config, backend) = (self.config.clone(), self.shared.backend.get().cloned().flatten()?);
+        Some(tokio::spawn(async move { Store::watch(&config.session.store, &backend, sessions).await }))
     }
 
     fn start_worker(

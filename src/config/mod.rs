@@ -13,6 +13,7 @@ mod file;
 mod model;
 mod nearest;
 mod problem;
+mod redis_url;
 mod reference;
 mod section;
 mod validate;
@@ -20,6 +21,7 @@ mod value;
 
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
+pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
 pub use reference::{ReferenceError, secret};
 
 use fault::{Fault, Report, Spot};

@@ -11,6 +11,7 @@ use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::redis_url::{Credentials, RedisUrl};
 use crate::secret::Secret;
 
 /// A whole, valid configuration. Immutable; shared behind an `Arc`.
@@ -243,23 +244,37 @@ pub struct Store {
     pub on_outage: OnOutage,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
-    /// Per worker; 1..=max_connections.
-    pub min_connections: usize,
-    /// Per worker; at most 64.
+    /// Per worker and primary, kept open: 1..=max_idle.
+    pub min_idle: usize,
+    /// Per worker and primary, kept when nobody uses them: up to max_connections.
+    pub max_idle: usize,
+    /// Per worker and primary; at most 64.
     pub max_connections: usize,
+    /// Age at which a connection is replaced; `None`: never for its age.
+    pub max_lifetime: Option<Duration>,
     /// Look-ups under way on one connection; at least 1.
     pub in_flight: usize,
     pub wait_timeout: Duration,
     /// PEM file of the only authority to trust for `rediss`.
     pub ca: Option<PathBuf>,
+    /// Who we are for `rediss`.
+    pub certificate: Option<ClientCertificate>,
+    /// Who we are to the sentinels; the URL says who we are to Redis.
+    pub sentinel: Credentials,
+}
+
+/// PEM files of a certificate and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
 }
 
 #[derive(Debug, Clone)]
 pub enum StoreKind {
     /// Embedded, shared by all workers of this process.
     Memory,
-    /// A `redis://` or `rediss://` URL, checked to be well formed.
-    Redis(Secret<String>),
+    Redis(RedisUrl),
 }
 
 /// How a session is written in the store.

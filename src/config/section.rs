@@ -146,6 +146,11 @@ impl<'a> Section<'a> {
         parsed
     }
 
+    /// Whether the operator wrote `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
     /// Where the value of `key` stands; for an absent key where its table begins.
     pub(super) fn spot(&self, key: &str) -> Spot {
         let span = self.table.get(key).map_or(&self.spot.span, |node| &node.span);

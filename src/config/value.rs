@@ -78,6 +78,14 @@ pub(super) fn duration(node: &Node) -> Result<Duration, Fault> {
     }
 }
 
+/// A time or the word `off`.
+pub(super) fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "off" => Ok(None),
+        _ => duration(node).map(Some),
+    }
+}
+
 /// A duration that may be zero.
 pub(super) fn duration_or_zero(node: &Node) -> Result<Duration, Fault> {
     let text = text(node)?;

@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::body::RequestBody;
-use crate::config::{Mode, StoreKind};
+use crate::config::Mode;
 use crate::secret::Fingerprints;
-use crate::session::{Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
+use crate::session::{Backend, Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
 use crate::transport::{PoolSettings, Pools};
 
@@ -33,6 +33,8 @@ pub struct Shared {
     pub memory: MemoryStore,
     /// What is known of the store's content, where sessions are kept.
     pub sessions: Option<Arc<SessionCache>>,
+    /// What the workers' session stores have in common, once the proxy runs; `None` when it cannot be used.
+    pub backend: OnceLock<Option<Backend>>,
     pub marks: Fingerprints,
 }
 
@@ -60,6 +62,17 @@ pub(super) struct Sessions {
     store: Store,
     pub(super) resolver: Resolver,
     pub(super) lifecycle: Lifecycle,
+}
+
+impl Shared {
+    /// Opens what the workers' session stores have in common, watched over by the runtime this is called in.
+    pub fn open_backend(&self) {
+        let backend = Backend::start(&self.plan.load().config.session.store, &self.memory);
+        let backend =
+            backend.inspect_err(|error| tracing::error!(%error, "the session store cannot be used"));
+        // Another call would have opened the same.
+        let _ = self.backend.set(backend.ok());
+    }
 }
 
 impl Worker {
@@ -168,11 +181,8 @@ impl Service {
 
     fn open_sessions(&self) -> Result<Sessions, StoreError> {
         let config = &self.shared.plan.load().config.session;
-        let store = Store::start(&config.store, &self.shared.memory).map_err(|error| {
-            let redis = matches!(config.store.kind, StoreKind::Redis(_));
-            tracing::error!(%error, redis, "the session store cannot be used");
-            StoreError::Tls
-        })?;
+        let backend = self.shared.backend.get().ok_or(StoreError::Disconnected)?;
+        let store = Store::open(&config.store, backend.as_ref().ok_or(StoreError::Tls)?);
         Ok(Sessions {
             store: store.clone(),
             resolver: Resolver::new(config, store.clone(), self.shared.sessions.clone()),

@@ -34,7 +34,9 @@ pub use lifecycle::{Lifecycle, LifecycleError};
 pub use resolver::{Resolved, Resolver, Source};
 pub use revocation::{Durability, RevokeTarget, Revoked, Revoker};
 pub use set_cookie::CookieWriter;
-pub use store::{Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Ttl};
+pub use store::{
+    Backend, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Topology, Ttl,
+};
 
 /// The fields of a session that is being written; what they mean is the application's business.
 pub type Fields = Map<String, Value>;

@@ -19,4 +19,5 @@ mod shipped_modes;
 mod streaming;
 mod stub;
 mod support;
+mod topologies;
 mod upgrades;

@@ -83,7 +83,7 @@ pub(super) fn location(text: &str) -> Result<HeaderValue, Fault> {
 }
 
 /// A domain name in lower case; no port, no trailing dot.
-pub(super) fn domain(text: &str) -> Option<String> {
+pub(in crate::config) fn domain(text: &str) -> Option<String> {
     let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(is_letter);
     (text.len() <= 253 && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())

@@ -14,6 +14,8 @@ mod store;
 mod store_url;
 mod upstream;
 
+pub(super) use http_text::domain;
+
 use super::fault::Fault;
 use super::model::Config;
 use super::section::Section;

@@ -16,7 +16,7 @@ use crate::config::model::{
     Identity, Mode, OnAbsent, Renewal, SameSite, SecureAttribute, Session, SessionCookie,
 };
 use crate::config::section::Section;
-use crate::config::value::{boolean, choice, duration, text, whole_seconds};
+use crate::config::value::{boolean, choice, duration, duration_or_off, text, whole_seconds};
 
 const ID_PATTERN: &str = "[A-Za-z0-9_-]{1,128}";
 const USER: &str = "/user_id";
@@ -69,13 +69,6 @@ fn unknown_on_absent() -> Fault {
         "requests without a session would be treated in a way nobody chose",
         "write \"anonymous\", \"unauthorized\" or { redirect = \"/signin\" }",
     )
-}
-
-fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
-    match &node.value {
-        Value::Text(word) if word == "off" => Ok(None),
-        _ => duration(node).map(Some),
-    }
 }
 
 /// A header that clients may send: one that tells the upstream who the user is gets removed.

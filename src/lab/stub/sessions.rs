@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::respond::Refusal;
 use super::state::unix_now;
 use super::users::User;
-use crate::config::{self, OnOutage, StoreFormat, StoreKind};
+use crate::config::{self, Credentials, OnOutage, RedisUrl, StoreFormat, StoreKind};
 use crate::secret::{Secret, random_bytes};
 use crate::session::{Fields, MemoryStore, SessionId, StartError, Store, StoreError};
 
@@ -69,18 +69,22 @@ impl Records {
 
     async fn redis(url: &Secret<String>, key_prefix: &str) -> Result<Self, StartError> {
         let config = config::Store {
-            kind: StoreKind::Redis(url.clone()),
+            kind: StoreKind::Redis(RedisUrl::parse(url.expose()).map_err(|_| StartError::Url)?),
             key_prefix: key_prefix.to_owned(),
             key_suffix: String::new(),
             format: StoreFormat::Hash,
             on_outage: OnOutage::Deny,
             connect_timeout: Self::CONNECT,
             response_timeout: Duration::from_millis(250),
-            min_connections: 1,
+            min_idle: 1,
+            max_idle: 1,
             max_connections: 4,
+            max_lifetime: None,
             in_flight: 256,
             wait_timeout: Duration::from_millis(100),
             ca: None,
+            certificate: None,
+            sentinel: Credentials::default(),
         };
         let store = Store::start(&config, &MemoryStore::new())?;
         // Without it the first request would find no connection; later ones are answered either way.

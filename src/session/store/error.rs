@@ -20,6 +20,8 @@ pub enum StoreError {
     ReadOnly,
     #[error("the session store has lost its primary")]
     PrimaryDown,
+    #[error("the session store is moving its data")]
+    Moving,
     #[error("the session store is busy with a script")]
     Script,
     #[error("the session store is out of memory")]
@@ -50,6 +52,7 @@ impl StoreError {
             StoreError::Loading => "loading",
             StoreError::ReadOnly => "readonly",
             StoreError::PrimaryDown => "primary_down",
+            StoreError::Moving => "moving",
             StoreError::Script => "script",
             StoreError::OutOfMemory => "out_of_memory",
             StoreError::NotDurable => "not_durable",

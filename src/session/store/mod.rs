@@ -15,7 +15,7 @@ use super::{Contents, Fields, SessionId};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use redis::{RedisStore, StartError};
+pub use redis::{RedisStore, StartError, Topology};
 
 /// A store of sessions. Clones are cheap and mean the same store.
 ///
@@ -25,6 +25,28 @@ pub use redis::{RedisStore, StartError};
 pub enum Store {
     Memory(MemoryStore),
     Redis(RedisStore),
+}
+
+/// What the stores of all workers of a process share. Clones mean the same.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    Memory(MemoryStore),
+    Redis(Arc<Topology>),
+}
+
+impl Backend {
+    /// What the store that `config` describes is made of; `memory` unless it is Redis. Redis is watched on the
+    /// runtime this is called in, until the last clone and store are gone.
+    ///
+    /// # Errors
+    /// What cannot be right later either: an unusable `ca`, `certificate` or `private_key`. A server that is down
+    /// is no error; its store answers [`StoreError::Disconnected`] or [`StoreError::PrimaryDown`] until it is up.
+    pub fn start(config: &config::Store, memory: &MemoryStore) -> Result<Self, StartError> {
+        match &config.kind {
+            StoreKind::Memory => Ok(Backend::Memory(memory.clone())),
+            StoreKind::Redis(url) => Topology::start(url, config).map(Backend::Redis),
+        }
+    }
 }
 
 /// What the store has under an id.
@@ -74,25 +96,29 @@ pub enum Ttl {
 }
 
 impl Store {
-    /// The store that `config` describes, for the worker whose runtime this is called in.
-    /// `memory` is the one that all workers of the process share; other kinds do not use it.
+    /// The store that `config` describes, for the worker whose runtime this is called in, on what the workers
+    /// share.
+    pub fn open(config: &config::Store, backend: &Backend) -> Self {
+        match backend {
+            Backend::Memory(memory) => Store::Memory(memory.clone()),
+            Backend::Redis(topology) => Store::Redis(RedisStore::start(Arc::clone(topology), config)),
+        }
+    }
+
+    /// [`Backend::start`] and [`Store::open`] in one, for a process with one runtime.
     ///
     /// # Errors
-    /// What cannot be right later either: a malformed URL or unusable `ca`. A server that is down
-    /// is no error; its store answers [`StoreError::Disconnected`] until it is up.
+    /// Those of [`Backend::start`].
     pub fn start(config: &config::Store, memory: &MemoryStore) -> Result<Self, StartError> {
-        match &config.kind {
-            StoreKind::Memory => Ok(Store::Memory(memory.clone())),
-            StoreKind::Redis(url) => RedisStore::start(url, config).map(Store::Redis),
-        }
+        Backend::start(config, memory).map(|backend| Store::open(config, &backend))
     }
 
     /// Keeps `cache` in step with the store that `config` describes until it is dropped; at once with the embedded
     /// store, which needs no cache. One per process.
-    pub async fn watch(config: &config::Store, cache: Arc<SessionCache>) -> Result<(), StartError> {
-        match &config.kind {
-            StoreKind::Memory => Ok(()),
-            StoreKind::Redis(url) => redis::watch(url, config, cache).await,
+    pub async fn watch(config: &config::Store, backend: &Backend, cache: Arc<SessionCache>) {
+        match backend {
+            Backend::Memory(_) => (),
+            Backend::Redis(topology) => redis::watch(Arc::clone(topology), config, cache).await,
         }
     }
 

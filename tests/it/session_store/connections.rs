@@ -138,7 +138,8 @@ async fn connections_are_added_under_load_up_to_the_limit() {
     let redis = redis_with_session().await;
     let config = config::Store {
         in_flight: 1,
-        min_connections: 2,
+        min_idle: 2,
+        max_idle: 2,
         max_connections: 3,
         wait_timeout: Duration::from_secs(5),
         ..hash(&redis.url())
@@ -162,7 +163,7 @@ async fn connections_are_added_under_load_up_to_the_limit() {
 #[tokio::test]
 async fn dropping_the_last_clone_closes_the_connections() {
     let redis = redis_with_session().await;
-    let store = connected(&config::Store { min_connections: 3, ..hash(&redis.url()) }).await;
+    let store = connected(&config::Store { min_idle: 3, max_idle: 3, ..hash(&redis.url()) }).await;
     let clone = store.clone();
     within("connections", async { while connections(&redis).await != 3 {} }).await;
     drop(store);

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, header};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
-use vestibule::secret::Secret;
 use vestibule::session::{Lookup, MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
 
 use crate::support::redis::Redis;
@@ -26,22 +25,26 @@ const SLACK: Duration = Duration::from_millis(400);
 
 fn redis_config(url: &str, format: config::StoreFormat) -> config::Store {
     config::Store {
-        kind: config::StoreKind::Redis(Secret::new(url.to_owned())),
+        kind: config::StoreKind::Redis(config::RedisUrl::parse(url).unwrap()),
         key_prefix: "session:".to_owned(),
         key_suffix: String::new(),
         format,
         on_outage: config::OnOutage::Deny,
         connect_timeout: Duration::from_secs(1),
         response_timeout: RESPONSE_TIMEOUT,
-        min_connections: 1,
+        min_idle: 1,
+        max_idle: 1,
         max_connections: 4,
+        max_lifetime: None,
         in_flight: 256,
         wait_timeout: WAIT_TIMEOUT,
         ca: None,
+        certificate: None,
+        sentinel: config::Credentials::default(),
     }
 }
 
-fn hash(url: &str) -> config::Store {
+pub(crate) fn hash(url: &str) -> config::Store {
     redis_config(url, config::StoreFormat::Hash)
 }
 
@@ -50,7 +53,7 @@ fn start(config: &config::Store) -> Store {
     Store::start(config, &MemoryStore::new()).unwrap()
 }
 
-async fn connected(config: &config::Store) -> Store {
+pub(crate) async fn connected(config: &config::Store) -> Store {
     let store = start(config);
     within("connection to the store", store.connected()).await;
     store
@@ -90,7 +93,7 @@ async fn resolve(resolver: &Resolver, id: &str) -> Resolution {
     within("resolution", resolver.resolve(&with_cookie(id), config::OnOutage::Deny)).await.outcome
 }
 
-fn fields(user: &str) -> Map<String, Value> {
+pub(crate) fn fields(user: &str) -> Map<String, Value> {
     json!({"user_id": user, "name": "Ärger \"x\""}).as_object().unwrap().clone()
 }
 

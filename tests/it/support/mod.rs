@@ -6,6 +6,8 @@ pub(crate) mod h2;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
+pub(crate) mod redis_sentinel;
 pub(crate) mod service;
 pub(crate) mod upstream;
 pub(crate) mod vestibule;

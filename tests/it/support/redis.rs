@@ -14,19 +14,45 @@ use super::within;
 pub(crate) struct Redis {
     address: SocketAddr,
     directory: TempDir,
+    options: &'static [&'static str],
     process: Option<Process>,
 }
 
 impl Redis {
     /// Starts on a free port and waits until it takes connections.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Likewise, as a node of a cluster that it has yet to meet.
+    pub(crate) async fn start_in_cluster() -> Self {
+        Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--repl-diskless-sync-delay",
+            "0",
+        ])
+        .await
+    }
+
+    async fn start_with(options: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         loop {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            if let Some(process) = start_on(address, directory.path()).await {
-                return Self { address, directory, process: Some(process) };
+            let address = free_address();
+            if let Some(process) = start_on(address, directory.path(), options).await {
+                return Self { address, directory, options, process: Some(process) };
             }
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -68,8 +94,8 @@ impl Redis {
     /// Brings a stopped one back on the same port, with the data that was [saved](Self::save).
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        self.process =
-            Some(start_on(self.address, self.directory.path()).await.expect("the port is free again"));
+        let process = start_on(self.address, self.directory.path(), self.options).await;
+        self.process = Some(process.expect("the port is free again"));
     }
 
     /// Stops it from answering while its connections stay open.
@@ -83,15 +109,25 @@ impl Redis {
     }
 }
 
+/// A port nobody listens on, low enough for a cluster's second port 10,000 above it.
+pub(super) fn free_address() -> SocketAddr {
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        if address.port() < 55_535 {
+            return address;
+        }
+    }
+}
+
 /// `None` when another process has taken the port meanwhile.
-async fn start_on(address: SocketAddr, directory: &Path) -> Option<Process> {
+async fn start_on(address: SocketAddr, directory: &Path, options: &[&str]) -> Option<Process> {
     let port = address.port().to_string();
     let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]).args(options);
     let process = Process::start(command.current_dir(directory));
     let listens = process.wait_for_line("redis-server", |line| match line {
         line if line.contains("Ready to accept connections") => Some(true),
-        line if line.contains("Could not create server") => Some(false),
+        line if line.contains("Could not create server") || line.contains("Failed listening") => Some(false),
         _ => None,
     });
     listens.await.then_some(process)
@@ -139,6 +175,6 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_noticed() {
         let redis = Redis::start().await;
-        assert!(start_on(redis.address, redis.directory.path()).await.is_none());
+        assert!(start_on(redis.address, redis.directory.path(), &[]).await.is_none());
     }
 }

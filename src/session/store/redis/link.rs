@@ -1,65 +1,35 @@
 //! One connection to Redis: opened, used by many calls at once, tested.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use redis::aio::{MultiplexedConnection, SendError};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    PushKind, TlsCertificates, cmd,
-};
+use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, cmd};
 use tokio::sync::Notify;
 
-use crate::config;
-use crate::secret::Secret;
+use crate::config::Host;
 
 use super::super::StoreError;
+use super::access::Access;
 use super::reply;
 
-/// Unacknowledged bytes and silence end a connection after this long, whoever is waiting.
-const DEAD_PEER: Duration = Duration::from_secs(2);
 /// Calls that can be handed to a connection's driver before the next one waits for it.
 const PIPELINE_BUFFER: usize = 1024;
 /// Pings without an answer that make a connection dead.
 const MISSED_PINGS: usize = 2;
 
-/// Why a store could not be started. Names no part of the URL.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("the URL of the session store is malformed")]
-    Url,
-    #[error("{path} cannot be read")]
-    ReadCa { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds no usable certificate, or the session store's URL is not rediss://")]
-    Ca { path: PathBuf },
-}
-
-/// Opens connections.
+/// Opens connections to one server.
 pub(super) struct Connector {
-    client: Client,
-    connect_timeout: Duration,
-    response_timeout: Duration,
+    pub(super) access: Arc<Access>,
+    pub(super) host: Host,
 }
 
 impl Connector {
-    pub(super) fn new(url: &Secret<String>, config: &config::Store) -> Result<Self, StartError> {
-        let info = url.expose().as_str().into_connection_info().map_err(|_| StartError::Url)?;
-        Ok(Connector {
-            client: client(with_settings(info), config.ca.as_ref())?,
-            connect_timeout: config.connect_timeout,
-            response_timeout: config.response_timeout,
-        })
-    }
-
     /// Opens and authenticates one connection within `connect_timeout`.
     pub(super) async fn connect(&self) -> Result<Link, StoreError> {
         let trouble = Arc::new(Notify::new());
-        let connection = self.open(on_disconnect(Arc::clone(&trouble))).await?;
         Ok(Link {
-            connection,
+            connection: self.open(on_disconnect(Arc::clone(&trouble))).await?,
             in_flight: AtomicUsize::new(0),
             used: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
@@ -67,35 +37,24 @@ impl Connector {
         })
     }
 
-    /// As [`Connector::connect`], with `pushed` for all that the server says unasked. It runs before any reply
-    /// that follows is given to its caller, and must not block.
+    /// Likewise, for one that nobody supervises; `on_push` gets what the server says unasked.
     pub(super) async fn open(
         &self,
-        pushed: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
+        on_push: impl AsyncPushSender,
     ) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout))
+            .set_connection_timeout(Some(self.access.connect_timeout))
+            .set_response_timeout(Some(self.access.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER)
-            .set_push_sender(pushed);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        connection.map_err(reply::kind_of)
+            .set_push_sender(on_push);
+        let client = Client::open(self.access.to(&self.host)).map_err(reply::kind_of)?;
+        let opened = client.get_multiplexed_async_connection_with_config(&config).await;
+        opened.map_err(reply::kind_of).inspect_err(|error| {
+            if *error == StoreError::Auth {
+                self.access.refused();
+            }
+        })
     }
-}
-
-fn with_settings(info: ConnectionInfo) -> ConnectionInfo {
-    let keepalive = TcpKeepalive::new().with_time(DEAD_PEER).with_interval(DEAD_PEER);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_PEER);
-    // Only RESP3 tells at once, through a push, that a connection is gone.
-    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-    info.set_tcp_settings(tcp).set_redis_settings(redis)
-}
-
-fn client(info: ConnectionInfo, ca: Option<&PathBuf>) -> Result<Client, StartError> {
-    let Some(path) = ca else { return Client::open(info).map_err(|_| StartError::Url) };
-    let pem = std::fs::read(path).map_err(|source| StartError::ReadCa { path: path.clone(), source })?;
-    let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
-    Client::build_with_tls(info, certificates).map_err(|_| StartError::Ca { path: path.clone() })
 }
 
 fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendError> {

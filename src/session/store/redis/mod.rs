@@ -6,63 +6,61 @@
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
 //! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING` and
 //! `SUBSCRIBE`; before Redis 7 also `EVAL`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`,
-//! `PUBLISH`, `EVAL`, and to revoke them `WAIT`.
+//! `PUBLISH`, `EVAL`, and to revoke them `WAIT`. In a cluster also `CLUSTER|SLOTS` and `ASKING`.
 
+mod access;
+mod call;
 mod codec;
 mod link;
 mod pool;
+mod pools;
 mod reply;
 mod supervisor;
+mod topology;
 mod watch;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
-use crate::secret::Secret;
 
+use self::call::Call;
 use self::codec::Codec;
-use self::pool::Pool;
+use self::pool::Limits;
+use self::pools::Pools;
 use super::super::cache::Death;
 use super::{Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
 
-pub use link::StartError;
+pub use access::StartError;
+pub use topology::Topology;
 pub(super) use watch::watch;
 
-/// A Redis server, asked over the connections of one worker. Clones share them; dropping the last
-/// clone closes them.
+/// The Redis servers of a topology, asked over the connections of one worker. Clones share them; dropping
+/// the last clone closes them.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     codec: Codec,
-    pool: Arc<Pool>,
-    _stop_supervisors: DropGuard,
+    pools: Arc<Pools>,
+    _stop: DropGuard,
 }
 
 impl RedisStore {
-    /// Starts to connect to `url` and keeps at it until dropped. Must be called in the runtime that
-    /// will ask the store; returns at once. `rediss` needs a process-wide rustls crypto provider.
-    ///
-    /// # Errors
-    /// A malformed URL, or a `ca` that cannot be read or used.
-    pub fn start(url: &Secret<String>, config: &config::Store) -> Result<Self, StartError> {
-        let connector = link::Connector::new(url, config)?;
-        let (pool, stop) = Pool::start(connector, config);
-        Ok(RedisStore(Arc::new(Inner {
-            codec: Codec::new(config),
-            pool,
-            _stop_supervisors: stop.drop_guard(),
-        })))
+    /// Starts to connect to the primaries of `topology` and keeps at it until dropped. Must be called in the
+    /// runtime that will ask the store; returns at once.
+    pub fn start(topology: Arc<Topology>, config: &config::Store) -> Self {
+        let (pools, stop) = Pools::start(topology, Limits::new(config));
+        RedisStore(Arc::new(Inner { codec: Codec::new(config), pools, _stop: stop }))
     }
 
-    /// Completes when there is a connection.
+    /// Completes when there is a connection to every primary.
     pub async fn connected(&self) {
-        self.0.pool.connected().await;
+        self.0.pools.connected().await;
     }
 
     /// One round trip, whose replies are told apart by their kinds: replies to another call would not fit.
@@ -131,19 +129,16 @@ impl RedisStore {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.command(&cmd("PING")).await.map(drop)
+        self.0.pools.ping().await
     }
 
     async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let place = self.0.pool.place().await?;
-        let result = place.connection().send_packed_command(command).await;
-        place.checked(result)
+        self.0.pools.call(Call::One(command)).await
     }
 
+    /// The commands must be about keys of one slot.
     async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        let place = self.0.pool.place().await?;
-        let result = place.connection().send_packed_commands(pipeline, 0, pipeline.len()).await;
-        match place.checked(result.map(Value::Array))? {
+        match self.0.pools.call(Call::Many(pipeline)).await? {
             Value::Array(values) => Ok(values),
             _ => Err(StoreError::Protocol),
         }

@@ -1,4 +1,4 @@
-//! The connections of one worker, and the places on them.
+//! The connections of one worker to one server, and the places on them.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,22 +12,45 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 
 use super::super::StoreError;
-use super::link::{Connector, Link};
+use super::link::Link;
+use super::topology::Primary;
 use super::{reply, supervisor};
+
+/// How many connections a pool has, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    min_idle: usize,
+    max_idle: usize,
+    max_connections: usize,
+    pub(super) max_lifetime: Option<Duration>,
+    in_flight: usize,
+    pub(super) wait_timeout: Duration,
+}
+
+impl Limits {
+    pub(super) fn new(config: &config::Store) -> Self {
+        Limits {
+            min_idle: config.min_idle,
+            max_idle: config.max_idle,
+            max_connections: config.max_connections,
+            max_lifetime: config.max_lifetime,
+            in_flight: config.in_flight,
+            wait_timeout: config.wait_timeout,
+        }
+    }
+}
 
 /// Live connections in the order in which they are filled: the kept ones, then extra ones.
 ///
 /// A call takes the first connection with room rather than the least loaded: calls that share a
 /// connection share its system calls, and extra connections fall idle when they are not needed.
 pub(super) struct Pool {
-    pub(super) connector: Connector,
+    pub(super) primary: Arc<Primary>,
+    pub(super) limits: Limits,
     state: Mutex<State>,
     /// Notified once per freed place, and to all when the set of connections changes.
     changed: Notify,
     stop: CancellationToken,
-    max_connections: usize,
-    in_flight: usize,
-    wait_timeout: Duration,
 }
 
 struct State {
@@ -47,22 +70,17 @@ pub(super) enum Role {
 
 impl Pool {
     /// Starts the supervisors of the kept connections; cancelling the token ends all of them.
-    pub(super) fn start(connector: Connector, config: &config::Store) -> (Arc<Self>, CancellationToken) {
+    pub(super) fn start(primary: Arc<Primary>, limits: Limits) -> (Arc<Self>, CancellationToken) {
         let stop = CancellationToken::new();
+        let links = Vec::with_capacity(limits.max_connections);
         let pool = Arc::new(Pool {
-            connector,
-            state: Mutex::new(State {
-                links: Vec::with_capacity(config.max_connections),
-                supervised: config.min_connections,
-                failure: None,
-            }),
+            primary,
+            limits,
+            state: Mutex::new(State { links, supervised: limits.min_idle, failure: None }),
             changed: Notify::new(),
             stop: stop.clone(),
-            max_connections: config.max_connections,
-            in_flight: config.in_flight,
-            wait_timeout: config.wait_timeout,
         });
-        for _ in 0..config.min_connections {
+        for _ in 0..limits.min_idle {
             pool.supervise(Role::Kept);
         }
         (pool, stop)
@@ -82,7 +100,9 @@ impl Pool {
             return Ok(place);
         }
         self.grow();
-        tokio::time::timeout(self.wait_timeout, self.wait_for_place()).await.unwrap_or(Err(StoreError::Busy))
+        tokio::time::timeout(self.limits.wait_timeout, self.wait_for_place())
+            .await
+            .unwrap_or(Err(StoreError::Busy))
     }
 
     async fn wait_for_place(&self) -> Result<Place<'_>, StoreError> {
@@ -101,7 +121,7 @@ impl Pool {
             return Err(state.failure.unwrap_or(StoreError::Disconnected));
         }
         let with_room =
-            state.links.iter().find(|link| link.in_flight.load(Ordering::Relaxed) < self.in_flight);
+            state.links.iter().find(|link| link.in_flight.load(Ordering::Relaxed) < self.limits.in_flight);
         Ok(with_room.map(|link| {
             link.in_flight.fetch_add(1, Ordering::Relaxed);
             link.used.store(true, Ordering::Relaxed);
@@ -112,7 +132,7 @@ impl Pool {
     /// Opens one more connection, unless one is being opened already or there are enough.
     fn grow(self: &Arc<Self>) {
         let mut state = self.state();
-        if state.supervised == state.links.len() && state.supervised < self.max_connections {
+        if state.supervised == state.links.len() && state.supervised < self.limits.max_connections {
             state.supervised += 1;
             drop(state);
             self.supervise(Role::Extra);
@@ -152,6 +172,16 @@ impl Pool {
     /// Notes why a connection could not be opened; whether that is news.
     pub(super) fn failed(&self, failure: StoreError) -> bool {
         self.state().failure.replace(failure) != Some(failure)
+    }
+
+    /// Likewise, for one that nobody uses, unless it is one of those to be kept nevertheless; whether it was done.
+    pub(super) fn withdraw_idle(&self, link: &Arc<Link>) -> bool {
+        let mut state = self.state();
+        let is_wanted = state.links.len() <= self.limits.max_idle;
+        if !is_wanted {
+            state.links.retain(|other| !Arc::ptr_eq(other, link));
+        }
+        !is_wanted
     }
 
     /// Notes that an extra connection's supervisor has ended.

@@ -87,6 +87,7 @@ fn server_error(error: &ServerError) -> StoreError {
         "LOADING" => StoreError::Loading,
         "READONLY" => StoreError::ReadOnly,
         "MASTERDOWN" | "CLUSTERDOWN" => StoreError::PrimaryDown,
+        "MOVED" | "ASK" | "TRYAGAIN" => StoreError::Moving,
         "BUSY" => StoreError::Script,
         "OOM" => StoreError::OutOfMemory,
         "MISCONF" | "NOREPLICAS" => StoreError::NotDurable,
@@ -122,7 +123,10 @@ mod tests {
             ("-MISCONF Redis is configured to save RDB snapshots", "not_durable"),
             ("-NOREPLICAS Not enough good replicas to write.", "not_durable"),
             ("-ERR max number of clients reached", "max_clients"),
-            ("-MOVED 3999 127.0.0.1:6381", "rejected"),
+            ("-CLUSTERDOWN The cluster is down", "primary_down"),
+            ("-MOVED 3999 127.0.0.1:6381", "moving"),
+            ("-ASK 3999 127.0.0.1:6381", "moving"),
+            ("-TRYAGAIN Multiple keys request during rehashing of slot", "moving"),
             ("-ERR unknown command", "rejected"),
         ] {
             let error = checked(reply(&format!("{line}\r\n"))).unwrap_err();

@@ -27,10 +27,10 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
     let mut attempt = 0;
     loop {
-        match pool.connector.connect().await {
+        match pool.primary.connect().await {
             Ok(link) => {
                 tracing::info!("connected to the session store");
-                if serve(pool, role, Arc::new(link)).await >= STABLE {
+                if serve(pool, role, link).await >= STABLE {
                     attempt = 0;
                 }
             }
@@ -45,31 +45,73 @@ pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
     }
 }
 
-/// Puts `link` to use for as long as it is sound and wanted; how long that was.
-async fn serve(pool: &Pool, role: Role, link: Arc<Link>) -> Duration {
+/// How the use of a connection ended.
+enum End {
+    Lost,
+    Unused,
+    Aged,
+}
+
+/// Puts `link` to use for as long as it is sound and wanted, and another one for it when it gets old; how long
+/// that was.
+async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
     let opened = Instant::now();
+    let mut link = Arc::new(link);
     pool.publish(&link, role);
+    loop {
+        match watch(pool, role, &link, lifetime(pool)).await {
+            End::Lost => {
+                pool.withdraw(&link);
+                tracing::warn!("lost a connection to the session store");
+                return opened.elapsed();
+            }
+            End::Unused => return opened.elapsed(),
+            // The old one serves on while no other one can be opened.
+            End::Aged => match pool.primary.connect().await {
+                Ok(fresh) => {
+                    let old = std::mem::replace(&mut link, Arc::new(fresh));
+                    pool.publish(&link, role);
+                    pool.withdraw(&old);
+                }
+                Err(failure) => {
+                    tracing::warn!(
+                        reason = failure.kind(),
+                        "cannot replace an old connection to the session store"
+                    );
+                }
+            },
+        }
+    }
+}
+
+/// Tests `link` until it is lost, not wanted or older than `lifetime`.
+async fn watch(pool: &Pool, role: Role, link: &Arc<Link>, lifetime: Option<Duration>) -> End {
+    let used_since = Instant::now();
     let mut idle_pings = 0;
-    let lost = loop {
+    loop {
         tokio::select! {
             () = sleep(PING_INTERVAL) => idle_pings += 1,
             () = link.troubled() => (),
         }
         if !link.is_sound().await {
-            break true;
+            return End::Lost;
         }
         if link.used.swap(false, Ordering::Relaxed) {
             idle_pings = 0;
         }
-        if role == Role::Extra && idle_pings >= IDLE_PINGS {
-            break false;
+        if role == Role::Extra && idle_pings >= IDLE_PINGS && pool.withdraw_idle(link) {
+            return End::Unused;
         }
-    };
-    pool.withdraw(&link);
-    if lost {
-        tracing::warn!("lost a connection to the session store");
+        if lifetime.is_some_and(|lifetime| used_since.elapsed() >= lifetime) {
+            return End::Aged;
+        }
     }
-    opened.elapsed()
+}
+
+/// The configured lifetime less a random share of up to a tenth, so that connections that were opened together are
+/// not replaced together.
+fn lifetime(pool: &Pool) -> Option<Duration> {
+    pool.limits.max_lifetime.map(|most| most.mul_f64(1.0 - fastrand::f64() / 10.0))
 }
 
 /// Logs a failure to connect when it is another one than before; there may be one every second.

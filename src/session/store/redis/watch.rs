@@ -1,27 +1,28 @@
 //! Keeps the cache in step with Redis: hears of every change, proves that it still hears, writes renewals.
 //!
-//! One connection does all of it, so that the order of things is the server's: a reply to a question asked at
-//! some moment arrives after every change made before that moment. That reply extends the cache's lease; a
-//! connection that is lost, or silent for as long as a lease, ends it. Renewals are written here because the
+//! One connection per primary does all of it, so that the order of things is the server's: a reply to a question
+//! asked at some moment arrives after every change made before that moment. The last of these replies extends the
+//! cache's lease; a connection that is lost, or silent for as long as a lease, and other primaries end it. Renewals are written here because the
 //! server does not report a connection's own writes to it (`NOLOOP`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, try_join_all};
 use redis::aio::{MultiplexedConnection, SendError};
-use redis::{Pipeline, PushInfo, PushKind, Value, cmd};
+use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::super::super::cache::{Death, Moment, SessionCache};
 use super::super::super::renewals::PendingRenewal;
 use super::super::super::{SessionId, StoreError};
+use super::call::Call;
 use super::codec::{Codec, DEAD, INVALIDATED};
-use super::link::{Connector, StartError};
 use super::reply;
+use super::topology::{Layout, Primary, Topology};
 use crate::backoff::Backoff;
 use crate::config;
-use crate::secret::Secret;
 
 /// A lease is this part of the longest staleness, so that a fault is noticed well before it.
 pub(super) const LEASES: u32 = 4;
@@ -29,28 +30,21 @@ pub(super) const LEASES: u32 = 4;
 const QUESTIONS: u32 = 10;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
 
-/// Keeps `cache` in step with the server at `url` until dropped.
-///
-/// # Errors
-/// As [`super::RedisStore::start`].
+/// Keeps `cache` in step with the primaries of `topology` until dropped.
 pub(in super::super) async fn watch(
-    url: &Secret<String>,
+    topology: Arc<Topology>,
     config: &config::Store,
     cache: Arc<SessionCache>,
-) -> Result<(), StartError> {
-    let watcher = Watcher {
-        connector: Connector::new(url, config)?,
-        codec: Arc::new(Codec::new(config)),
-        lease: cache.max_staleness / LEASES,
-        cache,
-    };
+) {
+    let lease = cache.max_staleness / LEASES;
+    let watcher = Watcher { topology, codec: Arc::new(Codec::new(config)), lease, cache };
     let mut failures = 0;
     let mut reported = None;
     loop {
         match watcher.connect().await {
-            Ok(link) => {
+            Ok(links) => {
                 (failures, reported) = (0, None);
-                let lost = watcher.serve(&link).await;
+                let lost = watcher.serve(&links).await;
                 watcher.cache.freshness.lapse();
                 tracing::warn!(reason = lost.kind(), "lost touch with the session store");
             }
@@ -65,38 +59,35 @@ pub(in super::super) async fn watch(
 }
 
 struct Watcher {
-    connector: Connector,
+    topology: Arc<Topology>,
     codec: Arc<Codec>,
     cache: Arc<SessionCache>,
     lease: Duration,
 }
 
-/// A connection over which changes are heard of.
-struct Link {
-    connection: MultiplexedConnection,
+/// The connections over which changes are heard of: one to each primary of a layout, in its order.
+struct Links {
+    layout: Arc<Layout>,
+    links: Vec<Link>,
     closed: Arc<Notify>,
 }
 
+struct Link(MultiplexedConnection);
+
 impl Watcher {
-    /// Opens the connection, and begins a generation once changes are heard of.
-    async fn connect(&self) -> Result<Link, StoreError> {
-        let closed = Arc::new(Notify::new());
-        let listener = Listener { codec: Arc::clone(&self.codec), cache: Arc::clone(&self.cache) };
-        let on_close = Arc::clone(&closed);
-        let connection = self.connector.open(move |push| {
-            if push.kind == PushKind::Disconnection {
-                on_close.notify_one();
-            }
-            listener.hear(&push);
-            Ok::<(), SendError>(())
-        });
-        let link = Link { connection: connection.await?, closed };
-        link.ask_role(self.lease).await?;
-        let tracked = link.track(self.codec.prefix()).await;
-        let heard = link.subscribe().await;
-        self.bury_again(&link).await?;
+    /// Opens the connections, and begins a generation once changes are heard of.
+    async fn connect(&self) -> Result<Links, StoreError> {
+        let (layout, closed) = (self.topology.current(), Arc::new(Notify::new()));
+        if layout.primaries().is_empty() {
+            return Err(StoreError::PrimaryDown);
+        }
+        let opened = layout.primaries().iter().map(|primary| self.open(primary, &closed));
+        let links = Links { links: try_join_all(opened).await?, layout, closed };
+        let tracked = try_join_all(links.links.iter().map(|link| link.track(self.codec.prefix()))).await;
+        let heard = try_join_all(links.links.iter().map(Link::subscribe)).await;
+        self.bury_again(&links).await?;
         match tracked {
-            Ok(()) => self.cache.freshness.begin(),
+            Ok(_) => self.cache.freshness.begin(),
             Err(error @ (StoreError::Rejected | StoreError::Auth)) => {
                 tracing::warn!(
                     reason = error.kind(),
@@ -111,35 +102,50 @@ impl Watcher {
             tracing::warn!(reason = error.kind(), "cannot listen to session:invalidated and vestibule:dead");
         }
         tracing::info!("following changes in the session store");
+        Ok(links)
+    }
+
+    async fn open(&self, primary: &Primary, closed: &Arc<Notify>) -> Result<Link, StoreError> {
+        let listener = Listener { codec: Arc::clone(&self.codec), cache: Arc::clone(&self.cache) };
+        let on_close = Arc::clone(closed);
+        let connection = primary.open(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                on_close.notify_one();
+            }
+            listener.hear(&push);
+            Ok::<(), SendError>(())
+        });
+        let link = Link(connection.await?);
+        link.ask_role(self.lease).await?;
         Ok(link)
     }
 
     /// A server that has taken the place of another one may not know of the dead.
-    async fn bury_again(&self, link: &Link) -> Result<(), StoreError> {
+    async fn bury_again(&self, links: &Links) -> Result<(), StoreError> {
         let dead = self.cache.tombstones.all(self.cache.freshness.now());
         for batch in dead.chunks(256) {
-            let mut pipeline = Pipeline::with_capacity(batch.len());
-            for (id, death, left) in batch {
-                pipeline.add_command(self.codec.bury(id, *death, *left));
+            let burials = batch.iter().map(|(id, death, left)| (self.codec.bury(id, *death, *left), ()));
+            for errand in links.errands(burials) {
+                reply::checked(errand.send().await.map(Value::Array))?;
             }
-            link.pipeline(&pipeline).await?;
         }
         Ok(())
     }
 
-    /// Extends the lease and writes renewals until the connection is not to be relied on; why it is not.
-    async fn serve(&self, link: &Link) -> StoreError {
+    /// Extends the lease and writes renewals until the connections are not to be relied on; why they are not.
+    async fn serve(&self, links: &Links) -> StoreError {
         let mut questions = interval(self.cache.max_staleness / QUESTIONS);
         questions.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let asks = tokio::select! {
                 _ = questions.tick() => true,
                 () = self.cache.renewals.batch_is_full() => false,
-                () = link.closed.notified() => return StoreError::Disconnected,
+                () = links.closed.notified() => return StoreError::Disconnected,
+                () = self.topology.changed(links.layout.epoch()) => return StoreError::PrimaryDown,
             };
             let (asked, written) = tokio::join!(
-                async { if asks { self.confirm(link).await } else { Ok(()) } },
-                self.write_renewals(link)
+                async { if asks { self.confirm(links).await } else { Ok(()) } },
+                self.write_renewals(links)
             );
             if let Err(error) = asked.and(written) {
                 return error;
@@ -147,35 +153,42 @@ impl Watcher {
         }
     }
 
-    /// Asks the server whether it is the primary; its answer extends the lease, counted from the question.
-    async fn confirm(&self, link: &Link) -> Result<(), StoreError> {
+    /// Asks the servers whether they are primaries; their answers extend the lease, counted from the question,
+    /// unless they are contradicted.
+    async fn confirm(&self, links: &Links) -> Result<(), StoreError> {
         let asked = self.cache.freshness.now();
-        link.ask_role(self.lease).await?;
+        try_join_all(links.links.iter().map(|link| link.ask_role(self.lease))).await?;
+        if !self.topology.is_confirmed() || self.topology.epoch() != links.layout.epoch() {
+            return Err(StoreError::PrimaryDown);
+        }
         self.cache.freshness.extend(asked.after(self.lease));
         Ok(())
     }
 
-    async fn write_renewals(&self, link: &Link) -> Result<(), StoreError> {
+    async fn write_renewals(&self, links: &Links) -> Result<(), StoreError> {
         while self.cache.renewals.len() > 0 {
             let batch = self.cache.renewals.take_batch();
             let now = self.cache.freshness.now();
-            let (mut pipeline, mut sent) = (Pipeline::new(), Vec::with_capacity(batch.len()));
-            for renewal in batch {
-                if let Some(ttl) = self.cache.renewals.ttl(&renewal, now) {
-                    pipeline.add_command(self.codec.renew(renewal.session.id(), ttl));
-                    sent.push((renewal, ttl));
-                }
+            let renewals = batch.into_iter().filter_map(|renewal| {
+                let ttl = self.cache.renewals.ttl(&renewal, now)?;
+                Some((self.codec.renew(renewal.session.id(), ttl), (renewal, ttl)))
+            });
+            let errands = links.errands(renewals);
+            let sent =
+                join_all(errands.into_iter().map(async |errand| (errand.send().await, errand.about))).await;
+            let mut failure = Ok(());
+            for (replies, renewals) in sent {
+                let noted = match replies {
+                    Ok(replies) => self.note_renewals(renewals.into_iter().zip(replies), now),
+                    Err(error) => {
+                        let again = renewals.into_iter().map(|(renewal, _)| renewal);
+                        self.cache.renewals.put_back(again.collect());
+                        Err(reply::kind_of(error))
+                    }
+                };
+                failure = failure.and(noted);
             }
-            if sent.is_empty() {
-                continue;
-            }
-            match link.connection.clone().send_packed_commands(&pipeline, 0, pipeline.len()).await {
-                Ok(replies) => self.note_renewals(sent.into_iter().zip(replies), now)?,
-                Err(error) => {
-                    self.cache.renewals.put_back(sent.into_iter().map(|(renewal, _)| renewal).collect());
-                    return Err(reply::kind_of(error));
-                }
-            }
+            failure?;
         }
         Ok(())
     }
@@ -207,6 +220,37 @@ impl Watcher {
     }
 }
 
+/// Commands for one server, and what each of them is about.
+struct Errand<'a, T> {
+    link: &'a Link,
+    pipeline: Pipeline,
+    about: Vec<T>,
+}
+
+impl<T> Errand<'_, T> {
+    async fn send(&self) -> Result<Vec<Value>, RedisError> {
+        self.link.0.clone().send_packed_commands(&self.pipeline, 0, self.pipeline.len()).await
+    }
+}
+
+impl Links {
+    /// The commands, each with the server that owns its key. None is left out; those for a slot without an owner
+    /// go to any server, which will refuse them.
+    fn errands<T>(&self, commands: impl Iterator<Item = (Cmd, T)>) -> Vec<Errand<'_, T>> {
+        let errand = |link| Errand { link, pipeline: Pipeline::new(), about: Vec::new() };
+        let mut errands: Vec<_> = self.links.iter().map(errand).collect();
+        for (command, about) in commands {
+            let owner = self.layout.owner_index(|| Call::One(&command).key()).unwrap_or_default();
+            if let Some(errand) = errands.get_mut(owner) {
+                errand.pipeline.add_command(command);
+                errand.about.push(about);
+            }
+        }
+        errands.retain(|errand| !errand.about.is_empty());
+        errands
+    }
+}
+
 impl Link {
     /// Whether the server says that it is a primary. A server that does not let us ask is taken for one when it
     /// answers at all.
@@ -229,16 +273,11 @@ impl Link {
     }
 
     async fn subscribe(&self) -> Result<(), StoreError> {
-        self.connection.clone().subscribe(&[INVALIDATED, DEAD]).await.map_err(reply::kind_of)
+        self.0.clone().subscribe(&[INVALIDATED, DEAD]).await.map_err(reply::kind_of)
     }
 
-    async fn command(&self, command: &redis::Cmd) -> Result<Value, StoreError> {
-        reply::checked(self.connection.clone().send_packed_command(command).await)
-    }
-
-    async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), StoreError> {
-        let replies = self.connection.clone().send_packed_commands(pipeline, 0, pipeline.len()).await;
-        reply::checked(replies.map(Value::Array)).map(drop)
+    async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
+        reply::checked(self.0.clone().send_packed_command(command).await)
     }
 }
 

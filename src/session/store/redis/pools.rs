@@ -1,0 +1,222 @@
+//! One worker's connections to all primaries, and the way of a call to the right one.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use futures_util::future::try_join_all;
+use redis::{Value, cmd};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::Host;
+
+use super::super::StoreError;
+use super::call::{self, Call, Redirect};
+use super::pool::{Limits, Pool};
+use super::topology::{Layout, Primary, Topology};
+
+/// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(20);
+
+/// A pool for each primary of the current layout.
+pub(super) struct Pools {
+    topology: Arc<Topology>,
+    limits: Limits,
+    open: ArcSwap<Open>,
+    /// Held while `open` is replaced.
+    change: Mutex<()>,
+}
+
+/// The pools of one layout, in the order of its primaries.
+struct Open {
+    layout: Arc<Layout>,
+    pools: Vec<Arc<Running>>,
+}
+
+/// A pool that ends with this.
+struct Running {
+    primary: Arc<Primary>,
+    pool: Arc<Pool>,
+    _stop: DropGuard,
+}
+
+/// Where a call goes.
+struct Target {
+    running: Arc<Running>,
+    epoch: u64,
+    is_cluster: bool,
+}
+
+impl Pools {
+    /// Connects to the primaries of `topology`, and goes on with those that follow them until `stop`.
+    pub(super) fn start(topology: Arc<Topology>, limits: Limits) -> (Arc<Self>, DropGuard) {
+        let open = Open { layout: Arc::default(), pools: Vec::new() };
+        let open = ArcSwap::from_pointee(open);
+        let pools =
+            Arc::new(Pools { topology: Arc::clone(&topology), limits, open, change: Mutex::default() });
+        pools.renew();
+        let (stop, followed) = (CancellationToken::new(), Arc::downgrade(&pools));
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            stopped.run_until_cancelled(follow(topology, followed)).await;
+        });
+        (pools, stop.drop_guard())
+    }
+
+    /// The answer of the server that the key of `call` belongs to.
+    pub(super) async fn call(&self, call: Call<'_>) -> Result<Value, StoreError> {
+        let target = self.target(call)?;
+        let place = target.running.pool.place().await.inspect_err(|error| self.note(*error))?;
+        let answer = call.send(place.connection()).await;
+        if target.is_cluster
+            && let Some(redirect) = call::redirect(&answer)
+        {
+            drop(place);
+            return self.follow_redirect(call, redirect).await;
+        }
+        let answer = place.checked(answer).inspect_err(|error| self.note(*error))?;
+        self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
+    }
+
+    /// Whether every primary answers.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.check()?;
+        let (open, ping) = (Arc::clone(&self.open()), cmd("PING"));
+        if open.pools.is_empty() {
+            return Err(StoreError::PrimaryDown);
+        }
+        let asked = open.pools.iter().map(async |running| {
+            let place = running.pool.place().await?;
+            place.checked(Call::One(&ping).send(place.connection()).await)
+        });
+        try_join_all(asked).await?;
+        self.check()
+    }
+
+    /// Completes when the primaries are known and there is a connection to each.
+    pub(super) async fn connected(&self) {
+        loop {
+            let open = Arc::clone(&self.open());
+            let all = async {
+                for running in &open.pools {
+                    running.pool.connected().await;
+                }
+                while open.pools.is_empty() || !self.topology.is_confirmed() {
+                    sleep(CONFIRMATION_PAUSE).await;
+                }
+            };
+            tokio::select! {
+                () = all => return,
+                () = self.topology.changed(open.layout.epoch()) => (),
+            }
+        }
+    }
+
+    fn target(&self, call: Call<'_>) -> Result<Target, StoreError> {
+        self.check()?;
+        let open = self.open();
+        let index = open.layout.owner_index(|| call.key());
+        let running = index.and_then(|index| open.pools.get(index)).ok_or(StoreError::PrimaryDown)?;
+        Ok(Target::new(running, &open.layout))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.topology.is_confirmed().then_some(()).ok_or(StoreError::PrimaryDown)
+    }
+
+    /// Whether what `target` answered can be believed now.
+    fn is_still(&self, target: &Target) -> bool {
+        let is_primary = || {
+            target.epoch == self.topology.epoch() || self.topology.current().holds(&target.running.primary)
+        };
+        self.topology.is_confirmed() && is_primary()
+    }
+
+    /// Asks the server that another one sent us to; a third one is not asked.
+    async fn follow_redirect(&self, call: Call<'_>, redirect: Redirect) -> Result<Value, StoreError> {
+        self.topology.meet(redirect.to.clone());
+        let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
+        let target = found.map_err(|_| StoreError::Moving)?;
+        let place = target.running.pool.place().await?;
+        let answer = match redirect.is_ask {
+            true => call.send_asking(place.connection()).await,
+            false => call.send(place.connection()).await,
+        };
+        let answer = place.checked(answer)?;
+        self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
+    }
+
+    /// The server at `host`, once there is a connection.
+    async fn reach(&self, host: &Host) -> Target {
+        loop {
+            let open = Arc::clone(&self.open());
+            let index = open.layout.index_of(host);
+            if let Some(running) = index.and_then(|index| open.pools.get(index)) {
+                let target = Target::new(running, &open.layout);
+                drop(open);
+                target.running.pool.connected().await;
+                return target;
+            }
+            self.topology.changed(open.layout.epoch()).await;
+        }
+    }
+
+    /// Lets the topology find out whether an error means that it has changed.
+    fn note(&self, error: StoreError) {
+        if matches!(
+            error,
+            StoreError::Disconnected | StoreError::ReadOnly | StoreError::PrimaryDown | StoreError::Timeout
+        ) {
+            self.topology.doubt();
+        }
+    }
+
+    /// The pools of the current layout.
+    fn open(&self) -> Guard<Arc<Open>> {
+        let open = self.open.load();
+        if open.layout.epoch() == self.topology.epoch() {
+            return open;
+        }
+        self.renew();
+        self.open.load()
+    }
+
+    /// Opens pools for new primaries, and lets go of those that are none any more.
+    fn renew(&self) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, layout) = (self.open.load_full(), self.topology.current());
+        if old.layout.epoch() == layout.epoch() {
+            return;
+        }
+        let kept = |primary: &Arc<Primary>| {
+            old.pools.iter().find(|running| Arc::ptr_eq(&running.primary, primary)).cloned()
+        };
+        let running = |primary| kept(primary).unwrap_or_else(|| Running::start(primary, self.limits));
+        let pools = layout.primaries().iter().map(running).collect();
+        self.open.store(Arc::new(Open { layout, pools }));
+    }
+}
+
+/// Renews the pools with every change, so that calls find connections.
+async fn follow(topology: Arc<Topology>, pools: Weak<Pools>) {
+    let mut epoch = topology.epoch();
+    while let Some(pools) = pools.upgrade() {
+        epoch = pools.open().layout.epoch().max(epoch);
+        drop(pools);
+        topology.changed(epoch).await;
+    }
+}
+
+impl Running {
+    fn start(primary: &Arc<Primary>, limits: Limits) -> Arc<Self> {
+        let (pool, stop) = Pool::start(Arc::clone(primary), limits);
+        Arc::new(Running { primary: Arc::clone(primary), pool, _stop: stop.drop_guard() })
+    }
+}
+
+impl Target {
+    fn new(running: &Arc<Running>, layout: &Layout) -> Self {
+        Target { running: Arc::clone(running), epoch: layout.epoch(), is_cluster: layout.is_cluster() }
+    }
+}

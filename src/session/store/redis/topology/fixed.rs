@@ -1,0 +1,89 @@
+//! A primary among a fixed set of hosts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::sync::mpsc;
+
+use crate::config::Host;
+
+use super::super::reply;
+use super::State;
+use super::layout::Slots;
+use super::observer::{Observer, Questions};
+
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What a host says that it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Master,
+    Other,
+    Silent,
+}
+
+/// Follows whichever of `hosts` calls itself master. When several do, one that was the primary before stays
+/// it; when that leaves a choice, there is no primary, because only one of them has the sessions.
+pub(super) async fn watch(state: Arc<State>, hosts: Vec<Host>) {
+    // Nobody else could know better than the hosts themselves.
+    state.confirm_for_ever();
+    let (answers, mut heard) = mpsc::channel(hosts.len());
+    let doubts = state.doubts.subscribe();
+    let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, doubts, answers };
+    let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
+    let _observers: Vec<_> = hosts.iter().map(start).collect();
+    let mut roles = HashMap::new();
+    while let Some(answer) = heard.recv().await {
+        let role = answer.said.map_or(Role::Silent, |said| role(&said));
+        roles.insert(answer.from, role);
+        let current = state.layout.load().primaries.first().map(|primary| primary.host().clone());
+        let primary = choose(&roles, current.as_ref());
+        if primary != current {
+            tracing::warn!(found = primary.is_some(), "the primary of the session store has changed");
+            state.publish(primary.as_slice(), Slots::One);
+        }
+    }
+}
+
+fn role(reply: &Value) -> Role {
+    if reply::is_primary(reply) { Role::Master } else { Role::Other }
+}
+
+fn choose(roles: &HashMap<Host, Role>, current: Option<&Host>) -> Option<Host> {
+    let masters: Vec<_> =
+        roles.iter().filter(|(_, role)| **role == Role::Master).map(|(host, _)| host).collect();
+    match (masters.as_slice(), current) {
+        ([only], _) => Some((*only).clone()),
+        (masters, Some(current)) if masters.contains(&current) => Some(current.clone()),
+        // A primary that does not answer is not replaced by nobody: that would only change the error.
+        ([], Some(current)) if roles.get(current) == Some(&Role::Silent) => Some(current.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(roles: [Role; 3], current: Option<usize>) -> Option<usize> {
+        let hosts: Vec<_> = (1..=3).map(|port| Host { name: "h".to_owned(), port }).collect();
+        let roles = hosts.iter().cloned().zip(roles).collect();
+        let chosen = choose(&roles, current.and_then(|index| hosts.get(index)))?;
+        hosts.iter().position(|host| *host == chosen)
+    }
+
+    #[test]
+    fn the_only_master_is_the_primary_and_two_are_none() {
+        use Role::{Master, Other, Silent};
+        assert_eq!(chosen([Other, Master, Other], None), Some(1));
+        assert_eq!(chosen([Other, Master, Silent], Some(2)), Some(1));
+        assert_eq!(chosen([Master, Master, Other], None), None);
+        assert_eq!(chosen([Master, Master, Other], Some(1)), Some(1));
+        assert_eq!(chosen([Master, Master, Other], Some(2)), None);
+        assert_eq!(chosen([Other, Other, Silent], Some(2)), Some(2));
+        assert_eq!(chosen([Other, Other, Silent], Some(1)), None);
+        assert_eq!(chosen([Silent, Silent, Silent], None), None);
+    }
+}

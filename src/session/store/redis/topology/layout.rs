@@ -1,0 +1,114 @@
+//! The primaries at one time, and how keys are shared out among them.
+
+use std::sync::Arc;
+
+use crate::config::Host;
+
+use super::Primary;
+
+/// Slots of a Redis Cluster.
+pub(super) const SLOTS: usize = 16_384;
+
+/// The primaries at one time.
+#[derive(Debug, Default)]
+pub struct Layout {
+    pub(super) epoch: u64,
+    pub(super) primaries: Vec<Arc<Primary>>,
+    pub(super) slots: Slots,
+}
+
+/// Who owns which slot.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) enum Slots {
+    /// The first primary, if there is one, owns every key.
+    #[default]
+    One,
+    /// The index of each slot's owner; `None` for a slot that no majority gives to anyone.
+    Cluster(Box<[Option<u16>]>),
+}
+
+impl Layout {
+    /// Grows with every change.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// All primaries; those of a cluster that own no slot are among them.
+    pub fn primaries(&self) -> &[Arc<Primary>] {
+        &self.primaries
+    }
+
+    /// The primary that owns `key`, if any does.
+    pub fn owner(&self, key: &[u8]) -> Option<&Arc<Primary>> {
+        self.primaries.get(self.owner_index(|| key)?)
+    }
+
+    /// The index of the primary that owns a key; only a cluster asks for the key.
+    pub(in super::super) fn owner_index<'a>(&self, key: impl FnOnce() -> &'a [u8]) -> Option<usize> {
+        match &self.slots {
+            Slots::One => Some(0),
+            Slots::Cluster(owners) => {
+                owners.get(usize::from(slot(key()))).copied().flatten().map(usize::from)
+            }
+        }
+    }
+
+    /// Whether servers may send us elsewhere.
+    pub(in super::super) fn is_cluster(&self) -> bool {
+        matches!(self.slots, Slots::Cluster(_))
+    }
+
+    pub(in super::super) fn index_of(&self, host: &Host) -> Option<usize> {
+        self.primaries.iter().position(|primary| primary.host() == host)
+    }
+
+    pub(in super::super) fn holds(&self, primary: &Arc<Primary>) -> bool {
+        self.primaries.iter().any(|other| Arc::ptr_eq(other, primary))
+    }
+
+    pub(super) fn find(&self, host: &Host) -> Option<Arc<Primary>> {
+        self.primaries.iter().find(|primary| primary.host() == host).cloned()
+    }
+}
+
+/// The slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`
+/// if that is not empty (Redis Cluster Specification, "Hash tags").
+fn slot(key: &[u8]) -> u16 {
+    let crc = tag(key).unwrap_or(key).iter().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
+            0 => crc << 1,
+            _ => (crc << 1) ^ 0x1021,
+        })
+    });
+    crc % SLOTS as u16
+}
+
+fn tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|byte| *byte == b'{')?;
+    let rest = key.get(open + 1..)?;
+    let close = rest.iter().position(|byte| *byte == b'}')?;
+    rest.get(..close).filter(|tag| !tag.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        for (key, expected) in [
+            ("123456789", 0x31C3 % 16_384),
+            ("", 0),
+            ("foo", 12_182),
+            ("{foo}", 12_182),
+            ("a{foo}b{bar}", 12_182),
+            ("session:{}x", slot(b"session:{}x")),
+        ] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+        assert_eq!(slot(b"{user1000}.following"), slot(b"{user1000}.followers"));
+        assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
+        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+        assert_ne!(slot(b"foo{bar"), slot(b"bar"));
+    }
+}

@@ -1,0 +1,91 @@
+//! Asks one server the same question again and again.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::backoff::Backoff;
+use crate::config::Host;
+
+use super::super::super::StoreError;
+use super::super::link::Connector;
+use super::super::reply;
+
+/// The shortest pause between two questions, whoever doubts.
+const SHORTEST: Duration = Duration::from_millis(50);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+
+/// What a server answered, or why it did not.
+pub(super) struct Answer {
+    pub(super) from: Host,
+    /// When it was asked: what it says was true then or later.
+    pub(super) asked: Instant,
+    pub(super) said: Result<Value, StoreError>,
+}
+
+/// One who asks a server until dropped.
+pub(super) struct Observer(AbortHandle);
+
+/// What observers of the same kind have in common.
+#[derive(Clone)]
+pub(super) struct Questions {
+    pub(super) question: Cmd,
+    pub(super) interval: Duration,
+    /// Changes when somebody wants to know before the interval is over.
+    pub(super) doubts: watch::Receiver<u64>,
+    pub(super) answers: mpsc::Sender<Answer>,
+}
+
+impl Observer {
+    /// Asks over one kept connection, and opens another one after any failure.
+    pub(super) fn start(connector: Connector, questions: Questions) -> Self {
+        Observer(tokio::spawn(observe(connector, questions)).abort_handle())
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn observe(connector: Connector, mut questions: Questions) {
+    let mut failures = 0;
+    loop {
+        let asked = Instant::now();
+        let lost = match connector.open(|_| Ok::<_, redis::aio::SendError>(())).await {
+            Err(error) => error,
+            Ok(connection) => loop {
+                let asked = Instant::now();
+                let said = reply::checked(connection.clone().send_packed_command(&questions.question).await);
+                match said {
+                    Err(error) => break error,
+                    said => questions.tell(&connector.host, asked, said).await,
+                }
+                failures = 0;
+                questions.pause().await;
+            },
+        };
+        questions.tell(&connector.host, asked, Err(lost)).await;
+        sleep(BACKOFF.delay(failures)).await;
+        failures = failures.saturating_add(1);
+    }
+}
+
+impl Questions {
+    async fn tell(&self, from: &Host, asked: Instant, said: Result<Value, StoreError>) {
+        // Whoever does not listen any more has dropped the observer as well.
+        let _ = self.answers.send(Answer { from: from.clone(), asked, said }).await;
+    }
+
+    async fn pause(&mut self) {
+        sleep(SHORTEST).await;
+        tokio::select! {
+            () = sleep(self.interval.saturating_sub(SHORTEST)) => (),
+            Ok(()) = self.doubts.changed() => (),
+        }
+    }
+}

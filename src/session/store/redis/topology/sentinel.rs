@@ -1,0 +1,134 @@
+//! The primary that a majority of sentinels name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::config::Host;
+
+use super::super::access::Access;
+use super::super::link::Connector;
+use super::super::reply;
+use super::State;
+use super::layout::Slots;
+use super::observer::{Answer, Observer, Questions};
+
+const INTERVAL: Duration = Duration::from_millis(150);
+/// How long what a sentinel said counts.
+const VALID: Duration = Duration::from_millis(500);
+/// How long a new primary has to say that it is one.
+const VERIFY: Duration = Duration::from_millis(500);
+
+/// Follows the master called `master` of the sentinels at `hosts`.
+pub(super) async fn watch(state: Arc<State>, access: Arc<Access>, hosts: Vec<Host>, master: String) {
+    let (answers, mut heard) = mpsc::channel(hosts.len());
+    let mut question = cmd("SENTINEL");
+    question.arg("get-master-addr-by-name").arg(master);
+    let doubts = state.doubts.subscribe();
+    let questions = Questions { question, interval: INTERVAL, doubts, answers };
+    let start = |host: &Host| {
+        let connector = Connector { access: Arc::clone(&access), host: host.clone() };
+        Observer::start(connector, questions.clone())
+    };
+    let observers: Vec<_> = hosts.iter().map(start).collect();
+    let quorum = observers.len() / 2 + 1;
+    let mut votes = HashMap::new();
+    while let Some(Answer { from, asked, said }) = heard.recv().await {
+        if let Some(named) = said.ok().and_then(|said| named(&said)) {
+            votes.insert(from, Vote { named, asked });
+        }
+        if let Some((elected, until)) = elected(votes.values(), quorum, Instant::now()) {
+            adopt(&state, &elected, until).await;
+        }
+    }
+}
+
+/// What a sentinel said when.
+struct Vote {
+    named: Host,
+    asked: Instant,
+}
+
+/// Confirms `elected` until then; if it is another primary than the one we know, only when it is one.
+async fn adopt(state: &State, elected: &Host, until: Instant) {
+    let is_known = state.layout.load().index_of(elected).is_some();
+    if !is_known {
+        if timeout(VERIFY, is_master(state, elected)).await != Ok(true) {
+            return;
+        }
+        tracing::warn!(primary = %elected, "the session store has a new primary");
+        state.publish(std::slice::from_ref(elected), Slots::One);
+    }
+    state.confirm(until);
+}
+
+async fn is_master(state: &State, host: &Host) -> bool {
+    let opened = state.primary(host).open(|_| Ok::<_, redis::aio::SendError>(())).await;
+    let Ok(mut connection) = opened else { return false };
+    let role = reply::checked(connection.send_packed_command(&cmd("ROLE")).await);
+    role.is_ok_and(|role| reply::is_primary(&role))
+}
+
+/// The host that at least `quorum` sentinels named not too long ago, and until when that counts.
+fn elected<'a>(
+    votes: impl Iterator<Item = &'a Vote>,
+    quorum: usize,
+    now: Instant,
+) -> Option<(Host, Instant)> {
+    let mut by_host: HashMap<&Host, Vec<Instant>> = HashMap::new();
+    for vote in votes.filter(|vote| vote.asked + VALID > now) {
+        by_host.entry(&vote.named).or_default().push(vote.asked);
+    }
+    by_host.into_iter().find_map(|(host, mut asked)| {
+        asked.sort_unstable_by(|one, other| other.cmp(one));
+        // The majority lasts as long as the oldest vote that it needs.
+        asked.get(quorum - 1).map(|oldest| (host.clone(), *oldest + VALID))
+    })
+}
+
+/// `[address, port]`, or nil when the sentinel knows no such master.
+fn named(reply: &Value) -> Option<Host> {
+    let [Value::BulkString(name), Value::BulkString(port)] = reply.as_sequence()? else { return None };
+    let port = str::from_utf8(port).ok()?.parse().ok()?;
+    Some(Host { name: str::from_utf8(name).ok()?.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(port: u16) -> Host {
+        Host { name: "h".to_owned(), port }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_majority_must_be_of_one_mind_and_recent() {
+        let begin = Instant::now();
+        let now = begin + Duration::from_millis(1000);
+        let vote = |port, age| Vote { named: host(port), asked: now - Duration::from_millis(age) };
+        let until = |age| now + VALID - Duration::from_millis(age);
+        for (votes, expected) in [
+            (vec![vote(1, 10), vote(1, 300), vote(1, 400)], Some((host(1), until(300)))),
+            (vec![vote(1, 10), vote(1, 499), vote(2, 1)], Some((host(1), until(499)))),
+            (vec![vote(1, 10), vote(1, 500), vote(1, 600)], None),
+            (vec![vote(1, 10), vote(2, 10)], None),
+            (vec![vote(1, 10)], None),
+            (vec![], None),
+        ] {
+            assert_eq!(elected(votes.iter(), 2, now), expected);
+        }
+    }
+
+    #[test]
+    fn a_sentinel_names_a_host_or_nobody() {
+        let reply = |text: &str| redis::parse_redis_value(text.as_bytes()).unwrap();
+        assert_eq!(named(&reply("*2\r\n$1\r\nh\r\n$4\r\n6379\r\n")), Some(host(6379)));
+        for nobody in ["*-1\r\n", "_\r\n", "*2\r\n$1\r\nh\r\n$1\r\nx\r\n", "*1\r\n$1\r\nh\r\n", "+OK\r\n"] {
+            assert_eq!(named(&reply(nobody)), None, "{nobody:?}");
+        }
+    }
+}

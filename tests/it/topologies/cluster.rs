@@ -1,0 +1,117 @@
+use super::{Crowd, is_served, replicated, start, until_served};
+use crate::support::redis_cluster::Cluster;
+
+const USERS: [&str; 6] = ["ann", "bob", "cid", "dan", "eve", "fay"];
+
+async fn with_sessions() -> Cluster {
+    let cluster = Cluster::start().await;
+    for user in USERS {
+        cluster.put_session(user, &[("user_id", user)]).await;
+    }
+    cluster
+}
+
+/// A user whose session is at this node.
+async fn user_at(cluster: &Cluster, node: usize) -> &'static str {
+    for user in USERS {
+        if cluster.owner(&format!("session:{user}")).await.address() == cluster.nodes[node].address() {
+            return user;
+        }
+    }
+    panic!("no session is at node {node}");
+}
+
+#[tokio::test]
+async fn sessions_are_found_wherever_they_are() {
+    let cluster = with_sessions().await;
+    let (_upstream, proxy) = start(&cluster.url(), "").await;
+    for user in USERS {
+        until_served(&proxy, user, true).await;
+    }
+    for _ in 0..10 {
+        for user in USERS {
+            assert!(is_served(proxy.address(), user).await, "{user}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_death_of_a_master_is_503_for_its_sessions_until_its_replica_takes_over() {
+    let mut cluster = with_sessions().await;
+    let (_upstream, proxy) = start(&cluster.url(), "").await;
+    for user in USERS {
+        until_served(&proxy, user, true).await;
+    }
+    let user = user_at(&cluster, 0).await;
+    let crowd = Crowd::start(&proxy, &USERS);
+    replicated(&cluster.nodes[0], 1).await;
+    cluster.nodes[0].stop();
+    until_served(&proxy, user, false).await;
+    until_served(&proxy, user, true).await;
+    for user in USERS {
+        until_served(&proxy, user, true).await;
+    }
+    let (served, refused) = crowd.end().await;
+    assert!(served > 100 && refused > 0, "{served} served, {refused} refused");
+}
+
+#[tokio::test]
+async fn a_moving_slot_keeps_answering() {
+    let cluster = with_sessions().await;
+    let user = user_at(&cluster, 0).await;
+    let (_upstream, proxy) = start(&cluster.url(), "").await;
+    until_served(&proxy, user, true).await;
+    let (key, from, to) = (format!("session:{user}"), &cluster.nodes[0], &cluster.nodes[1]);
+    let slot = cluster.slot(&key).await;
+    let crowd = Crowd::start(&proxy, &[user]);
+    Cluster::begin_move(slot, from, to).await;
+    for _ in 0..20 {
+        assert!(is_served(proxy.address(), user).await);
+    }
+    Cluster::move_key(&key, from, to).await;
+    for _ in 0..20 {
+        assert!(is_served(proxy.address(), user).await, "ASK is followed");
+    }
+    Cluster::end_move(slot, from, to).await;
+    for _ in 0..100 {
+        assert!(is_served(proxy.address(), user).await, "MOVED is followed");
+    }
+    let (served, refused) = crowd.end().await;
+    assert!(served > 10 && refused == 0, "{served} served, {refused} refused");
+}
+
+#[tokio::test]
+async fn a_slot_moves_to_a_node_that_had_none() {
+    let mut cluster = with_sessions().await;
+    let user = user_at(&cluster, 0).await;
+    let (_upstream, proxy) = start(&cluster.url(), "").await;
+    until_served(&proxy, user, true).await;
+    cluster.grow().await;
+    let (key, from, to) = (format!("session:{user}"), &cluster.nodes[0], cluster.nodes.last().unwrap());
+    let slot = cluster.slot(&key).await;
+    Cluster::begin_move(slot, from, to).await;
+    Cluster::move_key(&key, from, to).await;
+    until_served(&proxy, user, true).await;
+    Cluster::end_move(slot, from, to).await;
+    until_served(&proxy, user, true).await;
+}
+
+#[tokio::test]
+async fn sessions_are_created_renewed_and_ended_where_they_belong() {
+    let cluster = with_sessions().await;
+    let config = crate::session_store::hash(&cluster.url());
+    let store = crate::session_store::connected(&config).await;
+    let hour = std::time::Duration::from_secs(3600);
+    let id = vestibule::session::SessionId::new;
+    for user in USERS {
+        let (old, new) = (id(user), id(&format!("new-{user}")));
+        store.create(&new, crate::session_store::fields(user), hour).await.unwrap();
+        store.renew(&new, 2 * hour).await.unwrap();
+        let record = store.load(&new, true).await.unwrap().found().unwrap();
+        assert!(matches!(record.ttl, vestibule::session::Ttl::Left(left) if left > hour), "{record:?}");
+        assert_eq!(store.end(&new).await, Ok(true));
+        assert!(store.load(&new, false).await.unwrap().found().is_none());
+        assert!(store.load(&old, false).await.unwrap().found().is_some());
+    }
+    store.ping().await.unwrap();
+}
