@@ -42,9 +42,38 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Asks the server that imports the slot of the key for what `answer`, of the one that still owns it, does not
+    /// tell. Of a pipeline only that: the new one knows nothing yet of keys that have not moved, and would say
+    /// that they do not exist.
+    pub(super) async fn ask_there(
+        self,
+        answer: Result<Value, RedisError>,
+        to: MultiplexedConnection,
+    ) -> Result<Value, RedisError> {
+        let (Call::Many(pipeline), Ok(Value::Array(mut answers))) = (self, answer) else {
+            return self.send_asking(to).await;
+        };
+        if pipeline.cmd_iter().any(|command| is_named(command, b"MULTI")) {
+            return self.send_asking(to).await;
+        }
+        let mut again = Pipeline::new();
+        let asked = |answer: &&mut Value| redirect_in(answer).is_some();
+        for (command, _) in pipeline.cmd_iter().zip(&mut answers).filter(|(_, answer)| asked(answer)) {
+            again.add_command(command.clone());
+        }
+        let told = match Call::Many(&again).send_asking(to).await? {
+            Value::Array(told) => told,
+            other => return Ok(other),
+        };
+        for (place, told) in answers.iter_mut().filter(asked).zip(told) {
+            *place = told;
+        }
+        Ok(Value::Array(answers))
+    }
+
     /// Like [`send`](Self::send), to a server that imports the slot of the key: each command, and each
     /// transaction as a whole, says that it was sent there.
-    pub(super) async fn send_asking(self, mut to: MultiplexedConnection) -> Result<Value, RedisError> {
+    async fn send_asking(self, mut to: MultiplexedConnection) -> Result<Value, RedisError> {
         let commands: Vec<_> = match self {
             Call::One(command) => vec![command],
             Call::Many(pipeline) => pipeline.cmd_iter().collect(),

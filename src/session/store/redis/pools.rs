@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::try_join_all;
-use redis::{Value, cmd};
+use redis::{RedisError, Value, cmd};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -73,7 +73,7 @@ impl Pools {
             && let Some(redirect) = call::redirect(&answer)
         {
             drop(place);
-            return self.follow_redirect(call, redirect).await;
+            return self.follow_redirect(call, redirect, answer).await;
         }
         let answer = place.checked(answer).inspect_err(|error| self.note(*error))?;
         self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
@@ -134,13 +134,18 @@ impl Pools {
     }
 
     /// Asks the server that another one sent us to; a third one is not asked.
-    async fn follow_redirect(&self, call: Call<'_>, redirect: Redirect) -> Result<Value, StoreError> {
+    async fn follow_redirect(
+        &self,
+        call: Call<'_>,
+        redirect: Redirect,
+        answer: Result<Value, RedisError>,
+    ) -> Result<Value, StoreError> {
         self.topology.meet(redirect.to.clone());
         let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
         let target = found.map_err(|_| StoreError::Moving)?;
         let place = target.running.pool.place().await?;
         let answer = match redirect.is_ask {
-            true => call.send_asking(place.connection()).await,
+            true => call.ask_there(answer, place.connection()).await,
             false => call.send(place.connection()).await,
         };
         let answer = place.checked(answer)?;
