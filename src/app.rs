@@ -231,7 +231,7 @@ impl App {
     fn start_watch(&self) -> Option<tokio::task::JoinHandle<()>> {
         let sessions = self.shared.sessions.clone().filter(|_| self.config.session.mode == Mode::Shared)?;
         let (config, backend) = (self.config.clone(), self.shared.backend.get().cloned().flatten()?);
-        Some(tokio::spawn(async move { Store::watch(&config.session.store, &backend, sessions).await }))
+        Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))
     }
 
     fn start_worker(

@@ -69,6 +69,12 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// A name for `text` that does not tell it to whoever cannot guess it: 32 hexadecimal digits of its SHA-256.
+pub fn digest(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// `N` bytes from the system's cryptographic random number generator.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];

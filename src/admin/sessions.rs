@@ -45,5 +45,5 @@ fn open(config: &config::Session, shared: &Shared) -> Result<Opened, StoreError>
         tracing::error!(%error, redis, "the session store cannot be used");
         StoreError::Tls
     })?;
-    Ok(Opened { revoker: Revoker::new(config, store.clone()), store })
+    Ok(Opened { revoker: Revoker::new(config, store.clone(), shared.sessions.clone()), store })
 }

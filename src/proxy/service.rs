@@ -186,7 +186,7 @@ impl Service {
         Ok(Sessions {
             store: store.clone(),
             resolver: Resolver::new(config, store.clone(), self.shared.sessions.clone()),
-            lifecycle: Lifecycle::new(config, store),
+            lifecycle: Lifecycle::new(config, store, self.shared.sessions.clone()),
         })
     }
 

@@ -1,11 +1,12 @@
 //! Sessions that vestibule itself creates and ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
 use crate::secret::RandomError;
 
-use super::cache::Death;
+use super::cache::{Death, SessionCache};
 use super::renewal::{CREATED, EXPIRES, now};
 use super::{Fields, SessionId, Store, StoreError};
 
@@ -13,6 +14,9 @@ use super::{Fields, SessionId, Store, StoreError};
 #[derive(Debug)]
 pub struct Lifecycle {
     store: Store,
+    cache: Option<Arc<SessionCache>>,
+    /// JSON Pointer to the user in a session.
+    user: String,
     idle_timeout: Option<Duration>,
     absolute_timeout: Duration,
 }
@@ -27,8 +31,15 @@ pub enum LifecycleError {
 }
 
 impl Lifecycle {
-    pub fn new(config: &config::Session, store: Store) -> Self {
-        Lifecycle { store, idle_timeout: config.idle_timeout, absolute_timeout: config.absolute_timeout }
+    /// `cache` is the one that resolutions from the same store are kept in, if there is one.
+    pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
+        Lifecycle {
+            store,
+            cache,
+            user: config.user.clone(),
+            idle_timeout: config.idle_timeout,
+            absolute_timeout: config.absolute_timeout,
+        }
     }
 
     /// Creates a session with `fields`, `created` and `expires` under a fresh id, after the end of `replaced`, the
@@ -48,16 +59,33 @@ impl Lifecycle {
         fields.insert(EXPIRES.to_owned(), created.saturating_add(self.absolute_timeout).as_secs().into());
         let ttl = self.idle_timeout.unwrap_or(self.absolute_timeout).min(self.absolute_timeout);
         if let Some(replaced) = replaced {
-            self.store.bury(replaced, Death::Replaced, self.absolute_timeout).await?;
+            self.bury(replaced, Death::Replaced).await?;
         }
+        let user = user_of(&fields, &self.user);
         self.store.create(&id, fields, ttl).await?;
+        if let Some(user) = user {
+            self.store.note_user(&user, &id, self.absolute_timeout).await?;
+        }
         Ok(id)
     }
 
     /// Ends a session; whether it was there.
     pub async fn end(&self, id: &SessionId) -> Result<bool, LifecycleError> {
-        Ok(self.store.bury(id, Death::Revoked, self.absolute_timeout).await?)
+        self.bury(id, Death::Revoked).await
     }
+
+    async fn bury(&self, id: &SessionId, death: Death) -> Result<bool, LifecycleError> {
+        let burial = self.store.bury(id, death, self.absolute_timeout).await?;
+        if let Some(cache) = &self.cache {
+            cache.bury(id, death, burial.life);
+        }
+        Ok(burial.was_there)
+    }
+}
+
+/// The user at `pointer` of a session that is being made, whose fields are all plain text.
+fn user_of(fields: &Fields, pointer: &str) -> Option<String> {
+    fields.get(pointer.strip_prefix('/')?).and_then(|user| user.as_str()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -70,7 +98,13 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn lifecycle(idle_timeout: Option<Duration>) -> Lifecycle {
-        Lifecycle { store: Store::Memory(MemoryStore::new()), idle_timeout, absolute_timeout: HOUR }
+        Lifecycle {
+            store: Store::Memory(MemoryStore::new()),
+            cache: None,
+            user: "/user_id".to_owned(),
+            idle_timeout,
+            absolute_timeout: HOUR,
+        }
     }
 
     async fn created(lifecycle: &Lifecycle, replaced: Option<&SessionId>) -> SessionId {

@@ -15,6 +15,7 @@ mod renewals;
 mod resolver;
 mod revocation;
 mod set_cookie;
+mod sightings;
 mod store;
 
 use std::fmt;

@@ -12,6 +12,7 @@ use crate::config::{self, OnOutage, Renewal};
 
 use super::cache::{Death, Found, Known, Leader, Moment, SessionCache};
 use super::renewal::{expires, now, renewed_ttl};
+use super::sightings::user_in;
 use super::store::{Lookup, Record, Ttl};
 use super::{AbsentReason, IdReader, Resolution, Session, SessionId, Store, StoreError};
 
@@ -29,6 +30,8 @@ struct Inner {
     cache: Option<Arc<SessionCache>>,
     idle_timeout: Option<Duration>,
     renewal: Renewal,
+    /// JSON Pointer to the user in a session.
+    user: String,
 }
 
 /// A resolution and where it came from.
@@ -59,6 +62,7 @@ impl Resolver {
             cache,
             idle_timeout: config.idle_timeout,
             renewal: config.renewal,
+            user: config.user.clone(),
         }))
     }
 
@@ -126,6 +130,11 @@ impl Inner {
         for attempt in 1..=ATTEMPTS {
             let reading = leader.depart();
             let found = self.read(&leader.id, Some(reading.at)).await;
+            if let (Ok(Known::Active(session)), Some(cache)) = (&found, &self.cache)
+                && let Some(user) = user_in(&session.contents, &self.user)
+            {
+                cache.sightings.push(&user, session.id());
+            }
             if leader.land(found, reading, attempt == ATTEMPTS) {
                 return;
             }

@@ -1,14 +1,14 @@
 //! Ending sessions from outside: one by its id, or all of a user.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::config;
 
-use super::cache::Death;
-use super::{SessionId, Store, StoreError, pointer};
+use super::cache::{Death, SessionCache};
+use super::sightings::user_in;
+use super::{SessionId, Store, StoreError};
 
 /// Whose login is to end.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,59 +64,86 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Revoker {
     store: Store,
+    cache: Option<Arc<SessionCache>>,
     /// JSON Pointer to the user in a session.
     user: String,
     /// Longest life of a session whose remaining time the store cannot tell.
     life: Duration,
+    /// After this every vestibule has heard of a revocation or does not use its cache.
+    barrier: Duration,
 }
 
 impl Revoker {
-    pub fn new(config: &config::Session, store: Store) -> Self {
-        Revoker { store, user: config.user.clone(), life: config.absolute_timeout }
+    /// `cache` is the one that resolutions from the same store are kept in, if there is one. Vestibules that share
+    /// a store must have the same `max_staleness`.
+    pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
+        let barrier = match &store {
+            Store::Memory(_) => Duration::ZERO,
+            Store::Redis(_) => config.cache.map_or(Duration::ZERO, |cache| cache.max_staleness),
+        };
+        Revoker { store, cache, user: config.user.clone(), life: config.absolute_timeout, barrier }
     }
 
     /// Ends the sessions that `target` names. That there are none is no error: what was asked for is so.
     ///
-    /// Dropped before its end, it may or may not have happened.
+    /// Returns when no vestibule honours them any more, which takes up to a quarter of `max_staleness`, or all of
+    /// it where the store reports no changes. Dropped before its end, it may or may not have happened.
     ///
     /// # Errors
-    /// The store gave no answer; whether it happened is unknown. [`StoreError::Rejected`] for a user whose
-    /// sessions are in Redis, where they cannot be found.
+    /// The store gave no answer; whether it happened, and for how many sessions, is unknown.
     pub async fn revoke(&self, target: &RevokeTarget) -> Result<Revoked, StoreError> {
-        match (&self.store, target) {
-            (Store::Memory(_), RevokeTarget::Session(id)) => {
-                let sessions = self.bury(id).await?;
-                Ok(Revoked { sessions, durability: Durability::Durable })
-            }
+        let revoked = match (&self.store, target) {
             (Store::Memory(store), RevokeTarget::User(user)) => {
-                let sessions = store.end_all(|contents| self.is_of(contents, user));
-                Ok(Revoked { sessions, durability: Durability::Durable })
+                let is_theirs = |contents: &_| user_in(contents, &self.user).is_some_and(|of| of == **user);
+                Revoked { sessions: store.end_all(is_theirs), durability: Durability::Durable }
             }
-            (Store::Redis(_), RevokeTarget::Session(id)) => {
-                let sessions = self.bury(id).await?;
-                Ok(Revoked { sessions, durability: Durability::Accepted("not confirmed by a replica") })
+            (_, RevokeTarget::Session(id)) => self.revoke_all(std::slice::from_ref(id)).await?,
+            (Store::Redis(store), RevokeTarget::User(user)) => {
+                let ids = self.still_of(user, store.sessions_of(user).await?).await?;
+                self.revoke_all(&ids).await?
             }
-            (Store::Redis(_), RevokeTarget::User(_)) => Err(StoreError::Rejected),
-        }
+        };
+        tokio::time::sleep(self.barrier()).await;
+        Ok(revoked)
     }
 
-    async fn bury(&self, id: &SessionId) -> Result<u64, StoreError> {
-        self.store.bury(id, Death::Revoked, self.life).await.map(u64::from)
+    /// Those of `ids` that do not belong to somebody else by now.
+    async fn still_of(&self, user: &str, ids: Vec<SessionId>) -> Result<Vec<SessionId>, StoreError> {
+        let mut theirs = Vec::with_capacity(ids.len());
+        for id in ids {
+            let found = self.store.load(&id, false).await?.found();
+            let now_of = found.as_ref().and_then(|record| user_in(&record.contents, &self.user));
+            if now_of.is_none_or(|of| of == user) {
+                theirs.push(id);
+            }
+        }
+        Ok(theirs)
     }
 
-    /// Numbers count as they are written, as they do in identity headers.
-    fn is_of(&self, contents: &[(Box<str>, Value)], user: &str) -> bool {
-        match pointer::find(contents, &self.user) {
-            Some(Value::String(text)) => text == user,
-            Some(Value::Number(number)) => number.to_string() == user,
-            _ => false,
+    async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {
+        let mut revoked = Revoked { sessions: 0, durability: Durability::Durable };
+        for id in ids {
+            let (burial, doubt) = self.store.bury_for_good(id, self.life).await?;
+            if let Some(cache) = &self.cache {
+                cache.bury(id, Death::Revoked, burial.life);
+            }
+            revoked.sessions += u64::from(burial.was_there);
+            if let Some(doubt) = doubt {
+                revoked.durability = Durability::Accepted(doubt);
+            }
         }
+        Ok(revoked)
+    }
+
+    /// How long another vestibule may go on without having heard: the lease of its cache, which ends by itself.
+    fn barrier(&self) -> Duration {
+        self.cache.as_ref().map_or(self.barrier, |cache| cache.longest_ignorance())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::{Fields, MemoryStore};
     use super::*;
@@ -130,7 +157,7 @@ mod tests {
             let fields = Fields::from_iter([("user".to_owned(), json!({ "id": user }))]);
             store.create(&SessionId::new(&format!("s{number}")), fields, TTL).await.unwrap();
         }
-        Revoker { store, user: "/user/id".to_owned(), life: TTL }
+        Revoker { store, cache: None, user: "/user/id".to_owned(), life: TTL, barrier: Duration::ZERO }
     }
 
     async fn sessions_ended(revoker: &Revoker, target: RevokeTarget) -> u64 {

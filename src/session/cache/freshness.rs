@@ -94,6 +94,14 @@ impl Freshness {
         self.until.store(u64::MAX, SeqCst);
     }
 
+    /// How long something may be trusted after it has changed, at most: a lease, or without a link the age.
+    pub(crate) fn longest_ignorance(&self, lease: Duration) -> Duration {
+        match self.max_age.load(SeqCst) {
+            u64::MAX => lease,
+            max_age => Duration::from_micros(max_age),
+        }
+    }
+
     /// Extends the lease; never shortens it.
     pub(crate) fn extend(&self, until: Moment) {
         self.until.fetch_max(until.0, SeqCst);

@@ -20,6 +20,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use super::renewals::Renewals;
+use super::sightings::Sightings;
 use super::{Session, SessionId, StoreError};
 use crate::config;
 
@@ -32,6 +33,9 @@ pub(crate) use tombstones::Tombstones;
 const SHARDS: usize = 32;
 /// What an entry weighs beside the text in it: keys, pointers, two copies of what becomes headers.
 const ENTRY_BYTES: usize = 400;
+
+/// Leases in the longest staleness.
+const LEASES: u32 = 4;
 
 /// What is known of an id.
 #[derive(Debug, Clone)]
@@ -51,6 +55,7 @@ pub struct SessionCache {
     pub(crate) freshness: Freshness,
     pub(crate) tombstones: Tombstones,
     pub(crate) renewals: Renewals,
+    pub(crate) sightings: Sightings,
     invalidations: AtomicU64,
 }
 
@@ -99,6 +104,7 @@ impl SessionCache {
             freshness: Freshness::new(),
             tombstones: Tombstones::default(),
             renewals: Renewals::new(idle_timeout),
+            sightings: Sightings::default(),
             invalidations: AtomicU64::new(0),
         }
     }
@@ -154,6 +160,17 @@ impl SessionCache {
         let now = self.freshness.now();
         self.tombstones.bury(id, death, now.after(ttl), now);
         self.invalidate(id.expose());
+    }
+
+    /// How long a cache that keeps to the same settings may go on without having heard of a change.
+    pub(crate) fn longest_ignorance(&self) -> Duration {
+        self.freshness.longest_ignorance(self.lease())
+    }
+
+    /// How long the cache may be used after a sign that it is in step: a part of the longest staleness, so that
+    /// a fault is noticed well before that.
+    pub(crate) fn lease(&self) -> Duration {
+        self.max_staleness / LEASES
     }
 
     /// Completes when no renewal waits to be written.

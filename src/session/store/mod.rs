@@ -66,6 +66,14 @@ impl Lookup {
     }
 }
 
+/// A session that was removed, and the tombstone in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burial {
+    pub was_there: bool,
+    /// How long the tombstone stays.
+    pub life: Duration,
+}
+
 /// A session as the store has it.
 #[derive(Clone, PartialEq)]
 pub struct Record {
@@ -115,7 +123,7 @@ impl Store {
 
     /// Keeps `cache` in step with the store that `config` describes until it is dropped; at once with the embedded
     /// store, which needs no cache. One per process.
-    pub async fn watch(config: &config::Store, backend: &Backend, cache: Arc<SessionCache>) {
+    pub async fn watch(config: &config::Session, backend: &Backend, cache: Arc<SessionCache>) {
         match backend {
             Backend::Memory(_) => (),
             Backend::Redis(topology) => redis::watch(Arc::clone(topology), config, cache).await,
@@ -160,10 +168,36 @@ impl Store {
 
     /// Removes the session and puts a tombstone in its place, so that nobody can bring it back; whether it was
     /// there. `life` is how long a session may live whose remaining time the store cannot tell.
-    pub async fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Result<bool, StoreError> {
+    pub async fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Result<Burial, StoreError> {
         match self {
-            Store::Memory(store) => Ok(store.bury(id, death)),
+            Store::Memory(store) => Ok(Burial { was_there: store.bury(id, death), life }),
             Store::Redis(store) => store.bury(id, death, life).await,
+        }
+    }
+
+    /// [`Store::bury`] for a revocation, which waits for the replicas as well; `Some` of the result says why it
+    /// may yet be undone by a failover.
+    pub(crate) async fn bury_for_good(
+        &self,
+        id: &SessionId,
+        life: Duration,
+    ) -> Result<(Burial, Option<&'static str>), StoreError> {
+        match self {
+            Store::Memory(_) => Ok((self.bury(id, Death::Revoked, life).await?, None)),
+            Store::Redis(store) => store.bury_for_good(id, life).await,
+        }
+    }
+
+    /// Notes that `id` is a session of `user`, for at most `life`. The embedded store knows by itself.
+    pub(crate) async fn note_user(
+        &self,
+        user: &str,
+        id: &SessionId,
+        life: Duration,
+    ) -> Result<(), StoreError> {
+        match self {
+            Store::Memory(_) => Ok(()),
+            Store::Redis(store) => store.note_user(user, id, life).await,
         }
     }
 

@@ -37,14 +37,14 @@ async fn is_there_until_ended(store: &Store) {
     assert_eq!(loaded(store, "a").await, fields("1"));
     let left = ttl(store, "a").await;
     assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
-    assert_eq!(store.bury(&id("a"), Death::Revoked, HOUR).await, Ok(true));
+    assert!(store.bury(&id("a"), Death::Revoked, HOUR).await.unwrap().was_there);
     assert!(store.load(&id("a"), true).await.unwrap().found().is_none());
-    assert_eq!(store.bury(&id("a"), Death::Revoked, HOUR).await, Ok(false));
+    assert!(!store.bury(&id("a"), Death::Revoked, HOUR).await.unwrap().was_there);
 }
 
 async fn knows_the_replaced_ones(store: &Store) {
     store.create(&id("old"), fields("1"), HOUR).await.unwrap();
-    assert_eq!(store.bury(&id("old"), Death::Replaced, HOUR).await, Ok(true));
+    assert!(store.bury(&id("old"), Death::Replaced, HOUR).await.unwrap().was_there);
     store.create(&id("new"), fields("2"), HOUR).await.unwrap();
     assert_eq!(store.load(&id("old"), true).await, Ok(Lookup::Absent(Some(Death::Replaced))));
     assert_eq!(loaded(store, "new").await, fields("2"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs, Value, cmd};
 
 use crate::config::{self, StoreFormat};
+use crate::secret::digest;
 
 use super::super::super::cache::Death;
 use super::super::{Fields, SessionId, StoreError};
@@ -41,7 +42,12 @@ const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
     redis.call('SET', KEYS[2], ARGV[1], 'PX', left) \
     redis.pcall('PUBLISH', 'vestibule:dead', string.format('%.0f %s %s', left, ARGV[1], ARGV[3])) \
     redis.pcall('PUBLISH', 'session:invalidated', ARGV[3]) \
-    return removed";
+    return {removed, left}";
+
+/// A user's sessions, scored by the second at which they are over at the latest.
+const NOTE_USER: &str = "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
+    redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3]) \
+    return redis.call('EXPIREAT', KEYS[1], ARGV[2])";
 
 impl Codec {
     pub(super) fn new(config: &config::Store) -> Self {
@@ -107,7 +113,7 @@ impl Codec {
     }
 
     /// Removes a session, leaves a tombstone for the rest of its life and tells everybody; the reply is how
-    /// many were removed. `life` is for sessions whose remaining time is not known.
+    /// many were removed and the life of the tombstone. `life` is for sessions whose remaining time is not known.
     pub(super) fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Cmd {
         let mut script = cmd("EVAL");
         script.arg(BURY).arg(2).arg(self.key(id)).arg(self.tombstone(id));
@@ -126,6 +132,20 @@ impl Codec {
         let mut expire = command("PEXPIRE", self.key(id));
         expire.arg(millis(ttl)).arg("GT");
         expire
+    }
+
+    /// Where the ids of a user's sessions are. Users may be called anything, and their names are not everybody's.
+    pub(super) fn user_key(&self, user: &str) -> String {
+        format!("vestibule:user:{}", digest(user))
+    }
+
+    /// Notes that `id` is a session of `user` for at most `life` from `now`, the time since the epoch.
+    pub(super) fn note_user(&self, user: &str, id: &SessionId, life: Duration, now: Duration) -> Cmd {
+        let until = now.saturating_add(life).as_secs().saturating_add(1);
+        let mut script = cmd("EVAL");
+        script.arg(NOTE_USER).arg(1).arg(self.user_key(user));
+        script.arg(now.as_secs()).arg(until).arg(id.expose());
+        script
     }
 
     /// Whether the server is known to be older than Redis 7, with which `PEXPIRE … GT` came.

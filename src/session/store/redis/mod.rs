@@ -4,8 +4,8 @@
 //! transaction, ending one is one script. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
-//! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING` and
-//! `SUBSCRIBE`; before Redis 7 also `EVAL`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`,
+//! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING`,
+//! `SUBSCRIBE` and, to find the sessions of a user, `EVAL`, `ZADD`, `ZREMRANGEBYSCORE` and `ZRANGEBYSCORE`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`,
 //! `PUBLISH`, `EVAL`, and to revoke them `WAIT`. In a cluster also `CLUSTER|SLOTS` and `ASKING`.
 
 mod access;
@@ -15,6 +15,7 @@ mod link;
 mod pool;
 mod pools;
 mod reply;
+mod revoke;
 mod supervisor;
 mod topology;
 mod watch;
@@ -33,7 +34,7 @@ use self::codec::Codec;
 use self::pool::Limits;
 use self::pools::Pools;
 use super::super::cache::Death;
-use super::{Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
+use super::{Burial, Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
 
 pub use access::StartError;
 pub use topology::Topology;
@@ -47,6 +48,7 @@ pub struct RedisStore(Arc<Inner>);
 struct Inner {
     codec: Codec,
     pools: Arc<Pools>,
+    response_timeout: Duration,
     _stop: DropGuard,
 }
 
@@ -55,7 +57,12 @@ impl RedisStore {
     /// runtime that will ask the store; returns at once.
     pub fn start(topology: Arc<Topology>, config: &config::Store) -> Self {
         let (pools, stop) = Pools::start(topology, Limits::new(config));
-        RedisStore(Arc::new(Inner { codec: Codec::new(config), pools, _stop: stop }))
+        RedisStore(Arc::new(Inner {
+            codec: Codec::new(config),
+            pools,
+            response_timeout: config.response_timeout,
+            _stop: stop,
+        }))
     }
 
     /// Completes when there is a connection to every primary.
@@ -109,11 +116,8 @@ impl RedisStore {
         id: &SessionId,
         death: Death,
         life: Duration,
-    ) -> Result<bool, StoreError> {
-        match self.command(&self.0.codec.bury(id, death, life)).await? {
-            Value::Int(removed) => Ok(removed > 0),
-            _ => Err(StoreError::Protocol),
-        }
+    ) -> Result<Burial, StoreError> {
+        reply::burial(&self.command(&self.0.codec.bury(id, death, life)).await?)
     }
 
     pub(super) async fn renew(&self, id: &SessionId, ttl: Duration) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::try_join_all;
-use redis::{RedisError, Value, cmd};
+use redis::{Cmd, RedisError, Value, cmd};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -79,6 +79,18 @@ impl Pools {
         self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
     }
 
+    /// The primary that owns the key of `command`.
+    pub(super) fn owner(&self, command: &Cmd) -> Result<Arc<Primary>, StoreError> {
+        self.check()?;
+        let layout = self.topology.current();
+        layout.owner(Call::One(command).key()).cloned().ok_or(StoreError::PrimaryDown)
+    }
+
+    /// Whether there is nothing that could take the place of the primary.
+    pub(super) fn is_single_server(&self) -> bool {
+        self.topology.is_single_server()
+    }
+
     /// Whether every primary answers.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.check()?;
@@ -121,7 +133,7 @@ impl Pools {
         Ok(Target::new(running, &open.layout))
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         self.topology.is_confirmed().then_some(()).ok_or(StoreError::PrimaryDown)
     }
 

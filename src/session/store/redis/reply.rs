@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use super::super::super::cache::Death;
-use super::super::{StoreError, Ttl};
+use super::super::{Burial, StoreError, Ttl};
 
 /// What a tombstone says, if there is one.
 pub(super) fn death(reply: Value) -> Result<Option<Death>, StoreError> {
@@ -36,6 +36,28 @@ pub(super) fn is_primary(role: &Value) -> bool {
         _ => None,
     };
     matches!(word, Some(Value::BulkString(word)) if word == b"master")
+}
+
+/// The replicas that the reply of `ROLE` of a primary names.
+pub(super) fn replicas(role: &Value) -> Result<usize, StoreError> {
+    match role {
+        Value::Array(parts) if is_primary(role) => match parts.get(2) {
+            Some(Value::Array(replicas)) => Ok(replicas.len()),
+            _ => Err(StoreError::Protocol),
+        },
+        _ => Err(StoreError::ReadOnly),
+    }
+}
+
+/// What burying a session came to.
+pub(super) fn burial(reply: &Value) -> Result<Burial, StoreError> {
+    let number = |value: Option<&Value>| match value {
+        Some(Value::Int(number)) => u64::try_from(*number).map_err(|_| StoreError::Protocol),
+        _ => Err(StoreError::Protocol),
+    };
+    let Value::Array(parts) = reply else { return Err(StoreError::Protocol) };
+    let (removed, left) = (number(parts.first())?, number(parts.get(1))?);
+    Ok(Burial { was_there: removed > 0, life: Duration::from_millis(left) })
 }
 
 /// `result`, or the first error anywhere in it: of the call, or sent by the server as a reply to one

@@ -20,12 +20,11 @@ use super::super::super::{SessionId, StoreError};
 use super::call::Call;
 use super::codec::{Codec, DEAD, INVALIDATED};
 use super::reply;
+use super::revoke::unix_now;
 use super::topology::{Layout, Primary, Topology};
 use crate::backoff::Backoff;
 use crate::config;
 
-/// A lease is this part of the longest staleness, so that a fault is noticed well before it.
-pub(super) const LEASES: u32 = 4;
 /// Questions in that time; a lease survives a lost one.
 const QUESTIONS: u32 = 10;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -33,11 +32,17 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_
 /// Keeps `cache` in step with the primaries of `topology` until dropped.
 pub(in super::super) async fn watch(
     topology: Arc<Topology>,
-    config: &config::Store,
+    config: &config::Session,
     cache: Arc<SessionCache>,
 ) {
-    let lease = cache.max_staleness / LEASES;
-    let watcher = Watcher { topology, codec: Arc::new(Codec::new(config)), lease, cache };
+    let lease = cache.lease();
+    let watcher = Watcher {
+        topology,
+        codec: Arc::new(Codec::new(&config.store)),
+        lease,
+        cache,
+        absolute_timeout: config.absolute_timeout,
+    };
     let mut failures = 0;
     let mut reported = None;
     loop {
@@ -63,6 +68,8 @@ struct Watcher {
     codec: Arc<Codec>,
     cache: Arc<SessionCache>,
     lease: Duration,
+    /// Longest life of a session.
+    absolute_timeout: Duration,
 }
 
 /// The connections over which changes are heard of: one to each primary of a layout, in its order.
@@ -143,9 +150,10 @@ impl Watcher {
                 () = links.closed.notified() => return StoreError::Disconnected,
                 () = self.topology.changed(links.layout.epoch()) => return StoreError::PrimaryDown,
             };
-            let (asked, written) = tokio::join!(
+            let (asked, written, ()) = tokio::join!(
                 async { if asks { self.confirm(links).await } else { Ok(()) } },
-                self.write_renewals(links)
+                self.write_renewals(links),
+                self.note_users(links)
             );
             if let Err(error) = asked.and(written) {
                 return error;
@@ -163,6 +171,18 @@ impl Watcher {
         }
         self.cache.freshness.extend(asked.after(self.lease));
         Ok(())
+    }
+
+    /// Lets the sessions of a user be found. What fails is noted when the session is next looked up.
+    async fn note_users(&self, links: &Links) {
+        let (now, life) = (unix_now(), self.absolute_timeout);
+        let notes = self.cache.sightings.take().into_iter();
+        let notes = notes.map(|seen| (self.codec.note_user(&seen.user, &seen.id, life, now), ()));
+        for errand in links.errands(notes) {
+            if let Err(error) = reply::checked(errand.send().await.map(Value::Array)) {
+                tracing::debug!(reason = error.kind(), "sessions could not be noted as a user's");
+            }
+        }
     }
 
     async fn write_renewals(&self, links: &Links) -> Result<(), StoreError> {

@@ -87,6 +87,11 @@ impl Topology {
         self.state.is_confirmed(|| now)
     }
 
+    /// Whether there is nothing that could take the place of the primary.
+    pub(super) fn is_single_server(&self) -> bool {
+        self.state.confirmed_until.load(Ordering::Acquire) == ALWAYS
+    }
+
     /// Whether the current layout can be believed now.
     pub fn is_confirmed(&self) -> bool {
         self.state.is_confirmed(Instant::now)
