@@ -17,7 +17,7 @@ use hyper::service::{HttpService, service_fn};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
@@ -27,11 +27,13 @@ use crate::socket::Socket;
 /// How often a connection looks at itself when it is not in the middle of a request.
 const IDLE_TICK: Duration = Duration::from_millis(400);
 /// The same within a request.
-const BUSY_TICK: Duration = Duration::from_secs(2);
+const BUSY_TICK: Duration = Duration::from_secs(1);
 /// How long a closing connection is read from, and how long each pause may be.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
+/// hyper's only sign that it answered 414 rather than 431.
+const URI_TOO_LONG: &str = "URI too long";
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
 /// hyper's default for the buffer that a whole head must fit into.
@@ -93,7 +95,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     ahead: joined(ahead, parts.io.ahead),
                     activity: activity.clone(),
                 };
-                keeper.expect_head();
+                keeper.expect_head(Instant::now());
             }
         }
     }
@@ -149,7 +151,9 @@ fn cut(stream: &TcpStream, activity: &Activity) -> Served {
 /// A request that hyper could not read was answered by hyper; it still counts and is logged as one. Whether
 /// this was such a case.
 fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
-    if error.is_parse_too_large() {
+    if error.is_parse_too_large() && error.to_string() == URI_TOO_LONG {
+        service.refused(client, StatusCode::URI_TOO_LONG, "uri_limit");
+    } else if error.is_parse_too_large() {
         service.refused(client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_limit");
     } else if error.is_parse() {
         service.refused(client, StatusCode::BAD_REQUEST, "malformed");
@@ -176,31 +180,48 @@ struct Keeper<'a> {
     head: Option<(Instant, u64)>,
     /// What the last look saw.
     seen_requests: u64,
-    seen_written: u64,
-    /// Since when a full socket has not moved.
-    blocked_since: Option<Instant>,
+    seen_progress: u64,
+    /// The last look at which something had moved, or the socket was not full.
+    progress_since: Instant,
 }
 
 impl<'a> Keeper<'a> {
     fn new(server: &'a Server, activity: Arc<Activity>) -> Self {
-        let seen_requests = activity.requests();
+        let now = Instant::now();
         let mut keeper = Keeper {
             server,
-            seen_written: activity.written(),
-            activity,
-            tick: Box::pin(sleep(IDLE_TICK)),
+            tick: Box::pin(sleep_until(now)),
             draining: false,
             head: None,
-            seen_requests,
-            blocked_since: None,
+            seen_requests: activity.requests(),
+            seen_progress: activity.progress(),
+            progress_since: now,
+            activity,
         };
-        keeper.expect_head();
+        keeper.expect_head(now);
         keeper
     }
 
-    fn expect_head(&mut self) {
-        let until = Instant::now() + self.server.timeouts.request_head;
-        self.head = Some((until, self.activity.requests()));
+    fn expect_head(&mut self, now: Instant) {
+        self.head = Some((now + self.server.timeouts.request_head, self.activity.requests()));
+        let next = self.next_look(now);
+        self.tick.as_mut().reset(next);
+    }
+
+    /// When something may be due next.
+    fn next_look(&self, now: Instant) -> Instant {
+        match self.head {
+            Some((until, _)) => until.min(now + IDLE_TICK),
+            None if self.is_busy() => {
+                (self.progress_since + self.server.timeouts.client_idle).min(now + BUSY_TICK)
+            }
+            None => now + IDLE_TICK,
+        }
+    }
+
+    /// Whether an answer is being made or written.
+    fn is_busy(&self) -> bool {
+        self.activity.active() > 0 || self.activity.write_blocked()
     }
 
     /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
@@ -224,11 +245,12 @@ impl<'a> Keeper<'a> {
                 return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
             }
             while self.tick.as_mut().poll(cx).is_ready() {
-                if let Some(end) = self.look() {
+                let now = Instant::now();
+                if let Some(end) = self.look(now) {
                     return Poll::Ready(end);
                 }
-                let pause = if self.activity.active() > 0 { BUSY_TICK } else { IDLE_TICK };
-                self.tick.as_mut().reset(Instant::now() + pause);
+                let next = self.next_look(now);
+                self.tick.as_mut().reset(next);
             }
             Poll::Pending
         })
@@ -245,14 +267,14 @@ impl<'a> Keeper<'a> {
     }
 
     /// Decides whether it is time for something.
-    fn look(&mut self) -> Option<End> {
-        let (requests, now) = (self.activity.requests(), Instant::now());
+    fn look(&mut self, now: Instant) -> Option<End> {
+        let requests = self.activity.requests();
         let quiet = requests == self.seen_requests;
         self.seen_requests = requests;
         if self.stalled(now) {
             return Some(End::Stalled);
         }
-        if self.activity.active() > 0 || self.activity.write_blocked() {
+        if self.is_busy() {
             self.head = None;
             return None;
         }
@@ -265,16 +287,14 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Whether the client has taken nothing of an answer for too long.
+    /// Whether the client has taken nothing of an answer for too long, and sent nothing either.
     fn stalled(&mut self, now: Instant) -> bool {
-        let written = self.activity.written();
-        if !self.activity.write_blocked() || written != self.seen_written {
-            self.seen_written = written;
-            self.blocked_since = None;
+        let progress = self.activity.progress();
+        if !self.activity.write_blocked() || progress != self.seen_progress {
+            (self.seen_progress, self.progress_since) = (progress, now);
             return false;
         }
-        let since = *self.blocked_since.get_or_insert(now);
-        now.saturating_duration_since(since) >= self.server.timeouts.client_idle
+        now.saturating_duration_since(self.progress_since) >= self.server.timeouts.client_idle
     }
 }
 

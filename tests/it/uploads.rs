@@ -17,11 +17,13 @@ use crate::support::within;
 const LARGE: usize = 32 << 20;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Serves one request: sends `answer` at once and reads meanwhile, until the last chunk has come. The result is
-/// how many bytes came.
-async fn both_at_once(answer: Vec<u8>) -> (SocketAddr, JoinHandle<usize>) {
+/// Serves one request: sends a [`LARGE`] answer at once and reads meanwhile, until the last chunk has come. The
+/// result is how many bytes came.
+async fn both_at_once() -> (SocketAddr, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+    let answer = [head.into_bytes(), vec![b'x'; LARGE]].concat();
     let serving = tokio::spawn(async move {
         let (mut reading, mut writing) = listener.accept().await.unwrap().0.into_split();
         let writer = tokio::spawn(async move {
@@ -49,9 +51,7 @@ async fn read_upload(stream: &mut (impl AsyncReadExt + Unpin)) -> usize {
 
 #[tokio::test]
 async fn an_upload_arrives_whole_while_its_answer_is_not_read() {
-    let answer =
-        [format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").into_bytes(), vec![b'x'; LARGE]];
-    let (address, upload) = both_at_once(answer.concat()).await;
+    let (address, upload) = both_at_once().await;
     let proxy = Vestibule::start(Config::to(&[address])).await;
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     let chunk = [format!("{LARGE:x}\r\n").into_bytes(), vec![b'a'; LARGE], b"\r\n".to_vec()].concat();
@@ -63,6 +63,21 @@ async fn an_upload_arrives_whole_while_its_answer_is_not_read() {
         assert!(upload.await.unwrap() > LARGE);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_is_not_idle_though_it_reads_nothing() {
+    let (address, upload) = both_at_once().await;
+    let config = Config::to(&[address]).with("[timeouts]\nclient_idle = \"400ms\"");
+    let proxy = Vestibule::start(config).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    for _ in 0..30 {
+        sleep(Duration::from_millis(100)).await; // seven times the longest silence in all
+        client.send("3\r\nabc\r\n").await;
+    }
+    client.send(LAST_CHUNK).await;
+    within("the upload", upload).await.unwrap();
 }
 
 fn impatient(upstream: &Upstream) -> Config {
