@@ -1,7 +1,6 @@
-//! HTTP/1.1 on one client connection: hyper does the protocol, this keeps the time.
+//! HTTP/1.1 on one client connection.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,22 +11,19 @@ use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::{Builder, Connection};
-use hyper::service::{HttpService, service_fn};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
+use super::keeper::{End, Keeper};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::Socket;
 
-/// How often a connection looks at itself when it is not in the middle of a request.
-const IDLE_TICK: Duration = Duration::from_millis(400);
-/// The same within a request.
-const BUSY_TICK: Duration = Duration::from_secs(1);
 /// How long a closing connection is read from, and how long each pause may be.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
@@ -159,143 +155,6 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
         service.refused(client, StatusCode::BAD_REQUEST, "malformed");
     }
     error.is_parse()
-}
-
-/// Why hyper stopped, or was stopped.
-enum End {
-    Finished,
-    Failed(hyper::Error),
-    Idle,
-    HeadTimedOut,
-    Stalled,
-}
-
-/// Keeps the time of a connection with a single timer that looks around now and then.
-struct Keeper<'a> {
-    server: &'a Server,
-    activity: Arc<Activity>,
-    tick: Pin<Box<Sleep>>,
-    draining: bool,
-    /// While a head is awaited: until when, and how many requests had begun before it.
-    head: Option<(Instant, u64)>,
-    /// What the last look saw.
-    seen_requests: u64,
-    seen_progress: u64,
-    /// The last look at which something had moved, or the socket was not full.
-    progress_since: Instant,
-}
-
-impl<'a> Keeper<'a> {
-    fn new(server: &'a Server, activity: Arc<Activity>) -> Self {
-        let now = Instant::now();
-        let mut keeper = Keeper {
-            server,
-            tick: Box::pin(sleep_until(now)),
-            draining: false,
-            head: None,
-            seen_requests: activity.requests(),
-            seen_progress: activity.progress(),
-            progress_since: now,
-            activity,
-        };
-        keeper.expect_head(now);
-        keeper
-    }
-
-    fn expect_head(&mut self, now: Instant) {
-        self.head = Some((now + self.server.timeouts.request_head, self.activity.requests()));
-        let next = self.next_look(now);
-        self.tick.as_mut().reset(next);
-    }
-
-    /// When something may be due next.
-    fn next_look(&self, now: Instant) -> Instant {
-        match self.head {
-            Some((until, _)) => until.min(now + IDLE_TICK),
-            None if self.is_busy() => {
-                (self.progress_since + self.server.timeouts.client_idle).min(now + BUSY_TICK)
-            }
-            None => now + IDLE_TICK,
-        }
-    }
-
-    /// Whether an answer is being made or written.
-    fn is_busy(&self) -> bool {
-        self.activity.active() > 0 || self.activity.write_blocked()
-    }
-
-    /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
-    /// never further away than a tick.
-    async fn watch<S>(&mut self, connection: &mut Connection<ClientIo, S>) -> End
-    where
-        S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>,
-    {
-        poll_fn(|cx| {
-            let drain_now = !self.draining && self.server.drain.has_begun();
-            if drain_now && self.activity.active() > 0 {
-                self.drain(connection);
-            }
-            let mut result = Pin::new(&mut *connection).poll(cx);
-            if drain_now && !self.draining && result.is_pending() {
-                // What was there already has been served or begun by now; an idle connection closes at once.
-                self.drain(connection);
-                result = Pin::new(&mut *connection).poll(cx);
-            }
-            if let Poll::Ready(result) = result {
-                return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
-            }
-            while self.tick.as_mut().poll(cx).is_ready() {
-                let now = Instant::now();
-                if let Some(end) = self.look(now) {
-                    return Poll::Ready(end);
-                }
-                let next = self.next_look(now);
-                self.tick.as_mut().reset(next);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The answer under way, if there is one, is the last and says so.
-    fn drain<S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>>(
-        &mut self,
-        connection: &mut Connection<ClientIo, S>,
-    ) {
-        self.draining = true;
-        Pin::new(connection).graceful_shutdown();
-    }
-
-    /// Decides whether it is time for something.
-    fn look(&mut self, now: Instant) -> Option<End> {
-        let requests = self.activity.requests();
-        let quiet = requests == self.seen_requests;
-        self.seen_requests = requests;
-        if self.stalled(now) {
-            return Some(End::Stalled);
-        }
-        if self.is_busy() {
-            self.head = None;
-            return None;
-        }
-        match self.head {
-            Some((until, before)) if before == requests => (now >= until).then_some(End::HeadTimedOut),
-            _ => {
-                self.head = None;
-                quiet.then_some(End::Idle)
-            }
-        }
-    }
-
-    /// Whether the client has taken nothing of an answer for too long, and sent nothing either.
-    fn stalled(&mut self, now: Instant) -> bool {
-        let progress = self.activity.progress();
-        if !self.activity.write_blocked() || progress != self.seen_progress {
-            (self.seen_progress, self.progress_since) = (progress, now);
-            return false;
-        }
-        now.saturating_duration_since(self.progress_since) >= self.server.timeouts.client_idle
-    }
 }
 
 /// The body of an answer; its request counts as running until it is dropped.
