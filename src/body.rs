@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,12 +31,18 @@ pub enum RequestBodyError {
 pub struct RequestBodyState {
     bytes: AtomicU64,
     failure: AtomicU8,
+    over: AtomicBool,
 }
 
 impl RequestBodyState {
     /// Payload bytes read from the client so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Whether nothing more of the body will be asked for: it came to its end, failed or was dropped.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
     /// The failure that ended the body, if one did.
@@ -122,6 +128,12 @@ impl StreamingBody {
     fn fail(&self, error: RequestBodyError) -> RequestBodyError {
         self.state.failure.store(error as u8, Relaxed);
         error
+    }
+}
+
+impl Drop for StreamingBody {
+    fn drop(&mut self) {
+        self.state.over.store(true, Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
 /// One drain for a group of tasks; clones are handles to the same drain.
@@ -39,8 +39,8 @@ impl Drain {
     }
 
     /// Completes once [`Drain::begin`] was called. Cancel-safe.
-    pub async fn begun(&self) {
-        self.begun.cancelled().await;
+    pub fn begun(&self) -> WaitForCancellationFuture<'_> {
+        self.begun.cancelled()
     }
 
     /// Waits until every task has ended or `deadline` has passed; returns how many still ran. The caller

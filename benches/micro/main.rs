@@ -1,6 +1,7 @@
 //! What the parts of a request cost. These only measure; the tests are elsewhere.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
+mod counters;
 mod headers;
 mod routing;
 mod session;
@@ -32,7 +33,7 @@ criterion_group! {
         routing::routes, routing::picks,
         session::ids, session::resolution, session::decoding, store::lookups,
         user::identity, user::affinity,
-        telemetry::numbers, telemetry::lines
+        telemetry::numbers, telemetry::lines, counters::counters
 }
 criterion_main!(all);
 

@@ -1,6 +1,6 @@
 //! What is known of a client from its connection alone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::HeaderValue;
 
@@ -13,10 +13,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that connected from `peer` to `local`. IPv4-mapped addresses count as IPv4.
-    pub fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        let address = peer.ip().to_canonical();
-        Client { address, address_value: address_value(address), port_value: HeaderValue::from(local.port()) }
+    /// A client that connected from `address` to our `port`. IPv4-mapped addresses count as IPv4.
+    pub fn new(address: IpAddr, port: u16) -> Self {
+        let address = address.to_canonical();
+        Client { address, address_value: address_value(address), port_value: HeaderValue::from(port) }
     }
 }
 

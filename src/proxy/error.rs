@@ -24,6 +24,8 @@ pub(super) enum ProxyError {
     UriTooLong,
     #[error("the request has more header lines than allowed")]
     HeaderCount,
+    #[error("the head of the request is larger than allowed")]
+    HeaderBytes,
     #[error("the request target has characters that must be percent-encoded")]
     RawTarget,
     #[error(transparent)]
@@ -80,6 +82,8 @@ impl ProxyError {
             ProxyError::HeaderCount => {
                 verdict(431, "header_limit", "The request has too many headers.").limit("limits.header_count")
             }
+            ProxyError::HeaderBytes => verdict(431, "header_limit", "The request's headers are too large.")
+                .limit("limits.header_bytes"),
             ProxyError::RawTarget => verdict(400, "raw_target", "The request target is not percent-encoded."),
             ProxyError::Target(error) => verdict(400, "target", target_detail(*error)),
             ProxyError::Framing => verdict(400, "framing", "The transfer coding is not supported."),

@@ -112,7 +112,7 @@ async fn attempt(
     request: &mut Option<Box<Request<RequestBody>>>,
     now: Instant,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    let upload = exchange.upload.as_deref();
+    let upload = exchange.upload.as_ref();
     let pool = exchange.service.worker().pools.to(instance.address);
     // An idle connection may be closed by the instance just now; then it is as if it had not been there.
     while let Some(idle) = pool.take(now) {

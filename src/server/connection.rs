@@ -3,16 +3,20 @@
 //! A connection alternates between being *served* by hyper and being *parked*: after a pause hyper's state
 //! is given up and only the socket is kept, which makes an idle client cost about a kibibyte.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::http1::{self, Served};
-use super::io::{Activity, ClientIo, UpgradedIo};
+use super::io::{ClientIo, UpgradedIo};
 use super::{Server, http2};
 use crate::proxy::Client;
 use crate::socket::Socket;
@@ -21,25 +25,20 @@ use crate::socket::Socket;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one client until it leaves, fails or the drain ends it; then its `place` is free again. This is all
-/// that an idle client keeps, so what is only needed at times is boxed.
+/// that an idle client keeps, so what is only needed at times is boxed, or made anew from the address that the
+/// client has and the port of ours that it connected to.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 pub(super) fn serve(
     server: Arc<Server>,
     mut stream: TcpStream,
-    client: Arc<Client>,
+    (address, port): (IpAddr, u16),
     place: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send {
     async move {
         let _held = &place;
-        let Some(mut ahead) = Box::pin(first_bytes(&server, &mut stream)).await else { return };
-        let activity = Arc::new(Activity::default());
-        if ahead.starts_with(HTTP2_PREFACE) {
-            let io = ClientIo { socket: Socket::new(stream), ahead, activity };
-            return Box::pin(http2::serve(&server, io, client)).await;
-        }
+        let mut is_new = true;
         loop {
-            let io = ClientIo { socket: Socket::new(stream), ahead, activity: activity.clone() };
-            match Box::pin(http1::serve(&server, io, client.clone())).await {
+            match Box::pin(serve_once(&server, stream, is_new, address, port)).await {
                 Served::Closed => return,
                 Served::Upgraded { stream, ahead, upgrade } => {
                     return Box::pin(upgrade.run(UpgradedIo { stream, ahead })).await;
@@ -49,9 +48,31 @@ pub(super) fn serve(
             if !wait_for_request(&server, &stream).await {
                 return;
             }
-            ahead = Bytes::new();
+            is_new = false;
         }
     }
+}
+
+/// Serves until the connection is over or falls idle.
+async fn serve_once(
+    server: &Server,
+    mut stream: TcpStream,
+    is_new: bool,
+    address: IpAddr,
+    port: u16,
+) -> Served {
+    let mut ahead = Bytes::new();
+    if is_new {
+        let Some(first) = first_bytes(server, &mut stream).await else { return Served::Closed };
+        ahead = first;
+    }
+    let client = Arc::new(Client::new(address, port));
+    let io = ClientIo::new(Socket::new(stream), ahead);
+    if is_new && io.ahead.starts_with(HTTP2_PREFACE) {
+        Box::pin(http2::serve(server, io, client)).await;
+        return Served::Closed;
+    }
+    http1::serve(server, io, client).await
 }
 
 /// The first bytes a client sends, enough to tell its protocol. `None` when it left or said nothing in time:
@@ -82,9 +103,30 @@ async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
 /// Parks the connection. True when the client has sent something or left (the next read tells which),
 /// false when its time is up.
 async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
-    tokio::select! {
-        biased;
-        readable = timeout(server.timeouts.keep_alive, stream.readable()) => matches!(readable, Ok(Ok(()))),
-        () = server.drain.begun() => false,
+    let mut over = pin!(sleep(server.timeouts.keep_alive));
+    let mut draining = pin!(server.drain.begun());
+    poll_fn(move |cx| {
+        // Unlike `readable` it needs no room of its own.
+        if let Poll::Ready(readable) = stream.poll_read_ready(cx) {
+            return Poll::Ready(readable.is_ok());
+        }
+        let ended = over.as_mut().poll(cx).is_ready() || draining.as_mut().poll(cx).is_ready();
+        if ended { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what `make` makes.
+    fn size<A, B, C, D, F>(_make: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_client_fits_into_a_task_of_512_bytes() {
+        let own = 120; // what the runtime and the drain add
+        assert!(size(serve) + own <= 512, "{} bytes", size(serve));
     }
 }

@@ -1,7 +1,6 @@
-//! HTTP/1.1 on one client connection: hyper does the protocol, this keeps the time.
+//! HTTP/1.1 on one client connection.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,26 +11,25 @@ use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::{Builder, Connection};
-use hyper::service::{HttpService, service_fn};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
+use super::keeper::{End, Keeper};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::Socket;
 
-/// How often a connection looks at itself when it is not in the middle of a request.
-const IDLE_TICK: Duration = Duration::from_millis(400);
-/// The same within a request.
-const BUSY_TICK: Duration = Duration::from_secs(2);
 /// How long a closing connection is read from, and how long each pause may be.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
+/// hyper's only sign that it answered 414 rather than 431.
+const URI_TOO_LONG: &str = "URI too long";
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
 /// hyper's default for the buffer that a whole head must fit into.
@@ -93,7 +91,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     ahead: joined(ahead, parts.io.ahead),
                     activity: activity.clone(),
                 };
-                keeper.expect_head();
+                keeper.expect_head(Instant::now());
             }
         }
     }
@@ -149,133 +147,14 @@ fn cut(stream: &TcpStream, activity: &Activity) -> Served {
 /// A request that hyper could not read was answered by hyper; it still counts and is logged as one. Whether
 /// this was such a case.
 fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
-    if error.is_parse_too_large() {
+    if error.is_parse_too_large() && error.to_string() == URI_TOO_LONG {
+        service.refused(client, StatusCode::URI_TOO_LONG, "uri_limit");
+    } else if error.is_parse_too_large() {
         service.refused(client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_limit");
     } else if error.is_parse() {
         service.refused(client, StatusCode::BAD_REQUEST, "malformed");
     }
     error.is_parse()
-}
-
-/// Why hyper stopped, or was stopped.
-enum End {
-    Finished,
-    Failed(hyper::Error),
-    Idle,
-    HeadTimedOut,
-    Stalled,
-}
-
-/// Keeps the time of a connection with a single timer that looks around now and then.
-struct Keeper<'a> {
-    server: &'a Server,
-    activity: Arc<Activity>,
-    tick: Pin<Box<Sleep>>,
-    draining: bool,
-    /// While a head is awaited: until when, and how many requests had begun before it.
-    head: Option<(Instant, u64)>,
-    /// What the last look saw.
-    seen_requests: u64,
-    seen_written: u64,
-    /// Since when a full socket has not moved.
-    blocked_since: Option<Instant>,
-}
-
-impl<'a> Keeper<'a> {
-    fn new(server: &'a Server, activity: Arc<Activity>) -> Self {
-        let seen_requests = activity.requests();
-        let mut keeper = Keeper {
-            server,
-            seen_written: activity.written(),
-            activity,
-            tick: Box::pin(sleep(IDLE_TICK)),
-            draining: false,
-            head: None,
-            seen_requests,
-            blocked_since: None,
-        };
-        keeper.expect_head();
-        keeper
-    }
-
-    fn expect_head(&mut self) {
-        let until = Instant::now() + self.server.timeouts.request_head;
-        self.head = Some((until, self.activity.requests()));
-    }
-
-    /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
-    /// never further away than a tick.
-    async fn watch<S>(&mut self, connection: &mut Connection<ClientIo, S>) -> End
-    where
-        S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>,
-    {
-        poll_fn(|cx| {
-            let drain_now = !self.draining && self.server.drain.has_begun();
-            if drain_now && self.activity.active() > 0 {
-                self.drain(connection);
-            }
-            let mut result = Pin::new(&mut *connection).poll(cx);
-            if drain_now && !self.draining && result.is_pending() {
-                // What was there already has been served or begun by now; an idle connection closes at once.
-                self.drain(connection);
-                result = Pin::new(&mut *connection).poll(cx);
-            }
-            if let Poll::Ready(result) = result {
-                return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
-            }
-            while self.tick.as_mut().poll(cx).is_ready() {
-                if let Some(end) = self.look() {
-                    return Poll::Ready(end);
-                }
-                let pause = if self.activity.active() > 0 { BUSY_TICK } else { IDLE_TICK };
-                self.tick.as_mut().reset(Instant::now() + pause);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The answer under way, if there is one, is the last and says so.
-    fn drain<S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>>(
-        &mut self,
-        connection: &mut Connection<ClientIo, S>,
-    ) {
-        self.draining = true;
-        Pin::new(connection).graceful_shutdown();
-    }
-
-    /// Decides whether it is time for something.
-    fn look(&mut self) -> Option<End> {
-        let (requests, now) = (self.activity.requests(), Instant::now());
-        let quiet = requests == self.seen_requests;
-        self.seen_requests = requests;
-        if self.stalled(now) {
-            return Some(End::Stalled);
-        }
-        if self.activity.active() > 0 || self.activity.write_blocked() {
-            self.head = None;
-            return None;
-        }
-        match self.head {
-            Some((until, before)) if before == requests => (now >= until).then_some(End::HeadTimedOut),
-            _ => {
-                self.head = None;
-                quiet.then_some(End::Idle)
-            }
-        }
-    }
-
-    /// Whether the client has taken nothing of an answer for too long.
-    fn stalled(&mut self, now: Instant) -> bool {
-        let written = self.activity.written();
-        if !self.activity.write_blocked() || written != self.seen_written {
-            self.seen_written = written;
-            self.blocked_since = None;
-            return false;
-        }
-        let since = *self.blocked_since.get_or_insert(now);
-        now.saturating_duration_since(since) >= self.server.timeouts.client_idle
-    }
 }
 
 /// The body of an answer; its request counts as running until it is dropped.

@@ -19,6 +19,9 @@ use crate::proxy::Client;
 
 /// Streams a client may have open at once.
 const MAX_STREAMS: u32 = 200;
+/// hyper refuses heads by itself when they are this many times as large as allowed. Smaller ones reach the
+/// service, whose refusals are counted and logged.
+const HEAD_ROOM: usize = 2;
 
 /// Serves streams until the client leaves, is idle or takes nothing for too long, or the drain has let the last one end.
 pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
@@ -29,12 +32,13 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
         async move { Ok::<_, Infallible>(answer.await.map(|body| RunningBody::new(body, running))) }
     });
     let keep_alive = server.timeouts.keep_alive;
+    let head = server.limits.header_bytes.saturating_mul(HEAD_ROOM);
     let mut connection = pin!(
         Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(keep_alive)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(server.limits.header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .serve_connection(io, service)
     );
     let mut keeper = Keeper::new(server, &activity);

@@ -23,8 +23,8 @@ pub(super) struct Activity {
     active: AtomicUsize,
     /// Requests ever begun.
     requests: AtomicU64,
-    /// Bytes ever written.
-    written: AtomicU64,
+    /// Changes whenever bytes are read or written.
+    progress: AtomicU64,
     /// The last write found the socket full.
     write_blocked: AtomicBool,
     /// The last request came as HTTP/1.0, where the end of an answer may be the end of the connection.
@@ -46,8 +46,13 @@ impl Activity {
         self.requests.load(Relaxed)
     }
 
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Relaxed)
+    /// A number that changes whenever bytes are read or written.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Relaxed)
+    }
+
+    fn made_progress(&self) {
+        self.progress.store(self.progress() + 1, Relaxed);
     }
 
     pub(super) fn write_blocked(&self) -> bool {
@@ -116,10 +121,14 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
+    pub(super) fn new(socket: Socket, ahead: Bytes) -> Self {
+        ClientIo { socket, ahead, activity: Arc::default() }
+    }
+
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Ready(Ok(written)) => {
-                self.activity.written.store(self.activity.written() + *written as u64, Relaxed);
+            Poll::Ready(Ok(_)) => {
+                self.activity.made_progress();
                 self.activity.write_blocked.store(false, Relaxed);
             }
             Poll::Ready(Err(_)) => {}
@@ -136,7 +145,11 @@ impl Read for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
+            let result = Pin::new(&mut this.socket).poll_read(cx, buf);
+            if result.is_ready() {
+                this.activity.made_progress();
+            }
+            return result;
         }
         let part = this.ahead.split_to(this.ahead.len().min(buf.remaining()));
         buf.put_slice(&part);

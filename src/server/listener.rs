@@ -12,7 +12,6 @@ use tokio::time::sleep;
 
 use super::{Server, connection};
 use crate::backoff::Backoff;
-use crate::proxy::Client;
 
 /// Connections the kernel holds until a worker accepts them.
 const BACKLOG: i32 = 4096;
@@ -88,6 +87,5 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: Owned
     // A client that is gone already fails here; there is nobody to tell.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
-    let client = Arc::new(Client::new(peer, local));
-    server.drain.spawn(connection::serve(server.clone(), stream, client, place));
+    server.drain.spawn(connection::serve(server.clone(), stream, (peer.ip(), local.port()), place));
 }

@@ -4,6 +4,7 @@ mod connection;
 mod http1;
 mod http2;
 mod io;
+mod keeper;
 mod listener;
 
 use std::sync::Arc;

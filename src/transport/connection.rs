@@ -1,26 +1,28 @@
-//! One HTTP/1.1 connection to an instance, and the answer that streams out of it.
+//! One HTTP/1.1 connection to an instance.
 //!
 //! A connection has no task of its own: whoever waits for its answer drives it. A request therefore costs
 //! no wake-up of another task, hyper's channels between the two halves need no wakers (hence the contexts
 //! without one: they become ready only while the driver is polled), and dropping the answer closes the
-//! connection at once.
+//! connection at once. Only when an answer begins before its request has ended, a task takes over: the rest
+//! of the request must not wait until somebody asks for more of the answer.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
+use super::answer::UpstreamBody;
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
@@ -58,7 +60,7 @@ pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// `None` when the connection has come to its end.
     driver: Option<Driver>,
-    timer: LazyTimer,
+    pub(super) timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
 }
@@ -79,7 +81,7 @@ impl Connection {
     }
 
     /// Does what can be done on the socket now.
-    fn drive(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
@@ -98,11 +100,11 @@ impl Connection {
     /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
     /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
-    /// connection.
+    /// connection; the end of the answer ends what is left of the request, too.
     pub async fn send(
         mut self,
         request: &mut Option<Box<Request<RequestBody>>>,
-        upload: Option<&RequestBodyState>,
+        upload: Option<&Arc<RequestBodyState>>,
         home: &Arc<Pool>,
         now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
@@ -110,13 +112,16 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         let sent = self.sender.try_send_request(*taken);
-        let answer = self.wait_for_head(sent, upload, first_byte).await;
+        let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
             None => Err(SendError::TimedOut),
             Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Ok(self.upgrade(answer))
             }
-            Some(Ok(answer)) => Ok(answer.map(|incoming| UpstreamBody::new(incoming, self, home))),
+            Some(Ok(answer)) => Ok(answer.map(|incoming| match upload.filter(|upload| !upload.is_over()) {
+                Some(upload) => self.go_on_alone(incoming, upload.clone(), home),
+                None => UpstreamBody::new(incoming, self, home.clone()),
+            })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
                 Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
@@ -150,18 +155,32 @@ impl Connection {
                 uploaded = bytes;
                 self.timer.arm(Instant::now(), first_byte);
             }
+            // When the task has used up its turn (tokio's budget), a head that has come may look as if it had
+            // not, to a waker that wakes nobody. The timer looks at the budget too, and with the task's waker.
             self.timer.poll_expired(cx).map(|()| None)
         })
         .await
+    }
+
+    /// Lets a task drive the connection while its request and its answer `incoming` stream at the same time.
+    fn go_on_alone(
+        self,
+        incoming: Incoming,
+        upload: Arc<RequestBodyState>,
+        home: &Arc<Pool>,
+    ) -> UpstreamBody {
+        // An error reaches whoever reads the answer.
+        let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
+        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
     }
 
     /// The connection belongs to the tunnel from here on; its driver hands the socket over.
     fn upgrade(self, answer: Response<Incoming>) -> Response<UpstreamBody> {
         if let Some(driver) = self.driver {
             // An error reaches whoever waits for the socket.
-            tokio::spawn(async move { drop(driver.await) });
+            tokio::spawn(driver.map(drop));
         }
-        answer.map(|incoming| UpstreamBody { incoming, connection: None, pausing: false })
+        answer.map(UpstreamBody::detached)
     }
 }
 
@@ -171,99 +190,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-fn no_waker() -> Context<'static> {
+pub(super) fn no_waker() -> Context<'static> {
     Context::from_waker(Waker::noop())
-}
-
-/// Why an answer ended early. The client must see it as cut, never as complete.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamBodyError {
-    #[error("the connection broke within the answer")]
-    Broken(#[source] hyper::Error),
-    #[error("the answer paused for longer than allowed")]
-    Stalled,
-}
-
-/// The body of an answer. At its end the connection goes back to the pool; dropped before, it is closed.
-#[derive(Debug)]
-pub struct UpstreamBody {
-    incoming: Incoming,
-    connection: Option<(Connection, Arc<Pool>)>,
-    /// Whether the timer is set for the pause that the answer is in.
-    pausing: bool,
-}
-
-impl UpstreamBody {
-    fn new(incoming: Incoming, connection: Connection, home: &Arc<Pool>) -> Self {
-        let mut body =
-            UpstreamBody { incoming, connection: Some((connection, home.clone())), pausing: false };
-        if body.incoming.is_end_stream() {
-            body.release();
-        }
-        body
-    }
-
-    fn release(&mut self) {
-        if let Some((connection, home)) = self.connection.take() {
-            home.put(connection);
-        }
-    }
-
-    fn poll_incoming(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(&mut no_waker())
-    }
-}
-
-impl Body for UpstreamBody {
-    type Data = Bytes;
-    type Error = UpstreamBodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
-        let this = self.get_mut();
-        let mut next = this.poll_incoming();
-        if next.is_pending()
-            && let Some((connection, _)) = &mut this.connection
-        {
-            connection.drive(cx);
-            next = this.poll_incoming();
-        }
-        match next {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.pausing = false;
-                if this.incoming.is_end_stream() {
-                    this.release();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.connection = None;
-                Poll::Ready(Some(Err(UpstreamBodyError::Broken(error))))
-            }
-            Poll::Ready(None) => {
-                this.release();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let Some((connection, home)) = &mut this.connection else { return Poll::Pending };
-                if !this.pausing {
-                    this.pausing = true;
-                    connection.timer.arm(Instant::now(), home.settings().idle);
-                }
-                ready!(connection.timer.poll_expired(cx));
-                this.connection = None;
-                Poll::Ready(Some(Err(UpstreamBodyError::Stalled)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
 }

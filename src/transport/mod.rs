@@ -1,10 +1,12 @@
 //! Connections to instances: opened, kept for reuse, watched.
 
+mod answer;
 mod connection;
 mod pool;
 mod tunnel;
 
-pub use connection::{ConnectError, Connection, SendError, UpstreamBody, UpstreamBodyError};
+pub use answer::{UpstreamBody, UpstreamBodyError};
+pub use connection::{ConnectError, Connection, SendError};
 pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 

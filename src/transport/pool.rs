@@ -16,7 +16,7 @@ pub struct PoolSettings {
     pub connect: Duration,
     /// From the sent request to the head of the answer.
     pub first_byte: Duration,
-    /// Between two bytes of an answer.
+    /// Between two bytes of an answer, those of a request that is still being sent included.
     pub idle: Duration,
     /// How long an unused connection is kept.
     pub keep_alive: Duration,

@@ -21,3 +21,4 @@ mod stub;
 mod support;
 mod topologies;
 mod upgrades;
+mod uploads;

@@ -29,6 +29,26 @@ async fn every_request_is_counted_once_with_its_status() {
 }
 
 #[tokio::test]
+async fn a_request_that_cannot_be_read_is_counted_with_the_status_it_got() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let config = Config::to(&[upstream.address()]).with("[limits]\nheader_bytes = \"256KiB\"");
+    let proxy = Vestibule::start(config).await;
+    let (target, value) = ("a".repeat(70_000), "a".repeat(300_000));
+    for (head, status) in [
+        (format!("GET /{target} HTTP/1.1\r\nHost: h\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {value}\r\n\r\n"), 431),
+        ("GET / HTTP/1.1\r\nHost : h\r\n\r\n".to_owned(), 400),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(head).await;
+        assert_eq!(client.response().await.status, status);
+        let label = format!("status=\"{status}\"");
+        proxy.wait_for_metric("http_requests_total", &label, 1.0).await;
+    }
+    proxy.wait_for_metric("http_requests_total", "", 3.0).await;
+}
+
+#[tokio::test]
 async fn a_request_is_in_flight_until_its_last_byte_or_its_client_has_left() {
     let signal = Signal::new();
     let upstream = Upstream::answering(Reply::chunked(200, &[]).chunk("a").wait(&signal).end()).await;

@@ -1,0 +1,180 @@
+//! The body of an answer, streaming out of its connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::{Connection, no_waker};
+use super::pool::Pool;
+use crate::body::RequestBodyState;
+use crate::clock::LazyTimer;
+
+/// Why an answer ended early. The client must see it as cut, never as complete.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamBodyError {
+    #[error("the connection broke within the answer")]
+    Broken(#[source] hyper::Error),
+    #[error("the answer paused for longer than allowed")]
+    Stalled,
+}
+
+/// The body of an answer. At its end the connection goes back to the pool; dropped before, it is closed.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    source: Source,
+    /// Whether the timer is set for the pause that the answer is in.
+    pausing: bool,
+}
+
+/// What the body comes from.
+#[derive(Debug)]
+enum Source {
+    /// A connection that is driven by being asked for more.
+    Connection(Connection, Arc<Pool>),
+    /// A connection that a task drives.
+    Task(Box<Duplex>),
+    /// Nothing more comes.
+    Over,
+}
+
+/// An answer whose request is still being sent; dropping it closes the connection.
+#[derive(Debug)]
+struct Duplex {
+    _task: Option<AbortOnDropHandle<()>>,
+    timer: LazyTimer,
+    idle: Duration,
+    upload: Arc<RequestBodyState>,
+    /// Bytes of the request when the timer was set.
+    uploaded: u64,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(incoming: Incoming, connection: Connection, home: Arc<Pool>) -> Self {
+        let mut body =
+            UpstreamBody { incoming, source: Source::Connection(connection, home), pausing: false };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    /// The body of an answer that begins before `upload` is over, out of a connection that `task` drives. It
+    /// is given up when neither makes progress for `idle` (looked at in steps of that length, so after at most
+    /// twice as long).
+    pub(super) fn with_upload(
+        incoming: Incoming,
+        task: Option<AbortOnDropHandle<()>>,
+        timer: LazyTimer,
+        upload: Arc<RequestBodyState>,
+        idle: Duration,
+    ) -> Self {
+        let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0 };
+        UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false }
+    }
+
+    /// The body of an answer whose connection has gone elsewhere.
+    pub(super) fn detached(incoming: Incoming) -> Self {
+        UpstreamBody { incoming, source: Source::Over, pausing: false }
+    }
+
+    fn release(&mut self) {
+        if let Source::Connection(connection, home) = std::mem::replace(&mut self.source, Source::Over) {
+            home.put(connection);
+        }
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Source::Task(_) = self.source {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        let next = Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
+        if next.is_pending()
+            && let Source::Connection(connection, _) = &mut self.source
+        {
+            connection.drive(cx);
+            return Pin::new(&mut self.incoming).poll_frame(&mut no_waker());
+        }
+        next
+    }
+
+    /// Ready when the answer has paused for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let pausing = std::mem::replace(&mut self.pausing, true);
+        match &mut self.source {
+            Source::Connection(connection, home) => {
+                if !pausing {
+                    connection.timer.arm(Instant::now(), home.settings().idle);
+                }
+                connection.timer.poll_expired(cx)
+            }
+            Source::Task(duplex) => duplex.poll_stalled(pausing, cx),
+            Source::Over => Poll::Pending,
+        }
+    }
+}
+
+impl Duplex {
+    fn poll_stalled(&mut self, mut pausing: bool, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if !pausing {
+                self.uploaded = self.upload.bytes();
+                self.timer.arm(Instant::now(), self.idle);
+            }
+            ready!(self.timer.poll_expired(cx));
+            if self.upload.bytes() == self.uploaded {
+                return Poll::Ready(());
+            }
+            pausing = false;
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = UpstreamBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
+        let this = self.get_mut();
+        match this.poll_incoming(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.pausing = false;
+                if this.incoming.is_end_stream() {
+                    this.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.source = Source::Over;
+                Poll::Ready(Some(Err(UpstreamBodyError::Broken(error))))
+            }
+            Poll::Ready(None) => {
+                this.release();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.poll_stalled(cx));
+                this.source = Source::Over;
+                Poll::Ready(Some(Err(UpstreamBodyError::Stalled)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
