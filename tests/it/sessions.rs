@@ -280,7 +280,7 @@ async fn an_upstream_without_the_right_cannot_make_or_end_sessions() {
         assert_eq!(response.headers.get("vestibule-session"), None);
     }
     assert_eq!(proxy.get("/", &[("Cookie", "session-id=abc")]).await.text(), "7");
-    assert_eq!(redis.command::<i64>("DBSIZE", &[] as &[&str]).await, 1);
+    assert_eq!(redis.command::<Vec<String>>("KEYS", "session:*").await, ["session:abc"]);
 }
 
 #[tokio::test]
