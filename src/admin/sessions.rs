@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use tokio::time::timeout;
 
-use crate::config::{self, StoreKind};
+use crate::config;
 use crate::proxy::Shared;
 use crate::session::{RevokeTarget, Revoked, Revoker, Store, StoreError};
 
@@ -40,10 +40,6 @@ impl Sessions {
 }
 
 fn open(config: &config::Session, shared: &Shared) -> Result<Opened, StoreError> {
-    let store = Store::start(&config.store, &shared.memory).map_err(|error| {
-        let redis = matches!(config.store.kind, StoreKind::Redis(_));
-        tracing::error!(%error, redis, "the session store cannot be used");
-        StoreError::Tls
-    })?;
+    let store = shared.open_store(&config.store)?;
     Ok(Opened { revoker: Revoker::new(config, store.clone(), shared.sessions.clone()), store })
 }

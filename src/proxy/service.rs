@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::body::RequestBody;
-use crate::config::Mode;
+use crate::config::{self, Mode};
 use crate::secret::Fingerprints;
 use crate::session::{Backend, Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
@@ -72,6 +72,12 @@ impl Shared {
             backend.inspect_err(|error| tracing::error!(%error, "the session store cannot be used"));
         // Another call would have opened the same.
         let _ = self.backend.set(backend.ok());
+    }
+
+    /// The store as `config` describes it, for the runtime this is called in.
+    pub fn open_store(&self, config: &config::Store) -> Result<Store, StoreError> {
+        let backend = self.backend.get().ok_or(StoreError::Disconnected)?;
+        Ok(Store::open(config, backend.as_ref().ok_or(StoreError::Tls)?))
     }
 }
 
@@ -181,8 +187,7 @@ impl Service {
 
     fn open_sessions(&self) -> Result<Sessions, StoreError> {
         let config = &self.shared.plan.load().config.session;
-        let backend = self.shared.backend.get().ok_or(StoreError::Disconnected)?;
-        let store = Store::open(&config.store, backend.as_ref().ok_or(StoreError::Tls)?);
+        let store = self.shared.open_store(&config.store)?;
         Ok(Sessions {
             store: store.clone(),
             resolver: Resolver::new(config, store.clone(), self.shared.sessions.clone()),

@@ -9,6 +9,8 @@ use crate::support::upstream::{Reply, Upstream};
 use crate::support::vestibule::Vestibule;
 
 const SESSION: (&str, &str) = ("Cookie", "session-id=abc");
+/// Without it a session that was served just now is served until its lease is over.
+const NO_CACHE: &str = "[session.cache]\nenabled = false";
 
 async fn start(redis: &Redis, store: &str) -> (Upstream, Vestibule) {
     let upstream =
@@ -47,7 +49,7 @@ async fn until_served(proxy: &Vestibule, user: &str) {
 async fn a_dead_store_is_503_and_comes_back_by_itself() {
     let mut redis = Redis::start().await;
     redis.put_session("abc", &[("user_id", "42")]).await;
-    let (upstream, proxy) = start(&redis, "").await;
+    let (upstream, proxy) = start(&redis, NO_CACHE).await;
     assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
     redis.stop();
     for _ in 0..5 {
@@ -63,7 +65,7 @@ async fn a_dead_store_is_503_and_comes_back_by_itself() {
 async fn a_frozen_store_is_503_within_its_deadline() {
     let redis = Redis::start().await;
     redis.put_session("abc", &[("user_id", "42")]).await;
-    let (_upstream, proxy) = start(&redis, "response_timeout = \"200ms\"").await;
+    let (_upstream, proxy) = start(&redis, &format!("response_timeout = \"200ms\"\n{NO_CACHE}")).await;
     assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
     redis.freeze();
     let begun = Instant::now();
@@ -103,7 +105,7 @@ async fn it_starts_while_the_store_is_down_and_finds_it_later() {
 async fn a_store_that_refuses_to_answer_is_no_logout() {
     let redis = Redis::start().await;
     redis.put_session("abc", &[("user_id", "42")]).await;
-    let (_upstream, proxy) = start(&redis, "[session.cache]\nenabled = false").await;
+    let (_upstream, proxy) = start(&redis, NO_CACHE).await;
     assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
     let () = redis.command("ACL", ("SETUSER", "default", "-hgetall", "-@read")).await;
     assert_unavailable(&proxy.get("/", &[SESSION]).await);

@@ -212,3 +212,55 @@ async fn an_extra_connection_is_closed_half_a_minute_after_its_last_use() {
     drop(release);
     assert!(holder.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn idle_connections_are_kept_up_to_the_configured_number() {
+    let redis = redis_with_session().await;
+    let config = config::Store {
+        in_flight: 1,
+        max_idle: 2,
+        max_connections: 3,
+        wait_timeout: Duration::from_secs(5),
+        response_timeout: Duration::from_secs(5),
+        ..hash(&redis.url())
+    };
+    let store = connected(&config).await;
+    let there = id("there");
+    within("further connections", async {
+        while connections(&redis).await != 3 {
+            join_all((0..50).map(|_| store.load(&there, false))).await;
+        }
+    })
+    .await;
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let holder = tokio::task::spawn_blocking(move || hold.recv());
+    tokio::time::pause();
+    let begun = Instant::now();
+    let mut fewest = 3;
+    while begun.elapsed().as_secs() < 90 {
+        tokio::time::advance(Duration::from_millis(1100)).await;
+        // The kept one is in use; the others are not.
+        assert!(matches!(store.load(&there, false).await, Ok(Lookup::Found(_))));
+        fewest = fewest.min(connections(&redis).await);
+    }
+    assert_eq!(fewest, 2);
+    drop(release);
+    assert!(holder.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_old_connection_is_replaced_by_a_new_one_without_a_failed_call() {
+    let redis = redis_with_session().await;
+    let lifetime = Some(Duration::from_millis(500));
+    let store = connected(&config::Store { max_lifetime: lifetime, ..hash(&redis.url()) }).await;
+    let first = connection_ids(&redis).await;
+    let there = id("there");
+    within("another connection", async {
+        while connection_ids(&redis).await.iter().any(|id| first.contains(id)) {
+            assert!(matches!(store.load(&there, true).await, Ok(Lookup::Found(_))));
+        }
+    })
+    .await;
+    assert!(matches!(store.load(&there, true).await, Ok(Lookup::Found(_))));
+    assert_eq!(connections(&redis).await, 1);
+}

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use vestibule::config;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use vestibule::config::{self, ClientCertificate};
 use vestibule::session::{Death, MemoryStore, StartError, Store, StoreError};
 
 use super::{
@@ -98,7 +98,9 @@ impl Tls {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        // A certificate whose subject is its issuer passes for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "redis");
         let server = params.signed_by(&key, &ca).unwrap();
         let tls = Tls { directory: tempfile::tempdir().unwrap() };
         std::fs::write(tls.path("ca.pem"), ca.pem()).unwrap();
@@ -150,6 +152,26 @@ async fn over_tls_only_a_server_of_the_configured_authority_is_trusted() {
     let store = connected(&trusting(&url, tls.path("ca.pem"))).await;
     assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
     until_failed(&start(&trusting(&url, stranger.path("ca.pem"))), StoreError::Tls).await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_gets_ours() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let redis = redis_with_session().await;
+    let tls = Tls::new();
+    let url = tls.serve(&redis).await;
+    let () = redis.command("CONFIG", ["SET", "tls-auth-clients", "yes"].as_slice()).await;
+    let nobody = trusting(&url, tls.path("ca.pem"));
+    let files = |key: &str| {
+        let files = ClientCertificate { certificate: tls.path("server.pem"), private_key: tls.path(key) };
+        config::Store { certificate: Some(files), ..nobody.clone() }
+    };
+    until_loaded(&start(&files("server.key")), "there").await;
+    let refused = start(&nobody);
+    tokio::time::sleep(Duration::from_millis(300)).await; // a few attempts
+    assert!(refused.load(&id("there"), false).await.is_err());
+    let unusable = Store::start(&files("ca.pem"), &MemoryStore::new()).unwrap_err();
+    assert!(matches!(unusable, StartError::Certificate { .. }), "{unusable}");
 }
 
 #[tokio::test]

@@ -104,6 +104,24 @@ impl Cluster {
         live.command("CLUSTER", ("KEYSLOT", key)).await
     }
 
+    /// A name whose key, after the prefix, is in this slot.
+    pub(crate) async fn name_in(&self, slot: u16, prefix: &str) -> String {
+        let client = redis::Client::open(self.nodes[0].url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        for batch in 0.. {
+            let names: Vec<_> = (0..5000).map(|number| format!("n{batch}-{number}")).collect();
+            let mut asked = redis::pipe();
+            for name in &names {
+                asked.cmd("CLUSTER").arg("KEYSLOT").arg(format!("{prefix}{name}"));
+            }
+            let slots: Vec<u16> = asked.query_async(&mut connection).await.unwrap();
+            if let Some(found) = slots.iter().position(|other| *other == slot) {
+                return names[found].clone();
+            }
+        }
+        unreachable!("names do not run out");
+    }
+
     /// The node that owns the slot of a key.
     pub(crate) async fn owner(&self, key: &str) -> &Redis {
         let slot = i64::from(self.slot(key).await);

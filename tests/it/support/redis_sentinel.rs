@@ -108,6 +108,15 @@ impl Sentinels {
         self.sentinels[index].process.as_ref().unwrap().signal("CONT");
     }
 
+    /// Lets clients come as this user; they may still come as nobody in particular.
+    pub(crate) async fn add_user(&self, name: &str, password: &str) {
+        for index in 0..self.sentinels.len() {
+            let password = format!(">{password}");
+            let rule = ["ACL", "SETUSER", name, "on", &password, "+@all", "allchannels"];
+            let _: String = self.ask(index, &rule).await;
+        }
+    }
+
     /// Makes a sentinel forget what it watches and watch this server instead.
     pub(crate) async fn mislead(&self, index: usize, to: &Redis) {
         let _: String = self.ask(index, &["SENTINEL", "REMOVE", "main"]).await;

@@ -77,7 +77,7 @@ impl Topology {
         let _ = self.state.published.subscribe().wait_for(|current| *current != epoch).await;
     }
 
-    /// [`Layout::epoch`] of the current layout.
+    /// The epoch of the current layout.
     pub fn epoch(&self) -> u64 {
         self.state.epoch.load(Ordering::Acquire)
     }
