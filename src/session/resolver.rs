@@ -112,12 +112,18 @@ impl Resolver {
     /// Waits for the look-up that is under way, or for one of our own. It runs by itself: whoever leaves, it
     /// goes on for the others.
     async fn join(&self, cache: &Arc<SessionCache>, id: &SessionId) -> Found {
-        let (flight, leader) = cache.join(id);
-        if let Some(leader) = leader {
-            let inner = Arc::clone(&self.0);
-            tokio::spawn(async move { inner.fly(leader).await });
+        // Another worker's look-up ends without an outcome when that worker ends.
+        for _ in 0..2 {
+            let (flight, leader) = cache.join(id);
+            if let Some(leader) = leader {
+                let inner = Arc::clone(&self.0);
+                tokio::spawn(async move { inner.fly(leader).await });
+            }
+            if let Some(found) = flight.outcome().await {
+                return found;
+            }
         }
-        flight.outcome().await
+        Err(StoreError::Disconnected)
     }
 }
 
