@@ -5,6 +5,7 @@ mod cancellations;
 mod event_streams;
 mod idle_clients;
 mod large_bodies;
+mod revocations;
 mod shares;
 mod shutdown;
 mod slow_clients;
