@@ -2,10 +2,14 @@
 //! a long one with figures, which `tests/run.sh --long` runs against the release build.
 
 mod cancellations;
+mod cancelled_look_ups;
 mod event_streams;
 mod idle_clients;
 mod large_bodies;
+mod look_ups;
+mod renewals;
 mod revocations;
+mod session_memory;
 mod shares;
 mod shutdown;
 mod slow_clients;
