@@ -65,3 +65,23 @@ impl Flight {
         self.invalidated.swap(false, SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_look_up_takes_more_until_a_change_arrives_or_it_is_too_old() {
+        let (flight, second) = (Flight::default(), Duration::from_secs(1));
+        let (now, later) = (Moment::START.after(second), Moment::START.after(2 * second));
+        flight.depart(now);
+        assert!(flight.takes_more(now.before(second)) && flight.takes_more(now));
+        assert!(!flight.takes_more(later));
+        flight.invalidate();
+        assert!(!flight.takes_more(now));
+        flight.depart(later);
+        assert!(flight.takes_more(later));
+    }
+}

@@ -283,6 +283,24 @@ async fn uses_from_before_an_outage_are_written_after_it_where_there_still_is_a_
     }
 }
 
+#[tokio::test]
+async fn uses_during_an_outage_are_written_after_it() {
+    let (idle, soon_due) = (Duration::from_secs(20), Duration::from_millis(18_500));
+    let house = house("idle_timeout = \"20s\"", "on_outage = { stale = \"5m\" }").await;
+    let mut redis = house.redis.connect().await;
+    put(&mut redis, "s", Some(soon_due)).await;
+    let mut asker = house.asker().await;
+    assert_eq!(asker.ask("s").await.user(), Some(user("s").as_str()));
+    assert!(ttl(&mut redis, "s").await < soon_due.as_millis() as i64, "not due yet");
+    house.fault.set(Rules::SILENT);
+    sleep(Duration::from_millis(800)).await; // it is due now, and the cache not sure of anything any more
+    assert_eq!(asker.ask("s").await.user(), Some(user("s").as_str()));
+    assert!(ttl(&mut redis, "s").await < soon_due.as_millis() as i64, "nothing can be written");
+    house.fault.set(Rules::default());
+    wait_for_ttl(&mut redis, "s", soon_due).await;
+    assert!(ttl(&mut redis, "s").await <= idle.as_millis() as i64);
+}
+
 /// What renewals cost, as a table: every request is the first use of a session that is due.
 #[tokio::test]
 async fn what_a_renewal_costs_is_told() {

@@ -1,5 +1,6 @@
 //! Sessions are read from and written to real stores; no failure of a store looks like a logout.
 
+mod caching;
 mod connections;
 mod contract;
 mod outage;
@@ -7,6 +8,7 @@ mod refusal;
 mod renewal;
 mod resolution;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -14,7 +16,9 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
 use vestibule::secret::Secret;
-use vestibule::session::{Lookup, MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
+use vestibule::session::{
+    Lookup, MemoryStore, Resolution, Resolver, SessionCache, SessionId, Store, StoreError,
+};
 
 use crate::support::redis::Redis;
 use crate::support::within;
@@ -57,6 +61,14 @@ async fn connected(config: &config::Store) -> Store {
 }
 
 fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
+    caching_resolver(store, idle_timeout, None)
+}
+
+fn caching_resolver(
+    store: Store,
+    idle_timeout: Option<Duration>,
+    cache: Option<Arc<SessionCache>>,
+) -> Resolver {
     let session = config::Session {
         mode: config::Mode::Shared,
         on_absent: config::OnAbsent::Anonymous,
@@ -77,7 +89,7 @@ fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
         },
         store: hash("redis://unused"),
     };
-    Resolver::new(&session, store, None)
+    Resolver::new(&session, store, cache)
 }
 
 fn with_cookie(id: &str) -> HeaderMap {
