@@ -1,7 +1,7 @@
 //! Renewals that wait to be written: one per session, however often it was used.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(crate) struct Renewals {
     idle_timeout: Option<Duration>,
     pending: Mutex<HashMap<SessionId, PendingRenewal>>,
     batch_is_full: Notify,
+    /// Some that were taken may have to be put back.
+    writing: AtomicBool,
     written: AtomicU64,
     dropped: AtomicU64,
 }
@@ -43,6 +45,7 @@ impl Renewals {
             idle_timeout,
             pending: Mutex::default(),
             batch_is_full: Notify::new(),
+            writing: AtomicBool::new(false),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -52,7 +55,9 @@ impl Renewals {
     pub(crate) fn push(&self, session: &Arc<Session>, used: Moment) {
         let mut pending = self.pending();
         if let Some(known) = pending.get_mut(session.id()) {
-            known.used = known.used.max(used);
+            if used >= known.used {
+                *known = PendingRenewal { session: Arc::clone(session), used };
+            }
             return;
         }
         if pending.len() >= LIMIT {
@@ -65,9 +70,9 @@ impl Renewals {
         }
     }
 
-    /// Completes when none wait any more; asks for them to be written now.
+    /// Completes when none wait any more and none are being written; asks for them to be written now.
     pub(crate) async fn all_written(&self) {
-        while self.len() > 0 {
+        while self.len() > 0 || self.writing.load(Relaxed) {
             self.batch_is_full.notify_one();
             tokio::time::sleep(FLUSH_CHECK).await;
         }
@@ -76,6 +81,11 @@ impl Renewals {
     /// Completes when there is a batch to be written.
     pub(crate) async fn batch_is_full(&self) {
         self.batch_is_full.notified().await;
+    }
+
+    /// Says whether batches are being taken and written.
+    pub(crate) fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Relaxed);
     }
 
     /// Takes at most `BATCH` of those that wait.
@@ -113,5 +123,96 @@ impl Renewals {
 
     fn pending(&self) -> MutexGuard<'_, HashMap<SessionId, PendingRenewal>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(1000);
+
+    fn session(id: &str, ends_at: Moment) -> Arc<Session> {
+        Arc::new(Session {
+            id: SessionId::new(id),
+            contents: Arc::new([]),
+            headers: OnceLock::new(),
+            ends_at,
+            kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
+            renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
+        })
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::START.after(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn of_many_uses_the_last_one_is_written_with_what_was_known_then() {
+        let renewals = Renewals::new(Some(IDLE));
+        renewals.push(&session("s", Moment::NEVER), at(1));
+        renewals.push(&session("s", at(500)), at(3));
+        renewals.push(&session("s", Moment::NEVER), at(2));
+        let [ref renewal] = renewals.take_batch()[..] else { panic!("not one") };
+        assert_eq!(renewal.used, at(3));
+        assert_eq!(renewals.ttl(renewal, at(4)), Some(Duration::from_secs(496)));
+        assert_eq!(renewals.ttl(renewal, at(500)), None);
+    }
+
+    #[test]
+    fn the_time_until_a_renewal_is_written_is_not_given() {
+        let renewals = Renewals::new(Some(IDLE));
+        renewals.push(&session("s", Moment::NEVER), at(1));
+        let [ref renewal] = renewals.take_batch()[..] else { panic!("not one") };
+        assert_eq!(renewals.ttl(renewal, at(301)), Some(Duration::from_secs(700)));
+        assert_eq!(renewals.ttl(renewal, at(1001)), None);
+    }
+
+    #[test]
+    fn what_is_put_back_gives_way_to_a_later_use() {
+        let renewals = Renewals::new(Some(IDLE));
+        renewals.push(&session("a", Moment::NEVER), at(1));
+        renewals.push(&session("b", Moment::NEVER), at(1));
+        let batch = renewals.take_batch();
+        renewals.push(&session("a", Moment::NEVER), at(2));
+        renewals.put_back(batch);
+        let mut uses: Vec<_> =
+            renewals.take_batch().into_iter().map(|r| (r.session.id().expose().to_owned(), r.used)).collect();
+        uses.sort();
+        assert_eq!(uses, [("a".to_owned(), at(2)), ("b".to_owned(), at(1))]);
+    }
+
+    #[test]
+    fn beyond_the_limit_renewals_are_dropped_and_counted() {
+        let renewals = Renewals::new(Some(IDLE));
+        for number in 0..LIMIT + 2 {
+            renewals.push(&session(&number.to_string(), Moment::NEVER), at(1));
+        }
+        assert_eq!((renewals.len(), renewals.counts()), (LIMIT, (0, 2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_written_only_when_none_can_come_back() {
+        let renewals = Renewals::new(Some(IDLE));
+        assert!(renewals.all_written().now_or_never().is_some());
+        renewals.push(&session("s", Moment::NEVER), at(1));
+        let ended = tokio::time::timeout(FLUSH_CHECK, renewals.all_written());
+        assert!(ended.await.is_err(), "one waits");
+        renewals.batch_is_full().now_or_never().expect("it was asked for");
+        renewals.set_writing(true);
+        let batch = renewals.take_batch();
+        assert!(
+            tokio::time::timeout(FLUSH_CHECK, renewals.all_written()).await.is_err(),
+            "one is being written"
+        );
+        renewals.put_back(batch);
+        renewals.set_writing(false);
+        assert!(tokio::time::timeout(FLUSH_CHECK, renewals.all_written()).await.is_err(), "it has come back");
+        renewals.take_batch();
+        assert!(renewals.all_written().now_or_never().is_some());
     }
 }

@@ -99,15 +99,18 @@ impl Resolver {
         let error = match found {
             Ok(known) => {
                 if let (Known::Active(session), Some(cache)) = (&known, &self.0.cache) {
-                    self.0.use_now(cache, session, cache.freshness.now()).await;
+                    self.0.use_now(cache, session, cache.freshness.now(), self.0.renewal).await;
                 }
                 return Resolved { outcome: resolution(known, || id), source: Source::Store(took) };
             }
             Err(error) => error,
         };
         if let (OnOutage::Stale(bound), Some(cache)) = (on_outage, &self.0.cache)
-            && let Some(session) = cache.last_known(id.expose(), cache.freshness.now(), bound)
+            && let now = cache.freshness.now()
+            && let Some(session) = cache.last_known(id.expose(), now, bound)
         {
+            // Written when the store is back, so that the outage ends no session that was in use.
+            self.0.use_now(cache, &session, now, Renewal::Async).await;
             return Resolved { outcome: Resolution::Active(session), source: Source::Stale(error, took) };
         }
         Resolved { outcome: Resolution::Unavailable(error), source: Source::Store(took) }
@@ -116,12 +119,18 @@ impl Resolver {
     /// Waits for the look-up that is under way, or for one of our own. It runs by itself: whoever leaves, it
     /// goes on for the others.
     async fn join(&self, cache: &Arc<SessionCache>, id: &SessionId) -> Found {
-        let (flight, leader) = cache.join(id);
-        if let Some(leader) = leader {
-            let inner = Arc::clone(&self.0);
-            tokio::spawn(async move { inner.fly(leader).await });
+        // Another worker's look-up ends without an outcome when that worker ends.
+        for _ in 0..2 {
+            let (flight, leader) = cache.join(id);
+            if let Some(leader) = leader {
+                let inner = Arc::clone(&self.0);
+                tokio::spawn(async move { inner.fly(leader).await });
+            }
+            if let Some(found) = flight.outcome().await {
+                return found;
+            }
         }
-        flight.outcome().await
+        Err(StoreError::Disconnected)
     }
 }
 
@@ -144,18 +153,18 @@ impl Inner {
     /// What the cache knows, as a resolution.
     async fn cached(&self, cache: &SessionCache, id: &str, known: Known, now: Moment) -> Resolved {
         if let Known::Active(session) = &known {
-            self.use_now(cache, session, now).await;
+            self.use_now(cache, session, now, self.renewal).await;
         }
         Resolved { outcome: resolution(known, || SessionId::new(id)), source: Source::Cache }
     }
 
     /// Takes note of a use of a session in the cache.
-    async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Moment) {
+    async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Moment, renewal: Renewal) {
         let Some(idle) = self.idle_timeout else { return };
         if !session.claim_renewal(now, idle) {
             return;
         }
-        match self.renewal {
+        match renewal {
             Renewal::Async => cache.renewals.push(session, now),
             Renewal::Sync => {
                 let until = session.end_if_used(now, idle);

@@ -18,6 +18,11 @@ impl Moment {
         Moment(self.0.saturating_add(micros(time)))
     }
 
+    /// The start of the clock at the earliest.
+    pub(crate) fn before(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_sub(micros(time)))
+    }
+
     /// Zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Moment) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -2,11 +2,13 @@
 //!
 //! An entry is honoured only while [`Freshness`] trusts its reading, and never beyond its own deadline. Every
 //! entry comes from a [`Flight`], and a change that arrives while the store is being asked makes the flight
-//! ask again: what was read before the change is not kept. Both orders of "a change arrives" and "an answer
-//! is kept" meet at the lock of the flight's shard.
+//! ask again: what was read before the change is not kept, nor told to requests that came after it. Both orders
+//! of "a change arrives" and "an answer is kept" meet at the lock of the flight's shard.
 
 mod flight;
 mod freshness;
+#[cfg(test)]
+mod interleavings;
 mod tombstones;
 
 use std::collections::HashMap;
@@ -21,7 +23,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use super::renewals::Renewals;
 use super::sightings::Sightings;
-use super::{Session, SessionId, StoreError};
+use super::{Session, SessionId};
 use crate::config;
 
 pub(crate) use flight::{Flight, Found};
@@ -45,6 +47,15 @@ pub(crate) enum Known {
     Absent(Option<Death>),
 }
 
+impl Known {
+    fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Known::Active(session) => Some(session),
+            Known::Absent(_) => None,
+        }
+    }
+}
+
 /// The cache of a process.
 pub struct SessionCache {
     entries: Cache<SessionId, Entry, Weights, RandomState>,
@@ -61,8 +72,7 @@ pub struct SessionCache {
 
 #[derive(Clone)]
 struct Entry {
-    /// `None`: there is no such session.
-    session: Option<Arc<Session>>,
+    known: Known,
     reading: Reading,
 }
 
@@ -119,27 +129,33 @@ impl SessionCache {
         if !self.freshness.trusts(entry.reading, now) {
             return None;
         }
-        match entry.session {
-            Some(session) => session.is_live(now).then_some(Known::Active(session)),
-            None => (now < entry.reading.at.after(self.absent_ttl)).then_some(Known::Absent(None)),
-        }
+        let holds = match &entry.known {
+            Known::Active(session) => session.is_live(now),
+            Known::Absent(_) => now < entry.reading.at.after(self.absent_ttl),
+        };
+        holds.then_some(entry.known)
     }
 
     /// The session as it was last known, if it was known to be right at most `bound` ago and is not over.
     pub(crate) fn last_known(&self, id: &str, now: Moment, bound: Duration) -> Option<Arc<Session>> {
         let entry = self.entries.get(id)?;
-        let session = entry.session.filter(|session| session.is_live(now))?;
+        let session = entry.known.session().filter(|session| session.is_live(now)).cloned()?;
         let doubtful_for = now.since(self.freshness.trusted_until(entry.reading));
         (doubtful_for <= bound && self.tombstones.find(id, now).is_none()).then_some(session)
     }
 
-    /// Takes part in the look-up of `id`: in the one under way, or as the leader of a new one.
+    /// Takes part in the look-up of `id`: in the one under way, or as the leader of a new one if there is none or
+    /// its answer may be from before a change.
     pub(crate) fn join(self: &Arc<Self>, id: &SessionId) -> (Arc<Flight>, Option<Leader>) {
+        let now = self.freshness.now();
         let mut flights = self.flights(id.expose());
-        if let Some(flight) = flights.get(id) {
+        if let Some(flight) = flights.get(id)
+            && flight.takes_more(now.before(self.max_staleness))
+        {
             return (Arc::clone(flight), None);
         }
         let flight = Arc::new(Flight::default());
+        flight.depart(now);
         flights.insert(id.clone(), Arc::clone(&flight));
         let leader = Leader { cache: Arc::clone(self), id: id.clone(), flight: Arc::clone(&flight) };
         (flight, Some(leader))
@@ -206,8 +222,7 @@ impl fmt::Debug for SessionCache {
     }
 }
 
-/// Asks the store on behalf of all who wait. Dropped before it has landed, those get
-/// [`StoreError::Disconnected`].
+/// Asks the store on behalf of all who wait. Dropped before it has landed, those are told.
 pub(crate) struct Leader {
     cache: Arc<SessionCache>,
     pub(crate) id: SessionId,
@@ -217,8 +232,9 @@ pub(crate) struct Leader {
 impl Leader {
     /// To be called before the store is asked, each time.
     pub(crate) fn depart(&self) -> Reading {
-        self.flight.take_invalidation();
-        self.cache.freshness.reading()
+        let reading = self.cache.freshness.reading();
+        self.flight.depart(reading.at);
+        reading
     }
 
     /// Keeps what was found and gives it to all who wait. False when a change arrived meanwhile, so that the
@@ -234,16 +250,16 @@ impl Leader {
             Some(death) => Known::Absent(Some(death)),
             None => known,
         });
-        if let (Ok(known), false) = (&found, invalidated) {
-            let session = match known {
-                Known::Active(session) => Some(Arc::clone(session)),
-                Known::Absent(_) => None,
-            };
-            self.cache.entries.insert(self.id.clone(), Entry { session, reading });
+        // A flight that another one has replaced hears of no change any more.
+        let leads = flights.get(id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
+        if let (Ok(known), true, false) = (&found, leads, invalidated) {
+            self.cache.entries.insert(self.id.clone(), Entry { known: known.clone(), reading });
         }
-        flights.remove(id);
+        if leads {
+            flights.remove(id);
+        }
         drop(flights);
-        self.flight.land(found);
+        self.flight.land(Some(found));
         true
     }
 }
@@ -253,9 +269,9 @@ impl Drop for Leader {
         let mut flights = self.cache.flights(self.id.expose());
         if flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flights.remove(&self.id);
-            drop(flights);
-            self.flight.land(Err(StoreError::Disconnected));
         }
+        drop(flights);
+        self.flight.land(None);
     }
 }
 
@@ -267,7 +283,7 @@ struct Weights {
 
 impl Weighter<SessionId, Entry> for Weights {
     fn weight(&self, id: &SessionId, entry: &Entry) -> u64 {
-        let content = entry.session.as_ref().map_or(0, |session| session.text_bytes());
+        let content = entry.known.session().map_or(0, |session| session.text_bytes());
         (ENTRY_BYTES as u64 + (id.expose().len() + content) as u64).max(self.share)
     }
 }

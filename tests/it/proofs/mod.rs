@@ -1,10 +1,16 @@
 //! What the program promises under load and over time. Every proof has a short form, which is always run, and
 //! a long one with figures, which `tests/run.sh --long` runs against the release build.
 
+mod black_holes;
 mod cancellations;
+mod cancelled_look_ups;
 mod event_streams;
 mod idle_clients;
 mod large_bodies;
+mod look_ups;
+mod renewals;
+mod revocations;
+mod session_memory;
 mod shares;
 mod shutdown;
 mod slow_clients;

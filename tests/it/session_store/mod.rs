@@ -1,5 +1,6 @@
 //! Sessions are read from and written to real stores; no failure of a store looks like a logout.
 
+mod caching;
 mod connections;
 mod contract;
 mod outage;
@@ -7,13 +8,16 @@ mod refusal;
 mod renewal;
 mod resolution;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
-use vestibule::session::{Lookup, MemoryStore, Resolution, Resolver, SessionId, Store, StoreError};
+use vestibule::session::{
+    Lookup, MemoryStore, Resolution, Resolver, SessionCache, SessionId, Store, StoreError,
+};
 
 use crate::support::redis::Redis;
 use crate::support::within;
@@ -60,7 +64,19 @@ pub(crate) async fn connected(config: &config::Store) -> Store {
 }
 
 fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
-    let session = config::Session {
+    caching_resolver(store, idle_timeout, None)
+}
+
+fn caching_resolver(
+    store: Store,
+    idle_timeout: Option<Duration>,
+    cache: Option<Arc<SessionCache>>,
+) -> Resolver {
+    Resolver::new(&session(hash("redis://unused"), idle_timeout), store, cache)
+}
+
+fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Session {
+    config::Session {
         mode: config::Mode::Shared,
         on_absent: config::OnAbsent::Anonymous,
         idle_timeout,
@@ -79,9 +95,8 @@ fn resolver(store: Store, idle_timeout: Option<Duration>) -> Resolver {
             max_age: Duration::from_secs(3600),
             hide: false,
         },
-        store: hash("redis://unused"),
-    };
-    Resolver::new(&session, store, None)
+        store,
+    }
 }
 
 fn with_cookie(id: &str) -> HeaderMap {

@@ -1,7 +1,9 @@
 //! Real neighbours for the proxy under test: upstreams, clients, a Redis, and the proxy itself.
 
+pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod config;
+pub(crate) mod fault;
 pub(crate) mod h2;
 pub(crate) mod metrics;
 pub(crate) mod process;

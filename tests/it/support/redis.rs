@@ -1,5 +1,6 @@
 //! A real `redis-server` of our own, which can be stopped, frozen and brought back.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -79,6 +80,21 @@ impl Redis {
         let info: String = self.command("INFO", "commandstats").await;
         let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// A connection for many commands.
+    pub(crate) async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        within("connection", client.get_multiplexed_async_connection()).await.unwrap()
+    }
+
+    /// How often each command has been called, by its name in lower case.
+    pub(crate) async fn all_calls(&self) -> BTreeMap<String, u64> {
+        let info: String = self.command("INFO", "commandstats").await;
+        let lines = info.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
+        lines
+            .map(|(name, rest)| (name.to_owned(), rest.split(',').next().unwrap().parse().unwrap()))
+            .collect()
     }
 
     /// Writes its data to disk, where [`restart`](Self::restart) finds it.

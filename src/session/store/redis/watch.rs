@@ -186,6 +186,13 @@ impl Watcher {
     }
 
     async fn write_renewals(&self, links: &Links) -> Result<(), StoreError> {
+        self.cache.renewals.set_writing(true);
+        let written = self.write_batches(links).await;
+        self.cache.renewals.set_writing(false);
+        written
+    }
+
+    async fn write_batches(&self, links: &Links) -> Result<(), StoreError> {
         while self.cache.renewals.len() > 0 {
             let batch = self.cache.renewals.take_batch();
             let now = self.cache.freshness.now();

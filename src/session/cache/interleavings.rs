@@ -1,0 +1,237 @@
+//! Whatever comes between whatever: nobody is told what the cache knows to be out of date.
+//!
+//! One session, whose versions are counted. The store changes it and tells so later; requests look it up, the
+//! store is asked, answers are kept; in any order. A request must never be told a version older than the last
+//! change that had been heard of when the request came. Without the `take_invalidation` in `Leader::land` this
+//! fails: an answer from before a change is kept although the change arrived while the store was being asked.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const ID: &str = "s1";
+const LONG: Duration = Duration::from_secs(3600);
+/// As in the resolver.
+const ATTEMPTS: usize = 3;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The store gives the session another version, or takes it away.
+    Change { gone: bool },
+    /// The oldest change that was not heard of yet arrives.
+    Hear,
+    /// A request asks the cache, and joins a look-up if the cache does not know.
+    Request,
+    /// The store reads the session for a look-up.
+    Read(usize),
+    /// What was read for a look-up arrives.
+    Land(usize),
+    /// A look-up is given up.
+    Abandon(usize),
+    /// Changes are not heard of any more.
+    Lose,
+    /// Changes are heard of again.
+    Find,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4u8).prop_map(|choice| Step::Change { gone: choice == 0 }),
+        4 => Just(Step::Hear),
+        6 => Just(Step::Request),
+        6 => (0..4usize).prop_map(Step::Read),
+        6 => (0..4usize).prop_map(Step::Land),
+        1 => (0..4usize).prop_map(Step::Abandon),
+        1 => Just(Step::Lose),
+        1 => Just(Step::Find),
+    ]
+}
+
+/// A look-up under way.
+struct Asking {
+    leader: Leader,
+    attempt: usize,
+    reading: Reading,
+    /// The version that the store has read.
+    read: Option<usize>,
+}
+
+/// A request that waits, and the version that it must at least be told.
+struct Waiting {
+    flight: Arc<Flight>,
+    least: usize,
+}
+
+struct World {
+    cache: Arc<SessionCache>,
+    /// For each version whether there is a session.
+    versions: Vec<bool>,
+    /// Versions that are not heard of yet.
+    on_the_way: Vec<usize>,
+    /// The last version heard of.
+    heard: usize,
+    linked: bool,
+    asking: Vec<Asking>,
+    waiting: Vec<Waiting>,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = config::SessionCache {
+            max_entries: 16,
+            max_bytes: 1 << 20,
+            absent_ttl: LONG,
+            max_staleness: LONG,
+        };
+        let mut world = World {
+            cache: Arc::new(SessionCache::new(&config, None)),
+            versions: vec![true],
+            on_the_way: Vec::new(),
+            heard: 0,
+            linked: false,
+            asking: Vec::new(),
+            waiting: Vec::new(),
+        };
+        world.take(Step::Find);
+        world
+    }
+
+    fn latest(&self) -> usize {
+        self.versions.len() - 1
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Change { gone } => {
+                self.versions.push(!gone);
+                self.on_the_way.push(self.latest());
+            }
+            Step::Hear if self.linked && !self.on_the_way.is_empty() => {
+                self.heard = self.on_the_way.remove(0);
+                self.cache.invalidate(ID);
+            }
+            Step::Request => self.request(),
+            Step::Read(index) => {
+                let latest = self.latest();
+                if let Some(asking) = self.asking.get_mut(index) {
+                    asking.read.get_or_insert(latest);
+                }
+            }
+            Step::Land(index) => self.land(index),
+            Step::Abandon(index) if index < self.asking.len() => drop(self.asking.remove(index)),
+            Step::Lose => {
+                self.cache.freshness.lapse();
+                self.linked = false;
+            }
+            Step::Find if !self.linked => {
+                // What is read from here on is as new as this.
+                self.on_the_way.clear();
+                self.cache.freshness.begin();
+                self.cache.freshness.extend(Moment::NEVER);
+                self.linked = true;
+            }
+            _ => (),
+        }
+        self.check_answers();
+    }
+
+    fn request(&mut self) {
+        match self.cache.get(ID, self.cache.freshness.now()) {
+            Some(known) => self.check(&known, self.heard),
+            None => {
+                let (flight, leader) = self.cache.join(&SessionId::new(ID));
+                self.waiting.push(Waiting { flight, least: self.heard });
+                if let Some(leader) = leader {
+                    let reading = leader.depart();
+                    self.asking.push(Asking { leader, attempt: 1, reading, read: None });
+                }
+            }
+        }
+    }
+
+    fn land(&mut self, index: usize) {
+        let Some(asking) = self.asking.get_mut(index) else { return };
+        let Some(version) = asking.read.take() else { return };
+        let known = match self.versions[version] {
+            true => Known::Active(Arc::new(session(version))),
+            false => Known::Absent(None),
+        };
+        if asking.leader.land(Ok(known), asking.reading, asking.attempt == ATTEMPTS) {
+            self.asking.remove(index);
+        } else {
+            asking.attempt += 1;
+            asking.reading = asking.leader.depart();
+        }
+    }
+
+    fn check_answers(&mut self) {
+        for Waiting { flight, least } in std::mem::take(&mut self.waiting) {
+            match flight.outcome().now_or_never() {
+                Some(Some(found)) => self.check(&found.unwrap(), least),
+                Some(None) => (), // given up
+                None => self.waiting.push(Waiting { flight, least }),
+            }
+        }
+    }
+
+    /// What a request is told must be from `least` or later.
+    fn check(&self, known: &Known, least: usize) {
+        match known {
+            Known::Active(session) => {
+                let version = session.lookup("/version").and_then(serde_json::Value::as_u64).unwrap();
+                assert!(version >= least as u64, "told {version}, heard of {least}");
+            }
+            Known::Absent(_) => {
+                assert!(self.versions[least..].contains(&false), "told that it has gone, as of {least}");
+            }
+        }
+    }
+
+    /// Everything on its way arrives.
+    fn settle(&mut self) {
+        self.take(Step::Find);
+        while !self.on_the_way.is_empty() {
+            self.take(Step::Hear);
+        }
+        while !self.asking.is_empty() {
+            self.take(Step::Read(0));
+            self.take(Step::Land(0));
+        }
+        assert!(self.waiting.is_empty(), "somebody waits for ever");
+        self.take(Step::Request);
+        self.take(Step::Read(0));
+        self.take(Step::Land(0));
+        match self.cache.get(ID, self.cache.freshness.now()) {
+            Some(known) => self.check(&known, self.latest()),
+            None => panic!("what was read last is not kept"),
+        }
+    }
+}
+
+fn session(version: usize) -> Session {
+    Session {
+        id: SessionId::new(ID),
+        contents: [("version".into(), json!(version))].into(),
+        headers: OnceLock::new(),
+        ends_at: Moment::NEVER,
+        kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
+        renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_told_what_is_known_to_be_out_of_date(steps in vec(step(), 0..60)) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        world.settle();
+    }
+}

@@ -1,0 +1,168 @@
+//! The store is asked once for what many want to know, and not at all for what is known.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Spread, report, scaled};
+use crate::support::asker::{Asker, mirror};
+use crate::support::client::Client;
+use crate::support::config::Config;
+use crate::support::fault::{Fault, Rules};
+use crate::support::redis::Redis;
+use crate::support::service::Service;
+use crate::support::vestibule::Program;
+
+/// How long a look-up takes where it must be under way while something happens.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
+struct House {
+    redis: Redis,
+    fault: Fault,
+    _instance: Service,
+    program: Program,
+}
+
+/// Sessions `s0`, `s1` … of `user-0`, `user-1` …, and nothing known of them.
+async fn house(sessions: usize, tables: &str) -> House {
+    let (redis, instance) = (Redis::start().await, mirror());
+    let fault = Fault::before(redis.address()).await;
+    let script = "for n = 0, ARGV[1] - 1 do redis.call('HSET', 'session:s' .. n, 'user_id', 'user-' .. n) \
+         redis.call('PEXPIRE', 'session:s' .. n, 1800000) end";
+    let () = redis.command("EVAL", (script, 0, sessions)).await;
+    let tables = format!(
+        "[access_log]\noutput = \"off\"\n[session.store]\nurl = \"{}\"\nresponse_timeout = \"3s\"\n{tables}",
+        fault.url()
+    );
+    let config = Config::to(&[instance.address()]).workers(2).with(&tables);
+    let program = Program::start(config).await;
+    House { redis, fault, _instance: instance, program }
+}
+
+impl House {
+    async fn askers(&self, count: usize) -> Vec<Asker> {
+        join_all((0..count).map(|_| Asker::connect(self.program.address))).await
+    }
+
+    /// How often each of the three questions of a look-up was asked.
+    async fn asked(&self) -> [u64; 3] {
+        let calls = self.redis.all_calls().await;
+        ["get", "hgetall", "pttl"].map(|name| calls.get(name).copied().unwrap_or_default())
+    }
+}
+
+#[tokio::test]
+async fn many_who_miss_one_session_at_once_ask_the_store_once() {
+    let house = house(1, "").await;
+    house.fault.set(Rules { delays_look_ups: LOOK_UP, ..Rules::default() });
+    let mut askers = house.askers(scaled(200, 1_000)).await;
+    let begun = Instant::now();
+    let answers = join_all(askers.iter_mut().map(|asker| asker.ask("s0"))).await;
+    assert!(answers.iter().all(|told| told.user() == Some("user-0")));
+    let ends = Spread::of(answers.iter().map(|told| (told.begun + told.took).duration_since(begun)));
+    report(
+        "single flight",
+        format!("{} clients, the answer of the store after {LOOK_UP:?}: {ends}", answers.len()),
+    );
+    report("single flight", format!("GET, HGETALL, PTTL: {:?}", house.asked().await));
+    assert_eq!(house.asked().await, [1, 1, 1]);
+    assert!(ends.most() < 5 * LOOK_UP, "they waited for one another");
+}
+
+#[tokio::test]
+async fn whoever_asked_first_may_leave_without_harm_to_the_others() {
+    let house = house(1, "").await;
+    house.fault.set(Rules { delays_look_ups: LOOK_UP, ..Rules::default() });
+    let mut first = Client::connect(house.program.address).await;
+    first.send_request("GET", "/", &[("Cookie", "session-id=s0")], b"").await;
+    while house.asked().await != [1, 1, 1] {
+        sleep(Duration::from_millis(5)).await; // commands are for counting, not for waiting
+    }
+    let mut askers = house.askers(50).await;
+    let others = join_all(askers.iter_mut().map(|asker| asker.ask("s0")));
+    tokio::pin!(others);
+    assert!(timeout(LOOK_UP / 5, &mut others).await.is_err(), "they wait");
+    drop(first);
+    let answers = others.await;
+    assert!(answers.iter().all(|told| told.user() == Some("user-0")));
+    assert_eq!(house.asked().await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_error_is_shared_and_not_asked_for_again_by_each() {
+    let house = house(1, "").await;
+    house.redis.freeze();
+    let mut askers = house.askers(scaled(200, 1_000)).await;
+    let answers = join_all(askers.iter_mut().map(|asker| asker.ask("s0"))).await;
+    assert!(answers.iter().all(|told| told.status == 503 && !told.clears_cookie));
+    let times = Spread::of(answers.iter().map(|told| told.took));
+    report("single flight", format!("refused after a response_timeout of 3s: {times}"));
+    assert!(times.most() < Duration::from_secs(5), "one after the other: {times}");
+    house.redis.thaw();
+    while house.redis.calls("hgetall").await == 0 {
+        sleep(Duration::from_millis(5)).await; // what was sent is answered now
+    }
+    assert_eq!(house.asked().await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_known_costs_one_round_trip() {
+    let sessions = scaled(20, 100);
+    let house = house(sessions, "").await;
+    let delay = Duration::from_millis(50);
+    house.fault.set(Rules { delays_look_ups: delay, ..Rules::default() });
+    let (mut asker, mut answers) = (Asker::connect(house.program.address).await, Vec::new());
+    for number in 0..sessions {
+        let told = asker.ask(&format!("s{number}")).await;
+        assert_eq!(told.user(), Some(format!("user-{number}").as_str()));
+        answers.push(told);
+    }
+    let times = Spread::of(answers.iter().map(|told| told.took));
+    report(
+        "cold sessions",
+        format!("a round trip of {delay:?}: {times}; GET, HGETALL, PTTL: {:?}", house.asked().await),
+    );
+    assert_eq!(house.asked().await, [sessions as u64; 3]);
+    assert!(times.at(0) >= delay && times.at(50) < 2 * delay, "{times}");
+}
+
+#[tokio::test]
+async fn known_sessions_hardly_ever_need_the_store() {
+    const SESSIONS: usize = 100;
+    let house = house(SESSIONS, "").await;
+    let mut askers = house.askers(8).await;
+    for number in 0..SESSIONS {
+        askers[0].ask(&format!("s{number}")).await;
+    }
+    let before = house.redis.all_calls().await;
+    let (each, begun) = (scaled(500, 25_000), Instant::now());
+    let mut users = JoinSet::new();
+    for mut asker in askers {
+        users.spawn(async move {
+            for _ in 0..each {
+                let number = fastrand::usize(..SESSIONS);
+                let told = asker.ask(&format!("s{number}")).await;
+                assert_eq!(told.user(), Some(format!("user-{number}").as_str()));
+            }
+        });
+    }
+    let requests = users.len() * each;
+    users.join_all().await;
+    let took = begun.elapsed();
+    let after = house.redis.all_calls().await;
+    let calls = |name: &str| after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0);
+    let (link, own) = (["role", "ping"].map(calls), ["info", "client|setinfo", "hello"]);
+    let rest: u64 =
+        after.keys().filter(|name| !own.contains(&name.as_str())).map(|name| calls(name)).sum::<u64>()
+            - link.iter().sum::<u64>();
+    report(
+        "hot sessions",
+        format!(
+            "{requests} requests in {took:.2?}: {rest} operations, and for the link {} ROLE and {} PING",
+            link[0], link[1]
+        ),
+    );
+    assert!(rest as f64 <= requests as f64 * 0.01, "{before:?} {after:?}");
+}
