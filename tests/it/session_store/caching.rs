@@ -12,7 +12,7 @@ use vestibule::session::{
     AbsentReason, Backend, Death, MemoryStore, Resolution, Resolved, Resolver, SessionCache, Source, Store,
 };
 
-use super::{caching_resolver, hash, id, redis_with_session, session, with_cookie};
+use super::{caching_resolver, connected, hash, id, redis_with_session, session, with_cookie};
 use crate::support::redis::Redis;
 use crate::support::within;
 
