@@ -105,7 +105,7 @@ async fn ask_steadily(address: SocketAddr, is_guest: bool, over: watch::Receiver
     all
 }
 
-fn times<'a>(all: &'a [Told], from: Instant, to: Instant) -> Vec<&'a Told> {
+fn times(all: &[Told], from: Instant, to: Instant) -> Vec<&Told> {
     all.iter().filter(|told| told.begun >= from && told.begun < to).collect()
 }
 
