@@ -209,6 +209,11 @@ fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Res
         ("session_cache_entries", "Sessions and absences in the cache", cache.entries),
         ("session_cache_bytes", "What they weigh, estimated", cache.bytes),
         ("session_cache_fresh", "1 while the cache is in step with the store and used", cache.fresh.into()),
+        (
+            "session_cache_linked",
+            "1 when the store reports changes, 0 while entries only age",
+            cache.linked.into(),
+        ),
         ("session_tombstones", "Ended sessions that are remembered", cache.tombstones),
     ] {
         gauge(out, name, help)?.encode_gauge(&number)?;

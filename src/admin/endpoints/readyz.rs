@@ -28,12 +28,13 @@ impl Condition {
         }
     }
 
-    /// Whether no work should be sent here without it. Others are only reported: a store that is out is out
-    /// for every vestibule, and requests without a session are served all the same.
-    fn is_required(self) -> bool {
+    /// Whether no work should be sent here without it. Others are only reported: by default the store, which when
+    /// it is out is out for every vestibule, and without which some requests are served all the same.
+    fn is_required(self, admin: &Admin) -> bool {
+        let config = &admin.shared.plan.load().config.admin;
         match self {
             Condition::Accepting => true,
-            Condition::Store => false,
+            Condition::Store => config.as_ref().is_some_and(|admin| !admin.ready_without_store),
         }
     }
 
@@ -54,29 +55,32 @@ impl Condition {
 /// looked at, and each has a line.
 pub(in crate::admin) async fn readyz(admin: &Admin, query: Option<&str>) -> Reply {
     let verbose = query.is_some_and(is_verbose);
-    let mut states = Vec::new();
-    for condition in CONDITIONS.into_iter().filter(|condition| verbose || condition.is_required()) {
-        states.push((condition, condition.state(admin).await));
+    let (mut is_ready, mut lines) = (true, String::new());
+    for condition in CONDITIONS {
+        let required = condition.is_required(admin);
+        if !required && !verbose {
+            continue;
+        }
+        let state = condition.state(admin).await;
+        is_ready &= state.is_ok() || !required;
+        lines.push_str(&line(condition, required, &state));
     }
-    let (status, mut page) =
-        match states.iter().all(|(condition, state)| state.is_ok() || !condition.is_required()) {
-            true => (StatusCode::OK, "ready\n".to_owned()),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-        };
-    if verbose {
-        page.extend(states.iter().map(|(condition, state)| line(*condition, state)));
-    }
-    text(status, page)
+    let (status, verdict) = match is_ready {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    };
+    let details = if verbose { lines.as_str() } else { "" };
+    text(status, format!("{verdict}{details}"))
 }
 
 fn is_verbose(query: &str) -> bool {
     query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
 }
 
-fn line(condition: Condition, state: &State) -> String {
+fn line(condition: Condition, required: bool, state: &State) -> String {
     match state {
         Ok(word) => format!("{}: {word}\n", condition.name()),
-        Err(reason) if condition.is_required() => format!("{}: failed: {reason}\n", condition.name()),
+        Err(reason) if required => format!("{}: failed: {reason}\n", condition.name()),
         Err(reason) => format!("{}: failed (not required): {reason}\n", condition.name()),
     }
 }
@@ -98,8 +102,8 @@ mod tests {
     #[test]
     fn a_line_tells_whether_a_failure_counts() {
         let failed = Err("x".to_owned());
-        assert_eq!(line(Condition::Accepting, &Ok("ok")), "accepting: ok\n");
-        assert_eq!(line(Condition::Accepting, &failed), "accepting: failed: x\n");
-        assert_eq!(line(Condition::Store, &failed), "store: failed (not required): x\n");
+        assert_eq!(line(Condition::Accepting, true, &Ok("ok")), "accepting: ok\n");
+        assert_eq!(line(Condition::Accepting, true, &failed), "accepting: failed: x\n");
+        assert_eq!(line(Condition::Store, false, &failed), "store: failed (not required): x\n");
     }
 }

@@ -6,7 +6,7 @@ use crate::config::file::Node;
 use crate::config::model::Admin;
 use crate::config::reference::resolve;
 use crate::config::section::Section;
-use crate::config::value::text;
+use crate::config::value::{boolean, text};
 use crate::secret::Secret;
 
 /// Shortest token, in bytes.
@@ -16,6 +16,7 @@ pub(super) fn admin(s: &mut Section<'_>) -> Admin {
     Admin {
         address: s.value("address", socket_address, Admin::DEFAULT_ADDRESS),
         token: s.optional("token", token),
+        ready_without_store: s.value("ready_without_store", boolean, true),
     }
 }
 

@@ -127,7 +127,11 @@ fn sessions(mode: Mode) -> Sessions {
 fn bind_app(config: Config, admin: SocketAddr) -> Result<App, AppError> {
     match App::bind(config.clone()) {
         Err(AppError::Bind { address, .. }) if address == admin => {
-            let any = config::Admin { address: SocketAddr::new(admin.ip(), 0), token: None };
+            let any = config::Admin {
+                address: SocketAddr::new(admin.ip(), 0),
+                token: None,
+                ready_without_store: true,
+            };
             App::bind(Config { admin: Some(any), ..config })
         }
         bound => bound,

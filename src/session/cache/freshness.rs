@@ -99,6 +99,11 @@ impl Freshness {
         self.until.store(u64::MAX, SeqCst);
     }
 
+    /// Whether changes are heard of; otherwise readings age.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.max_age.load(SeqCst) == u64::MAX && self.generation.load(SeqCst) > 0
+    }
+
     /// How long something may be trusted after it has changed, at most: a lease, or without a link the age.
     pub(crate) fn longest_ignorance(&self, lease: Duration) -> Duration {
         match self.max_age.load(SeqCst) {

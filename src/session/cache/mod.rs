@@ -92,6 +92,8 @@ pub struct CacheStats {
     pub renewals_dropped: u64,
     /// Whether entries may be used.
     pub fresh: bool,
+    /// Whether changes in the store are reported to us; otherwise entries are used for `max_staleness`.
+    pub linked: bool,
 }
 
 impl SessionCache {
@@ -205,6 +207,7 @@ impl SessionCache {
             invalidations: self.invalidations.load(Relaxed),
             tombstones: self.tombstones.len() as u64,
             fresh: self.freshness.is_held(self.freshness.now()),
+            linked: self.freshness.is_linked(),
         }
     }
 

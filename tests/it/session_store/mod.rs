@@ -3,6 +3,7 @@
 mod caching;
 mod connections;
 mod contract;
+mod degraded;
 mod outage;
 mod refusal;
 mod renewal;

@@ -38,6 +38,11 @@ impl Redis {
         .await
     }
 
+    /// Likewise, one that speaks no RESP3, like those before version 6.
+    pub(crate) async fn start_without_resp3() -> Self {
+        Self::start_with(&["--rename-command", "HELLO", ""]).await
+    }
+
     async fn start_with(options: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         loop {

@@ -39,6 +39,8 @@ pub(super) struct Access {
     source: Option<RedisUrl>,
     /// A server did not take the credentials.
     refused: AtomicBool,
+    /// A server does not speak RESP3, or not to us.
+    without_resp3: AtomicBool,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
 }
@@ -60,6 +62,7 @@ impl Access {
             credentials: ArcSwap::from_pointee(url.credentials.clone()),
             source: Some(url.clone()),
             refused: AtomicBool::new(false),
+            without_resp3: AtomicBool::new(false),
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
         }))
@@ -73,6 +76,7 @@ impl Access {
             credentials: ArcSwap::from_pointee(credentials.clone()),
             source: None,
             refused: AtomicBool::new(false),
+            without_resp3: AtomicBool::new(false),
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
         })
@@ -92,8 +96,22 @@ impl Access {
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let redis = with_credentials(self.template.redis_settings().clone(), &self.credentials.load());
+        let mut redis = with_credentials(self.template.redis_settings().clone(), &self.credentials.load());
+        if self.is_without_resp3() {
+            redis = redis.set_protocol(ProtocolVersion::RESP2);
+        }
         self.template.clone().set_addr(address).set_redis_settings(redis)
+    }
+
+    /// Whether the servers are spoken to in RESP2, in which they report nothing unasked.
+    pub(super) fn is_without_resp3(&self) -> bool {
+        self.without_resp3.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_without_resp3(&self) {
+        if !self.without_resp3.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the session store speaks no RESP3; lost connections are noticed late");
+        }
     }
 
     /// Notes that a server did not take the credentials: they are read again before the next attempt.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, cmd};
+use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, cmd};
 use tokio::sync::Notify;
 
 use crate::config::Host;
@@ -45,15 +45,28 @@ impl Connector {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.access.connect_timeout))
             .set_response_timeout(Some(self.access.response_timeout))
-            .set_pipeline_buffer_size(PIPELINE_BUFFER)
-            .set_push_sender(on_push);
-        let client = Client::open(self.access.to(&self.host)).map_err(reply::kind_of)?;
-        let opened = client.get_multiplexed_async_connection_with_config(&config).await;
+            .set_pipeline_buffer_size(PIPELINE_BUFFER);
+        let opened = match self.access.is_without_resp3() {
+            true => self.attempt(&config).await,
+            false => match self.attempt(&config.clone().set_push_sender(on_push)).await {
+                Err(error) if reply::refuses_resp3(&error) => {
+                    // Spoken to in RESP2 the server is still of use; it only reports nothing.
+                    self.access.set_without_resp3();
+                    self.attempt(&config).await
+                }
+                opened => opened,
+            },
+        };
         opened.map_err(reply::kind_of).inspect_err(|error| {
             if *error == StoreError::Auth {
                 self.access.refused();
             }
         })
+    }
+
+    async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+        let client = Client::open(self.access.to(&self.host))?;
+        client.get_multiplexed_async_connection_with_config(config).await
     }
 }
 

@@ -93,6 +93,13 @@ pub(super) fn kind_of(error: RedisError) -> StoreError {
     }
 }
 
+/// Whether a server does not know how to begin to speak RESP3: it is older than Redis 6, or `HELLO` was taken
+/// from it.
+pub(super) fn refuses_resp3(error: &RedisError) -> bool {
+    let is_unknown = || error.detail().is_some_and(|text| text.starts_with("unknown command"));
+    error.kind() == ErrorKind::RESP3NotSupported || is_unknown()
+}
+
 /// This is how the TLS layer says that the peer is not who it should be.
 fn is_invalid_data(error: &RedisError) -> bool {
     error

@@ -90,7 +90,10 @@ impl Watcher {
         }
         let opened = layout.primaries().iter().map(|primary| self.open(primary, &closed));
         let links = Links { links: try_join_all(opened).await?, layout, closed };
-        let tracked = try_join_all(links.links.iter().map(|link| link.track(self.codec.prefix()))).await;
+        let tracked = match links.layout.primaries().iter().all(|primary| primary.speaks_resp3()) {
+            true => try_join_all(links.links.iter().map(|link| link.track(self.codec.prefix()))).await,
+            false => Err(StoreError::Rejected),
+        };
         let heard = try_join_all(links.links.iter().map(Link::subscribe)).await;
         self.bury_again(&links).await?;
         match tracked {

@@ -226,6 +226,11 @@ impl Primary {
         self.0.open(on_push).await
     }
 
+    /// Whether it speaks RESP3 with us, as far as is known; without, it reports nothing unasked.
+    pub(super) fn speaks_resp3(&self) -> bool {
+        !self.0.access.is_without_resp3()
+    }
+
     /// Opens and authenticates a connection for a pool.
     pub(super) async fn connect(&self) -> Result<Link, StoreError> {
         self.0.connect().await

@@ -1,0 +1,57 @@
+//! Servers that do not report changes: the cache then lets what it knows age.
+
+use std::time::{Duration, Instant};
+
+use crate::support::config::Config;
+use crate::support::redis::Redis;
+use crate::support::upstream::{Reply, Upstream};
+use crate::support::vestibule::Vestibule;
+use crate::support::within;
+
+const SESSION: (&str, &str) = ("Cookie", "session-id=there");
+
+/// Whoever is logged in as `there` is told by an instance behind a vestibule.
+async fn start(redis: &Redis) -> (Upstream, Vestibule) {
+    redis.put_session("there", &[("user_id", "42")]).await;
+    let url = redis.url();
+    let upstream =
+        Upstream::start(|request| Reply::text(200, request.headers.get("x-user-id").unwrap_or("nobody")))
+            .await;
+    let tables = format!("[session.cache]\nmax_staleness = \"300ms\"\n[session.store]\nurl = \"{url}\"");
+    let proxy = Vestibule::start(Config::to(&[upstream.address()]).with(&tables)).await;
+    (upstream, proxy)
+}
+
+async fn ages(redis: Redis) {
+    let (_upstream, proxy) = start(&redis).await;
+    proxy.wait_for_metric("session_cache_fresh", "", 1.0).await;
+    assert_eq!(proxy.metric("session_cache_linked", "").await, 0.0);
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    let () = redis.command("HSET", ("session:there", "user_id", "43")).await;
+    let changed = Instant::now();
+    within("the change", async { while proxy.get("/", &[SESSION]).await.text() != "43" {} }).await;
+    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", &[SESSION]).await.text(), "43");
+    }
+    assert!(proxy.metric("session_sources_total", "source=\"cache\"").await > 0.0);
+}
+
+#[tokio::test]
+async fn without_tracking_a_session_is_believed_for_max_staleness() {
+    let redis = Redis::start().await;
+    let () = redis.command("ACL", ("SETUSER", "default", "-client|tracking")).await;
+    ages(redis).await;
+}
+
+#[tokio::test]
+async fn without_resp3_a_session_is_believed_for_max_staleness() {
+    ages(Redis::start_without_resp3().await).await;
+}
+
+#[tokio::test]
+async fn a_server_that_reports_changes_is_linked() {
+    let redis = Redis::start().await;
+    let (_upstream, proxy) = start(&redis).await;
+    proxy.wait_for_metric("session_cache_linked", "", 1.0).await;
+}
