@@ -112,6 +112,9 @@ impl ProxyError {
                 verdict(504, "connect_timeout", "No instance could be reached in time.")
                     .limit("timeouts.connect")
             }
+            ProxyError::Connect(ConnectError::Exhausted(_)) => {
+                verdict(503, "exhausted", "The proxy can open no more connections.").retry()
+            }
             ProxyError::Connect(_) => verdict(502, "connect_failed", "No instance could be reached."),
             ProxyError::Send(SendError::TimedOut) => {
                 verdict(504, "first_byte_timeout", "The instance did not answer in time.")

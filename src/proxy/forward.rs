@@ -129,6 +129,10 @@ async fn connect(exchange: &Exchange, instance: &Instance, pool: &Pool) -> Resul
     let result = pool.connect().await;
     match &result {
         Ok(_) => instance.connected(),
+        Err(error @ ConnectError::Exhausted(_)) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::error!(%error, cause, "no connection can be opened");
+        }
         Err(error) => {
             instance.connect_failed(Instant::now());
             let cause = std::error::Error::source(error).map(ToString::to_string);

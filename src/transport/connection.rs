@@ -33,10 +33,22 @@ use crate::socket::Socket;
 pub enum ConnectError {
     #[error("cannot connect")]
     Failed(#[source] std::io::Error),
+    /// The lack is ours, not the instance's.
+    #[error("the system has no more sockets or ports for us")]
+    Exhausted(#[source] std::io::Error),
     #[error("connecting took longer than allowed")]
     TimedOut,
     #[error("the connection could not be set up")]
     Setup(#[source] hyper::Error),
+}
+
+/// Too many open files, of the system's or of ours, or no port left to connect from.
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    /// The same on all systems that we run on.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    error.kind() == std::io::ErrorKind::AddrNotAvailable
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// Why a request got no answer.
@@ -68,7 +80,10 @@ pub struct Connection {
 impl Connection {
     pub(super) async fn open(address: SocketAddr, limit: Duration) -> Result<Self, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
-        let stream = stream.map_err(ConnectError::Failed)?;
+        let stream = stream.map_err(|error| match is_exhaustion(&error) {
+            true => ConnectError::Exhausted(error),
+            false => ConnectError::Failed(error),
+        })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (sender, driver) =
             http1::Builder::new().handshake(Socket::new(stream)).await.map_err(ConnectError::Setup)?;
@@ -192,4 +207,18 @@ impl fmt::Debug for Connection {
 
 pub(super) fn no_waker() -> Context<'static> {
     Context::from_waker(Waker::noop())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn our_own_lack_of_sockets_is_told_from_a_refusal() {
+        assert!(is_exhaustion(&Error::from_raw_os_error(24)));
+        assert!(is_exhaustion(&ErrorKind::AddrNotAvailable.into()));
+        assert!(!is_exhaustion(&ErrorKind::ConnectionRefused.into()));
+    }
 }
