@@ -9,6 +9,7 @@ mod idle_clients;
 mod large_bodies;
 mod look_ups;
 mod renewals;
+mod revocation_faults;
 mod revocations;
 mod session_memory;
 mod shares;

@@ -76,8 +76,8 @@ async fn wait_for_ttl(redis: &mut MultiplexedConnection, id: &str, least: Durati
 
 #[tokio::test]
 async fn sessions_in_use_live_on_at_one_write_per_tenth_of_the_idle_timeout() {
-    let (sessions, idle) = scaled((300, Duration::from_secs(3)), (10_000, Duration::from_secs(10)));
-    let lasts = scaled(2, 4) * idle;
+    let (sessions, idle) = scaled((300, Duration::from_secs(3)), (10_000, Duration::from_secs(60)));
+    let lasts = scaled(idle * 2, idle * 3 / 2);
     let house = house(&format!("idle_timeout = \"{}s\"", idle.as_secs()), "").await;
     let mut redis = house.redis.connect().await;
     for number in 0..sessions {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{Spread, report, scaled};
-use crate::support::asker::{Asker, NOBODY, Told, mirror};
+use crate::support::asker::{Asker, NOBODY, mirror};
 use crate::support::config::Config;
 use crate::support::fault::{Fault, Rules};
 use crate::support::redis::Redis;
@@ -24,19 +24,15 @@ use crate::support::vestibule::Program;
 /// What is promised while nothing is wrong.
 const PROMPT: Duration = Duration::from_millis(50);
 /// What is promised under any single fault: the default of `max_staleness`.
-const MAX_STALENESS: Duration = Duration::from_secs(1);
+pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 /// Changes under way at the same time.
 const LANES: usize = 8;
-/// Sessions used while something goes wrong.
-const SESSIONS: usize = 10;
-/// How long after a fault requests may still be refused.
-const MAX_RECOVERY: Duration = Duration::from_millis(1_400);
 /// Sessions that do not change, and clients who use them on each vestibule meanwhile.
 const CONSTANT: usize = 32;
 
 /// How a session changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     Deleted,
     ExpiredAtOnce,
     Expiring,
@@ -49,7 +45,7 @@ impl Change {
     const SHORT_LIFE: Duration = Duration::from_millis(20);
 
     /// Makes the change; returns when it counts.
-    async fn make(self, redis: &mut MultiplexedConnection, id: &str) -> Instant {
+    pub(super) async fn make(self, redis: &mut MultiplexedConnection, id: &str) -> Instant {
         let key = format!("session:{id}");
         let command = match self {
             Change::Deleted => redis::cmd("DEL").arg(key).to_owned(),
@@ -72,22 +68,22 @@ impl Change {
     }
 }
 
-fn old_user(id: &str) -> String {
+pub(super) fn old_user(id: &str) -> String {
     format!("old-{id}")
 }
 
-fn new_user(id: &str) -> String {
+pub(super) fn new_user(id: &str) -> String {
     format!("new-{id}")
 }
 
-async fn put(redis: &mut MultiplexedConnection, id: &str) {
+pub(super) async fn put(redis: &mut MultiplexedConnection, id: &str) {
     let mut both = redis::pipe();
     both.hset(format!("session:{id}"), "user_id", old_user(id)).pexpire(format!("session:{id}"), 3_600_000);
     let () = both.query_async(redis).await.unwrap();
 }
 
 /// Without renewals, which would lengthen the life of a session that is in use.
-async fn vestibule(instance: &Service, url: &str, tables: &str) -> Program {
+pub(super) async fn vestibule(instance: &Service, url: &str, tables: &str) -> Program {
     let tables = format!(
         "[access_log]\noutput = \"off\"\n[session]\nidle_timeout = \"off\"\n\
          [session.store]\nurl = \"{url}\"\nresponse_timeout = \"500ms\"\n{tables}"
@@ -289,138 +285,4 @@ async fn where_changes_are_not_reported_published_ones_count_at_once() {
     assert!(published.at(95) <= scaled(MAX_STALENESS, PROMPT), "{published}");
     let bound = Duration::from_secs(2);
     assert!(silent.most() <= bound && silent.at(0) > bound / 2, "{silent}");
-}
-
-/// What goes wrong while a session changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    Silence,
-    NoRequests,
-    NoReplies,
-    Delays,
-    LateChanges,
-    Cut,
-    Frozen,
-    Restarted,
-}
-
-impl Trouble {
-    const ALL: [Trouble; 8] = [
-        Trouble::Silence,
-        Trouble::NoRequests,
-        Trouble::NoReplies,
-        Trouble::Delays,
-        Trouble::LateChanges,
-        Trouble::Cut,
-        Trouble::Frozen,
-        Trouble::Restarted,
-    ];
-
-    /// Brings it about, with all sessions of another user; returns when their acknowledgement was there.
-    async fn strike(self, redis: &mut Redis, fault: &Fault, sessions: usize) -> Instant {
-        let delay = Duration::from_millis(200);
-        match self {
-            Trouble::Silence => fault.set(Rules::SILENT),
-            Trouble::NoRequests => fault.set(Rules { holds_requests: true, ..Rules::default() }),
-            Trouble::NoReplies => fault.set(Rules { holds_replies: true, ..Rules::default() }),
-            Trouble::Delays => {
-                fault.set(Rules { delays_look_ups: delay, delays_changes: delay, ..Rules::default() });
-            }
-            Trouble::LateChanges => fault.set(Rules { delays_changes: 2 * delay, ..Rules::default() }),
-            Trouble::Cut => fault.cut(),
-            Trouble::Frozen => redis.freeze(),
-            Trouble::Restarted => redis.restart().await,
-        }
-        if self == Trouble::Frozen {
-            sleep(MAX_STALENESS / 2).await; // it acknowledges nothing meanwhile
-            redis.thaw();
-        }
-        let mut connection = redis.connect().await;
-        for number in 0..sessions {
-            Change::OfAnotherUser.make(&mut connection, &format!("s{number}")).await;
-        }
-        Instant::now()
-    }
-}
-
-/// Uses all sessions in turn until told to stop.
-async fn use_all(address: SocketAddr, sessions: usize, over: watch::Receiver<bool>) -> Vec<(usize, Told)> {
-    let (mut asker, mut all) = (Asker::connect(address).await, Vec::new());
-    while !*over.borrow() {
-        for number in 0..sessions {
-            let told = asker.ask(&format!("s{number}")).await;
-            all.push((number, told));
-            sleep(Duration::from_millis(2)).await; // leave the machine to the others
-        }
-    }
-    all
-}
-
-#[tokio::test]
-async fn whatever_goes_wrong_a_change_counts_in_time_or_requests_are_refused() {
-    let mut troubles = JoinSet::new();
-    for trouble in Trouble::ALL {
-        troubles.spawn(survive(trouble));
-        while troubles.len() >= scaled(4, 1) {
-            troubles.join_next().await.unwrap().unwrap();
-        }
-    }
-    troubles.join_all().await;
-}
-
-async fn survive(trouble: Trouble) {
-    let (mut redis, instance) = (Redis::start().await, mirror());
-    let fault = Fault::before(redis.address()).await;
-    let program = vestibule(&instance, &fault.url(), "").await;
-    let mut connection = redis.connect().await;
-    for number in 0..SESSIONS {
-        put(&mut connection, &format!("s{number}")).await;
-    }
-    redis.save().await;
-    let (over, is_over) = watch::channel(false);
-    let mut users = JoinSet::new();
-    for _ in 0..scaled(2, 8) {
-        users.spawn(use_all(program.address, SESSIONS, is_over.clone()));
-    }
-    sleep(Duration::from_millis(200)).await; // all are cached
-    let counts = trouble.strike(&mut redis, &fault, SESSIONS).await;
-    sleep(MAX_STALENESS + Duration::from_millis(300)).await; // what is promised has come true
-    fault.set(Rules::default());
-    let ended = Instant::now();
-    sleep(MAX_RECOVERY + Duration::from_millis(100)).await;
-    over.send_replace(true);
-    let all: Vec<(usize, Told)> = users.join_all().await.into_iter().flatten().collect();
-    check(trouble, &all, counts, ended);
-}
-
-/// Nobody is told another user's name, nor the old one too late; nobody is logged out; all are served in the end.
-fn check(trouble: Trouble, all: &[(usize, Told)], counts: Instant, ended: Instant) {
-    let (mut late, mut recovery, mut refused, mut longest) =
-        (Duration::ZERO, Duration::ZERO, 0, Duration::ZERO);
-    for (number, told) in all {
-        let id = format!("s{number}");
-        assert!(!told.clears_cookie, "{trouble:?}: {told:?}");
-        longest = longest.max(told.took);
-        match told.user() {
-            Some(user) if user == old_user(&id) => {
-                late = late.max(told.begun.saturating_duration_since(counts))
-            }
-            Some(user) => assert_eq!(user, new_user(&id), "{trouble:?}"),
-            None => {
-                refused += 1;
-                recovery = recovery.max(told.begun.saturating_duration_since(ended));
-            }
-        }
-    }
-    report(
-        "revocations",
-        format!(
-            "{trouble:?}: {} asked, old user for {late:.2?}, {refused} refused, longest {longest:.2?}, last refusal {recovery:.2?} after its end",
-            all.len()
-        ),
-    );
-    assert!(late <= MAX_STALENESS, "{trouble:?}: the old user was told for {late:?}");
-    assert!(recovery <= MAX_RECOVERY, "{trouble:?}: refused for {recovery:?}");
-    let served_in_the_end = all.iter().any(|(_, told)| told.begun > ended && told.status == 200);
-    assert!(served_in_the_end, "{trouble:?}: nobody was served afterwards");
 }
