@@ -54,6 +54,7 @@ async fn house(on_outage: &str) -> House {
         fault.url()
     );
     let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;
+    program.wait_for_fresh_cache().await;
     House { redis, fault, _instance: instance, program }
 }
 

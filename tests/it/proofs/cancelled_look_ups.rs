@@ -42,6 +42,7 @@ async fn whoever_leaves_during_a_look_up_every_answer_names_its_own_user() {
         fault.url()
     );
     let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;
+    program.wait_for_fresh_cache().await;
     fault.set(Rules { delays_look_ups: LOOK_UP, is_random: true, ..Rules::default() });
 
     let until = Instant::now() + scaled(Duration::from_secs(3), Duration::from_secs(60));

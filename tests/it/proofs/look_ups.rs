@@ -38,6 +38,7 @@ async fn house(sessions: usize, tables: &str) -> House {
     );
     let config = Config::to(&[instance.address()]).workers(2).with(&tables);
     let program = Program::start(config).await;
+    program.wait_for_fresh_cache().await;
     House { redis, fault, _instance: instance, program }
 }
 

@@ -88,7 +88,9 @@ pub(super) async fn vestibule(instance: &Service, url: &str, tables: &str) -> Pr
         "[access_log]\noutput = \"off\"\n[session]\nidle_timeout = \"off\"\n\
          [session.store]\nurl = \"{url}\"\nresponse_timeout = \"500ms\"\n{tables}"
     );
-    Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await
+    let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;
+    program.wait_for_fresh_cache().await;
+    program
 }
 
 /// What came of a change at one vestibule.

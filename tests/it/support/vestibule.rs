@@ -110,6 +110,11 @@ impl Program {
         program
     }
 
+    /// Waits until the cache of sessions is in step with the store.
+    pub(crate) async fn wait_for_fresh_cache(&self) {
+        metrics::wait_for(self.admin, "session_cache_fresh", "", 1.0).await;
+    }
+
     /// Waits until `/readyz` answers with this status.
     pub(crate) async fn wait_for_readiness(&self, status: u16) {
         within("/readyz", async {
