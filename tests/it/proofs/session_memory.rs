@@ -40,7 +40,7 @@ async fn a_cached_session_costs_little_more_than_what_it_says() {
         let () = redis.command("EVAL", (SCRIPT, 0, from, (from + BATCH).min(WARM + sessions))).await;
     }
     let tables = format!(
-        "[access_log]\noutput = \"off\"\n[session.cache]\nmax_entries = 2000000\nmax_bytes = \"4GiB\"\n\
+        "[access_log]\noutput = \"off\"\n[session.cache]\nmax_entries = 4000000\nmax_bytes = \"2GiB\"\n\
          [session.store]\nurl = \"{}\"\nwait_timeout = \"5s\"\nresponse_timeout = \"5s\"",
         redis.url()
     );
