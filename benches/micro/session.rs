@@ -1,11 +1,13 @@
 //! From a request's headers to its session, without a network.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
 use serde_json::json;
 use vestibule::config::OnOutage;
+use vestibule::identity::Identity;
 use vestibule::session::{Fields, IdReader, MemoryStore, Resolver, SessionId, Store};
 
 use crate::{browser_headers, config, cookie_line, session_id};
@@ -41,7 +43,8 @@ pub(crate) fn resolution(c: &mut Criterion) {
             store.create(&id, fields(), Duration::from_secs(3600)).await.unwrap();
         }
     });
-    let resolver = Resolver::new(&config("").session, store, None);
+    let config = config("");
+    let resolver = Resolver::new(&config.session, store, None, Arc::new(Identity::new(&config.identity)));
     let headers = browser_headers(&cookie_line(3));
     c.bench_function("session/resolve in memory", |b| {
         b.iter(|| runtime.block_on(resolver.resolve(black_box(&headers), OnOutage::Deny)));

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -10,6 +11,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use vestibule::config::OnOutage;
+use vestibule::identity::Identity;
 use vestibule::session::{Fields, MemoryStore, Resolver, SessionId, Store};
 
 use crate::session::fields;
@@ -87,18 +89,18 @@ impl Redis {
     /// Resolves sessions of these `fields`, of which there is one for every request.
     async fn resolver(&self, format: &str, fields: Fields) -> Resolver {
         let key = format!("{format}{}:{{id}}", fields.len());
-        let session = config(&format!(
+        let config = config(&format!(
             "[session.store]\nurl = \"redis://127.0.0.1:{}/0\"\nformat = \"{format}\"\nkey = \"{key}\"",
             self.port
-        ))
-        .session;
+        ));
+        let session = config.session;
         let store = Store::start(&session.store, &MemoryStore::new()).unwrap();
         store.connected().await;
         for number in 0..REQUESTS {
             let id = SessionId::new(&session_id(number));
             store.create(&id, strings(&fields, format), Duration::from_secs(3600)).await.unwrap();
         }
-        Resolver::new(&session, store, None)
+        Resolver::new(&session, store, None, Arc::new(Identity::new(&config.identity)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the instance is told of the user, and how a client stays with it.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
@@ -15,16 +16,17 @@ use crate::{browser_headers, config, cookie_line, session_id};
 
 pub(crate) fn identity(c: &mut Criterion) {
     let config = config("");
+    let identity = Arc::new(Identity::new(&config.identity));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let headers = browser_headers(&cookie_line(3));
     let resolved = runtime.block_on(async {
         let store = Store::Memory(MemoryStore::new());
         let id = SessionId::new(&session_id(7));
         store.create(&id, fields(), Duration::from_secs(60)).await.unwrap();
-        Resolver::new(&config.session, store, None).resolve(&headers, OnOutage::Deny).await
+        let resolver = Resolver::new(&config.session, store, None, identity.clone());
+        resolver.resolve(&headers, OnOutage::Deny).await
     });
     let Resolution::Active(session) = resolved.outcome else { return };
-    let identity = Identity::new(&config.identity);
     c.bench_function(&format!("identity/{} headers", config.identity.headers.len()), |b| {
         let applied = |mut copy| {
             let applied = identity.apply(&mut copy, Some(&session)).is_ok();

@@ -1,12 +1,17 @@
 //! What the upstream is told about the user, and what a client may not say itself.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use crate::config::{self, IdentitySource};
 use crate::headers::name::NameSet;
-use crate::session::Session;
+use crate::session::{Describe, Description, Session, lookup};
+
+pub use crate::session::IdentityError;
 
 /// Longest value that is sent as a header, in bytes.
 const MAX_VALUE: usize = 8 * 1024;
@@ -17,15 +22,6 @@ pub struct Identity {
     asserted: NameSet,
     constants: Vec<(HeaderName, HeaderValue)>,
     pointers: Vec<(HeaderName, String)>,
-}
-
-/// A session holds a value that cannot be sent as a header. The request must not go on as somebody else
-/// or nobody, so this is an error.
-#[derive(Debug, thiserror::Error)]
-#[error("the session's value for {header} cannot be a header: {reason}")]
-pub struct IdentityError {
-    pub header: HeaderName,
-    pub reason: &'static str,
 }
 
 impl Identity {
@@ -53,42 +49,49 @@ impl Identity {
             headers.insert(name.clone(), value.clone());
         }
         let Some(session) = session else { return Ok(()) };
-        let values = session.headers(|session| self.values(session))?;
-        for ((name, _), value) in self.pointers.iter().zip(values) {
+        for ((name, _), value) in self.pointers.iter().zip(session.headers()?) {
             if let Some(value) = value {
                 headers.insert(name.clone(), value.clone());
             }
         }
         Ok(())
     }
+}
 
-    /// One value per pointer.
-    fn values(&self, session: &Session) -> Result<Box<[Option<HeaderValue>]>, IdentityError> {
-        let value = |(name, pointer): &(HeaderName, String)| match session.lookup(pointer) {
-            Some(value) => {
-                header_value(value).map_err(|reason| IdentityError { header: name.clone(), reason })
-            }
-            None => Ok(None),
-        };
-        self.pointers.iter().map(value).collect()
+/// One value per pointer.
+impl Describe for Identity {
+    fn describe(&self, contents: &[(Box<str>, Value)]) -> Description {
+        let mut texts = Vec::with_capacity(self.pointers.len());
+        for (header, pointer) in &self.pointers {
+            let text = lookup(contents, pointer).map_or(Ok(None), header_text);
+            texts.push(text.map_err(|reason| IdentityError { header: header.clone(), reason })?);
+        }
+        // One allocation for all of them: there are as many descriptions as sessions in the cache.
+        let joined: String = texts.iter().flatten().map(|text| &**text).collect();
+        let mut rest = Bytes::from(joined.into_bytes().into_boxed_slice());
+        let values = texts.iter().zip(&self.pointers).map(|(text, (header, _))| {
+            let value = text.as_ref().map(|text| HeaderValue::from_maybe_shared(rest.split_to(text.len())));
+            let reason = "it is not a valid header value";
+            value.transpose().map_err(|_| Box::new(IdentityError { header: header.clone(), reason }))
+        });
+        values.collect()
     }
 }
 
-/// A session's value as a header: strings as they are (UTF-8), numbers and booleans as JSON writes them,
-/// lists of these joined by commas.
-fn header_value(value: &Value) -> Result<Option<HeaderValue>, &'static str> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) if text.is_empty() => Ok(None),
-        Value::String(text) => checked(text).map(Some),
-        Value::Number(number) => checked(&number.to_string()).map(Some),
-        Value::Bool(flag) => Ok(Some(HeaderValue::from_static(if *flag { "true" } else { "false" }))),
+/// A session's value as the text of a header: strings as they are (UTF-8), numbers and booleans as JSON writes
+/// them, lists of these joined by commas.
+fn header_text(value: &Value) -> Result<Option<Cow<'_, str>>, &'static str> {
+    let text = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) => Cow::Borrowed(text.as_str()),
+        Value::Number(number) => Cow::Owned(number.to_string()),
+        Value::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
         Value::Array(items) => {
-            let items = items.iter().map(element).collect::<Result<Vec<_>, _>>()?;
-            if items.is_empty() { Ok(None) } else { checked(&items.join(",")).map(Some) }
+            Cow::Owned(items.iter().map(element).collect::<Result<Vec<_>, _>>()?.join(","))
         }
-        Value::Object(_) => Err("it is an object"),
-    }
+        Value::Object(_) => return Err("it is an object"),
+    };
+    if text.is_empty() { Ok(None) } else { checked(text).map(Some) }
 }
 
 fn element(value: &Value) -> Result<String, &'static str> {
@@ -101,7 +104,7 @@ fn element(value: &Value) -> Result<String, &'static str> {
     }
 }
 
-fn checked(text: &str) -> Result<HeaderValue, &'static str> {
+fn checked(text: Cow<'_, str>) -> Result<Cow<'_, str>, &'static str> {
     if text.len() > MAX_VALUE {
         return Err("it is longer than 8 KiB");
     }
@@ -111,7 +114,7 @@ fn checked(text: &str) -> Result<HeaderValue, &'static str> {
     if text.trim() != text {
         return Err("it begins or ends with white space");
     }
-    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| "it is not a valid header value")
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -120,9 +123,30 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    /// The headers of a session with these values at `/0`, `/1` and so on.
+    fn described(values: &[Value]) -> Result<Vec<Option<String>>, &'static str> {
+        let name = HeaderName::from_static("x-value");
+        let pointers = (0..values.len()).map(|index| (name.clone(), format!("/{index}"))).collect();
+        let identity = Identity { asserted: NameSet::new([]), constants: Vec::new(), pointers };
+        let contents: Vec<(Box<str>, Value)> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| (index.to_string().into(), value.clone()))
+            .collect();
+        let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).unwrap();
+        let headers = identity.describe(&contents).map_err(|error| error.reason)?;
+        Ok(headers.iter().map(|value| value.as_ref().map(text)).collect())
+    }
+
     fn shown(value: Value) -> Result<Option<String>, &'static str> {
-        header_value(&value)
-            .map(|value| value.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap()))
+        described(&[value]).map(|mut values| values.remove(0))
+    }
+
+    #[test]
+    fn values_that_share_their_memory_are_kept_apart() {
+        let values = [json!("ab"), json!(null), json!("c"), json!(12)];
+        let told = described(&values).unwrap();
+        assert_eq!(told, [Some("ab".to_owned()), None, Some("c".to_owned()), Some("12".to_owned())]);
     }
 
     #[test]
@@ -153,9 +177,9 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_session_holds_a_header_never_breaks_its_line(text in any::<String>()) {
-            if let Ok(Some(value)) = header_value(&Value::String(text.clone())) {
-                prop_assert_eq!(value.as_bytes(), text.as_bytes());
-                prop_assert!(!value.as_bytes().iter().any(|byte| *byte < 0x20 || *byte == 0x7f));
+            if let Ok(Some(value)) = shown(Value::String(text.clone())) {
+                prop_assert_eq!(&value, &text);
+                prop_assert!(!value.bytes().any(|byte| byte < 0x20 || byte == 0x7f));
             }
         }
     }

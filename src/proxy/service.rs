@@ -186,12 +186,13 @@ impl Service {
     }
 
     fn open_sessions(&self) -> Result<Sessions, StoreError> {
-        let config = &self.shared.plan.load().config.session;
+        let plan = self.shared.plan.load();
+        let (config, cache) = (&plan.config.session, &self.shared.sessions);
         let store = self.shared.open_store(&config.store)?;
         Ok(Sessions {
             store: store.clone(),
-            resolver: Resolver::new(config, store.clone(), self.shared.sessions.clone()),
-            lifecycle: Lifecycle::new(config, store, self.shared.sessions.clone()),
+            resolver: Resolver::new(config, store.clone(), cache.clone(), plan.identity.clone()),
+            lifecycle: Lifecycle::new(config, store, cache.clone()),
         })
     }
 

@@ -7,6 +7,7 @@
 
 mod cache;
 mod control;
+mod description;
 mod id;
 mod lifecycle;
 mod pointer;
@@ -19,8 +20,8 @@ mod sightings;
 mod store;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -30,6 +31,7 @@ use cache::Moment;
 
 pub use cache::{CacheStats, Death, SessionCache};
 pub use control::{CONTROL_HEADER, Control, ControlError, MAX_CONTROL_BYTES};
+pub use description::{Describe, Description, IdentityError};
 pub use id::{IdReader, SessionId};
 pub use lifecycle::{Lifecycle, LifecycleError};
 pub use resolver::{Resolved, Resolver, Source};
@@ -42,14 +44,13 @@ pub use store::{
 /// The fields of a session that is being written; what they mean is the application's business.
 pub type Fields = Map<String, Value>;
 
-/// The fields of a session that was read, sorted by name: a fraction of the memory of [`Fields`].
+/// The fields of a session that was read, sorted by name.
 pub type Contents = Arc<[(Box<str>, Value)]>;
 
 /// A live session.
 pub struct Session {
     id: SessionId,
-    contents: Contents,
-    headers: OnceLock<Box<[Option<HeaderValue>]>>,
+    description: Description,
     /// When it is over by its own word.
     ends_at: Moment,
     /// A [`Moment`]: until when the store keeps it.
@@ -63,21 +64,11 @@ impl Session {
         &self.id
     }
 
-    /// The value at `pointer`, a JSON Pointer (RFC 6901) such as `/user/name`. `None` if the session
-    /// has no such value or the pointer is malformed; the empty pointer names no field and finds none.
-    pub fn lookup(&self, pointer: &str) -> Option<&Value> {
-        pointer::find(&self.contents, pointer)
-    }
-
-    /// The header values that tell the upstream about this session: those that `make` made once, kept with the
-    /// session from then on. Every call must be for the same headers.
-    pub fn headers<E>(
-        &self,
-        make: impl FnOnce(&Session) -> Result<Box<[Option<HeaderValue>]>, E>,
-    ) -> Result<&[Option<HeaderValue>], E> {
-        match self.headers.get() {
-            Some(headers) => Ok(headers),
-            None => make(self).map(|headers| &**self.headers.get_or_init(|| headers)),
+    /// The header values that tell the upstream about this session, in the order of whoever described it.
+    pub fn headers(&self) -> Result<&[Option<HeaderValue>], IdentityError> {
+        match &self.description {
+            Ok(headers) => Ok(headers),
+            Err(error) => Err(IdentityError::clone(error)),
         }
     }
 
@@ -107,17 +98,10 @@ impl Session {
         self.kept_until.fetch_max(until.as_micros(), Relaxed);
     }
 
-    /// The text in it, in bytes.
+    /// What it says, in bytes.
     fn text_bytes(&self) -> usize {
-        fn size(value: &Value) -> usize {
-            match value {
-                Value::String(text) => text.len(),
-                Value::Array(items) => items.iter().map(|item| 32 + size(item)).sum(),
-                Value::Object(map) => map.iter().map(|(name, value)| 64 + name.len() + size(value)).sum(),
-                Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            }
-        }
-        self.contents.iter().map(|(name, value)| 48 + name.len() + size(value)).sum()
+        let headers = self.description.as_ref().map_or(&[][..], |headers| headers);
+        headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum()
     }
 }
 
@@ -126,6 +110,12 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
+}
+
+/// The value that `pointer`, a JSON Pointer (RFC 6901) such as `/user/name`, names in the contents of a session.
+/// `None` if there is no such value or the pointer is malformed; the empty pointer names no field and finds none.
+pub fn lookup<'a>(contents: &'a [(Box<str>, Value)], pointer: &str) -> Option<&'a Value> {
+    pointer::find(contents, pointer)
 }
 
 /// What came of looking a session up.

@@ -128,8 +128,6 @@ impl Renewals {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
     use futures_util::FutureExt;
 
     use super::*;
@@ -139,8 +137,7 @@ mod tests {
     fn session(id: &str, ends_at: Moment) -> Arc<Session> {
         Arc::new(Session {
             id: SessionId::new(id),
-            contents: Arc::new([]),
-            headers: OnceLock::new(),
+            description: Ok([].into()),
             ends_at,
             kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
             renew_at: AtomicU64::new(Moment::NEVER.as_micros()),

@@ -1,7 +1,6 @@
 //! From a request's headers to a [`Resolution`].
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::cache::{Death, Found, Known, Leader, Moment, SessionCache};
 use super::renewal::{expires, now, renewed_ttl};
 use super::sightings::user_in;
 use super::store::{Lookup, Record, Ttl};
-use super::{AbsentReason, IdReader, Resolution, Session, SessionId, Store, StoreError};
+use super::{AbsentReason, Describe, IdReader, Resolution, Session, SessionId, Store, StoreError};
 
 /// How often a look-up asks again because the session changed while it was being read.
 const ATTEMPTS: usize = 3;
@@ -32,6 +31,7 @@ struct Inner {
     renewal: Renewal,
     /// JSON Pointer to the user in a session.
     user: String,
+    identity: Arc<dyn Describe>,
 }
 
 /// A resolution and where it came from.
@@ -55,7 +55,13 @@ pub enum Source {
 
 impl Resolver {
     /// A resolver that keeps what it finds in `cache`, if there is one.
-    pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
+    /// `identity` makes of each session what the upstream is told.
+    pub fn new(
+        config: &config::Session,
+        store: Store,
+        cache: Option<Arc<SessionCache>>,
+        identity: Arc<dyn Describe>,
+    ) -> Self {
         Resolver(Arc::new(Inner {
             ids: IdReader::new(config),
             store,
@@ -63,6 +69,7 @@ impl Resolver {
             idle_timeout: config.idle_timeout,
             renewal: config.renewal,
             user: config.user.clone(),
+            identity,
         }))
     }
 
@@ -139,11 +146,6 @@ impl Inner {
         for attempt in 1..=ATTEMPTS {
             let reading = leader.depart();
             let found = self.read(&leader.id, Some(reading.at)).await;
-            if let (Ok(Known::Active(session)), Some(cache)) = (&found, &self.cache)
-                && let Some(user) = user_in(&session.contents, &self.user)
-            {
-                cache.sightings.push(&user, session.id());
-            }
             if leader.land(found, reading, attempt == ATTEMPTS) {
                 return;
             }
@@ -198,6 +200,11 @@ impl Inner {
             },
             None => None,
         };
+        if let Some(cache) = &self.cache
+            && let Some(user) = user_in(&record.contents, &self.user)
+        {
+            cache.sightings.push(&user, id);
+        }
         if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
         {
@@ -218,8 +225,7 @@ impl Inner {
         };
         Session {
             id: id.clone(),
-            contents: record.contents,
-            headers: OnceLock::new(),
+            description: self.identity.describe(&record.contents),
             ends_at,
             kept_until: AtomicU64::new(kept_until.as_micros()),
             renew_at: AtomicU64::new(renew_at.as_micros()),

@@ -17,7 +17,8 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
 use vestibule::session::{
-    Lookup, MemoryStore, Resolution, Resolver, SessionCache, SessionId, Store, StoreError,
+    Describe, Description, Lookup, MemoryStore, Resolution, Resolver, Session, SessionCache, SessionId,
+    Store, StoreError,
 };
 
 use crate::support::redis::Redis;
@@ -73,7 +74,25 @@ fn caching_resolver(
     idle_timeout: Option<Duration>,
     cache: Option<Arc<SessionCache>>,
 ) -> Resolver {
-    Resolver::new(&session(hash("redis://unused"), idle_timeout), store, cache)
+    Resolver::new(&session(hash("redis://unused"), idle_timeout), store, cache, Arc::new(Whole))
+}
+
+/// Describes a session by one header: all that is in it, as JSON.
+#[derive(Debug)]
+struct Whole;
+
+impl Describe for Whole {
+    fn describe(&self, contents: &[(Box<str>, Value)]) -> Description {
+        let whole: Map<String, Value> =
+            contents.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        let whole = Value::Object(whole).to_string();
+        Ok([Some(HeaderValue::from_bytes(whole.as_bytes()).unwrap())].into())
+    }
+}
+
+/// What [`Whole`] said of a session.
+fn contents(session: &Session) -> Value {
+    serde_json::from_slice(session.headers().unwrap()[0].as_ref().unwrap().as_bytes()).unwrap()
 }
 
 fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Session {

@@ -1,0 +1,25 @@
+//! How a session is told to the upstream: as header values, made when it is looked up and kept with it.
+
+use std::fmt::Debug;
+
+use http::HeaderValue;
+use http::header::HeaderName;
+use serde_json::Value;
+
+/// A session holds a value that cannot be sent as a header. The request must not go on as somebody else
+/// or nobody, so this is an error.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the session's value for {header} cannot be a header: {reason}")]
+pub struct IdentityError {
+    pub header: HeaderName,
+    pub reason: &'static str,
+}
+
+/// The values of headers that whoever made them knows; `None`: the session says nothing for one.
+pub type Description = Result<Box<[Option<HeaderValue>]>, Box<IdentityError>>;
+
+/// Makes descriptions.
+pub trait Describe: Debug + Send + Sync {
+    /// What the upstream is to be told of a session with these contents, which are sorted by name.
+    fn describe(&self, contents: &[(Box<str>, Value)]) -> Description;
+}
