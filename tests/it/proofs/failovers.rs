@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -90,25 +89,33 @@ impl Servers {
         }
     }
 
-    /// Waits until another one has taken a write in the place of the first; returns when none would yet.
-    async fn until_writable(&mut self, trouble: Trouble) -> Instant {
-        let (replicas, key) = match self {
+    /// A key that the first server takes.
+    async fn key(&self) -> String {
+        match self {
+            Servers::Cluster(cluster) => cluster.name_in(0, "").await,
+            _ => "any".to_owned(),
+        }
+    }
+
+    /// Waits until another one has taken a write of `key` in the place of the first; returns when none would yet.
+    async fn until_writable(&mut self, key: &str, trouble: Trouble) -> Instant {
+        let replicas = match self {
             Servers::Standalone(_) => {
                 sleep(OUTAGE).await;
                 let last = Instant::now();
                 self.end(trouble).await;
                 return last;
             }
-            Servers::Sentinel(sentinels) => (&sentinels.redis[1..], "m".to_owned()),
-            Servers::Cluster(cluster) => (&cluster.nodes[3..4], cluster.name_in(0, "").await),
+            Servers::Sentinel(sentinels) => &sentinels.redis[1..],
+            Servers::Cluster(cluster) => &cluster.nodes[3..4],
         };
-        let connections = join_all(replicas.iter().map(Redis::connect)).await;
         let last = Cell::new(Instant::now());
         until("a write", async || {
             let begun = Instant::now();
-            for mut connection in connections.clone() {
+            for replica in replicas {
+                let mut connection = replica.connect().await; // sentinels end those that there were
                 let written: redis::RedisResult<()> =
-                    redis::cmd("SET").arg(&key).arg(1).query_async(&mut connection).await;
+                    redis::cmd("SET").arg(key).arg(1).query_async(&mut connection).await;
                 if written.is_ok() {
                     return true;
                 }
@@ -157,7 +164,7 @@ impl Sessions {
             return false;
         }
         let mut wait = redis::cmd("WAIT");
-        let confirmed: redis::RedisResult<usize> = wait.arg(replicas).arg(1_000).query_async(server).await;
+        let confirmed: redis::RedisResult<usize> = wait.arg(replicas).arg(400).query_async(server).await;
         confirmed.is_ok_and(|confirmed| confirmed >= replicas)
     }
 
@@ -228,7 +235,8 @@ async fn put_first(servers: &Servers) -> Sessions {
             connections.insert(server.address(), server.connect().await);
         }
         let connection = connections.get_mut(&server.address()).unwrap();
-        assert!(sessions.put(number, connection, replicas).await);
+        // A replica counts only some time after it has come.
+        while !sessions.put(number, connection, replicas).await {}
         sessions.add(number, is_struck);
     }
     sessions
@@ -243,6 +251,8 @@ struct Seen {
     recoveries: Vec<Duration>,
     served: usize,
     refused: usize,
+    /// Of sessions on servers that were never in trouble.
+    refused_elsewhere: usize,
     replicated: usize,
 }
 
@@ -256,9 +266,9 @@ struct Times {
 
 impl Seen {
     fn add(&mut self, told: &[(bool, Told)], times: &Times) {
-        let struck: Vec<_> = told.iter().filter(|(is_struck, _)| *is_struck).map(|(_, told)| told).collect();
-        let (served, refused): (Vec<&Told>, Vec<&Told>) =
-            struck.into_iter().partition(|told| told.status == 200);
+        let (struck, others): (Vec<_>, Vec<_>) = told.iter().partition(|(is_struck, _)| *is_struck);
+        let struck = struck.into_iter().map(|(_, told)| told);
+        let (served, refused): (Vec<&Told>, Vec<&Told>) = struck.partition(|told| told.status == 200);
         let first = refused.iter().map(|told| told.begun).min().unwrap();
         let last = refused.iter().map(|told| told.begun).max().unwrap();
         let stale = served.iter().filter(|told| (times.struck..times.unreplaced).contains(&told.begun));
@@ -268,15 +278,18 @@ impl Seen {
         self.recoveries.push(last.saturating_duration_since(times.writable));
         self.served += served.len();
         self.refused += refused.len();
+        self.refused_elsewhere += others.iter().filter(|(_, told)| told.status == 503).count();
     }
 
     fn judge(&self, what: &str) {
         let spread = |durations: &[Duration]| Spread::of(durations.iter().copied());
         let (stale, recoveries) = (spread(&self.stale), spread(&self.recoveries));
-        let Self { served, refused, replicated, .. } = self;
+        let Self { served, refused, refused_elsewhere, replicated, .. } = self;
         report(
             "failovers",
-            format!("{what}: {served} served, {refused} refused, {replicated} replicated sessions"),
+            format!(
+                "{what}: {served} served, {refused} refused (+ {refused_elsewhere} on other servers), {replicated} replicated sessions"
+            ),
         );
         report("failovers", format!("{what}: first to last 503 {}", spread(&self.windows)));
         report("failovers", format!("{what}: served from the cache after the fault for {stale}"));
@@ -290,6 +303,7 @@ impl Seen {
 async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
     let (instance, sessions) = (mirror(), put_first(&servers).await);
     let programs = [vestibule(&instance, &servers.url()).await, vestibule(&instance, &servers.url()).await];
+    let key = servers.key().await;
     let (over, is_over) = watch::channel(false);
     let mut askers = JoinSet::new();
     for program in programs.iter().cycle().take(ASKERS) {
@@ -302,7 +316,7 @@ async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
     sleep(scaled(Duration::from_millis(500), Duration::from_secs(2))).await; // sessions come and are used
     servers.strike(trouble).await;
     let struck = Instant::now();
-    let unreplaced = servers.until_writable(trouble).await;
+    let unreplaced = servers.until_writable(&key, trouble).await;
     let times = Times { struck, unreplaced, writable: Instant::now() };
     sleep(MAX_RECOVERY).await; // whoever is refused after this has waited too long
     if replicas > 0 {
