@@ -27,8 +27,8 @@ const MAX_STALENESS: Duration = Duration::from_secs(1);
 const MAX_RECOVERY: Duration = Duration::from_secs(3);
 /// Sessions before anything goes wrong; more are added as long as the primary lives.
 const SESSIONS: usize = 60;
-/// Clients who ask all the time, spread over the vestibules.
-const ASKERS: usize = 8;
+/// Clients of each vestibule who ask all the time.
+const ASKERS: usize = 4;
 /// How long the servers that are not replaced are out.
 const OUTAGE: Duration = Duration::from_millis(1_500);
 
@@ -140,9 +140,10 @@ struct Put {
 struct Sessions(Arc<Mutex<Vec<Put>>>);
 
 impl Sessions {
-    fn any(&self) -> Put {
+    /// Any of the first so many.
+    fn any(&self, first: usize) -> Put {
         let all = self.0.lock().unwrap();
-        all[fastrand::usize(..all.len())].clone()
+        all[fastrand::usize(..all.len().min(first))].clone()
     }
 
     fn all(&self) -> Vec<Put> {
@@ -182,15 +183,16 @@ async fn vestibule(instance: &Service, url: &str) -> Program {
     Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await
 }
 
-/// Asks as the owner of any session until told to stop; each must be its owner or refused.
+/// Asks as the owner of any of the first so many sessions until told to stop; each must be its owner or refused.
 async fn ask_always(
     address: SocketAddr,
     sessions: Sessions,
+    first: usize,
     over: watch::Receiver<bool>,
 ) -> Vec<(bool, Told)> {
     let (mut asker, mut all) = (Asker::connect(address).await, Vec::new());
     while !*over.borrow() {
-        let put = sessions.any();
+        let put = sessions.any(first);
         let told = asker.ask(&put.id).await;
         assert!(!told.clears_cookie, "{}: {told:?}", put.id);
         match told.user() {
@@ -306,8 +308,12 @@ async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
     let key = servers.key().await;
     let (over, is_over) = watch::channel(false);
     let mut askers = JoinSet::new();
-    for program in programs.iter().cycle().take(ASKERS) {
-        askers.spawn(ask_always(program.address, sessions.clone(), is_over.clone()));
+    for program in &programs {
+        for number in 0..ASKERS {
+            // Half of them wait for no look-up of a session that is not in the cache.
+            let first = if number % 2 == 0 { SESSIONS } else { usize::MAX };
+            askers.spawn(ask_always(program.address, sessions.clone(), first, is_over.clone()));
+        }
     }
     let replicas = servers.replicas();
     if replicas > 0 {
@@ -318,7 +324,7 @@ async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
     let struck = Instant::now();
     let unreplaced = servers.until_writable(&key, trouble).await;
     let times = Times { struck, unreplaced, writable: Instant::now() };
-    sleep(MAX_RECOVERY).await; // whoever is refused after this has waited too long
+    sleep(scaled(Duration::from_millis(1_500), 2 * MAX_RECOVERY)).await; // refusals end
     if replicas > 0 {
         servers.end(trouble).await; // nobody listens to the old one
         sleep(scaled(Duration::from_secs(1), Duration::from_secs(3))).await;
