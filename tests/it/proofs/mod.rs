@@ -4,7 +4,9 @@
 mod black_holes;
 mod cancellations;
 mod cancelled_look_ups;
+mod durable_revocations;
 mod event_streams;
+mod failovers;
 mod idle_clients;
 mod large_bodies;
 mod look_ups;

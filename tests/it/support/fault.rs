@@ -47,6 +47,7 @@ impl Rules {
 /// A TCP proxy that knows which connection does what; dropping it cuts all of them.
 pub(crate) struct Fault {
     address: SocketAddr,
+    to: watch::Sender<SocketAddr>,
     rules: watch::Sender<Rules>,
     cuts: watch::Sender<usize>,
     task: AbortHandle,
@@ -57,13 +58,13 @@ impl Fault {
     pub(crate) async fn before(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (rules, cuts) = (watch::Sender::default(), watch::Sender::new(0));
-        let (their_rules, their_cuts) = (rules.clone(), cuts.clone());
+        let (to, rules, cuts) = (watch::Sender::new(to), watch::Sender::default(), watch::Sender::new(0));
+        let (their_to, their_rules, their_cuts) = (to.subscribe(), rules.clone(), cuts.clone());
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let mut cut = their_cuts.subscribe();
-                let rules = their_rules.clone();
+                let (to, rules) = (*their_to.borrow(), their_rules.clone());
                 connections.spawn(async move {
                     tokio::select! {
                         () = join(client, to, &rules) => {}
@@ -72,7 +73,17 @@ impl Fault {
                 });
             }
         });
-        Self { address, rules, cuts, task: task.abort_handle() }
+        Self { address, to, rules, cuts, task: task.abort_handle() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Leads to another server from now on; ends every connection.
+    pub(crate) fn lead(&self, to: SocketAddr) {
+        self.to.send_replace(to);
+        self.cut();
     }
 
     /// A Redis URL that leads over this wire.

@@ -1,5 +1,6 @@
 //! A Redis primary, two replicas and three sentinels that watch them, all of our own.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -17,8 +18,9 @@ pub(crate) struct Sentinels {
     sentinels: Vec<Sentinel>,
 }
 
-struct Sentinel {
-    address: SocketAddr,
+/// One of them, or one that knows none of the others.
+pub(crate) struct Sentinel {
+    pub(crate) address: SocketAddr,
     directory: TempDir,
     process: Option<Process>,
 }
@@ -93,6 +95,66 @@ impl Sentinels {
         self.redis.iter().find(|redis| redis.address().port() == port).unwrap()
     }
 
+    /// The place in `redis` of the server that the first sentinel names.
+    pub(crate) async fn primary_index(&self) -> usize {
+        let port = self.named(0).await;
+        self.redis.iter().position(|redis| redis.address().port() == port).unwrap()
+    }
+
+    /// Begins to replace a healthy primary, without waiting for it.
+    pub(crate) async fn begin_failover(&self) {
+        let _: String = self.ask(1, &["SENTINEL", "FAILOVER", "main"]).await;
+    }
+
+    /// Lets another failover begin so soon after one, twice this, and news of the servers come at once.
+    pub(crate) async fn hurry(&self, failover_timeout: Duration) {
+        let millis = failover_timeout.as_millis().to_string();
+        for index in 0..self.sentinels.len() {
+            let _: String = self.ask(index, &["SENTINEL", "SET", "main", "failover-timeout", &millis]).await;
+            let _: String = self.ask(index, &["SENTINEL", "DEBUG", "INFO-PERIOD", "200"]).await;
+        }
+    }
+
+    /// Brings a stopped server back as a replica of the primary, lets the sentinels rather choose the server
+    /// `preferred`, and waits until both replicas follow and all sentinels know all that.
+    pub(crate) async fn complete(&mut self, stopped: Option<usize>, preferred: usize) {
+        let primary = self.primary_index().await;
+        let address = self.redis[primary].address();
+        if let Some(stopped) = stopped {
+            self.redis[stopped].restart().await;
+            let () =
+                self.redis[stopped].command("REPLICAOF", (address.ip().to_string(), address.port())).await;
+        }
+        for (index, redis) in self.redis.iter().enumerate() {
+            let priority = if index == preferred { "1" } else { "100" };
+            let () = redis.command("CONFIG", ["SET", "replica-priority", priority].as_slice()).await;
+            let up = format!("master_port:{}\r\nmaster_link_status:up", address.port());
+            let follows = async || redis.command::<String>("INFO", "replication").await.contains(&up);
+            if index != primary {
+                until("replication", follows).await;
+            }
+        }
+        let preferred = self.redis[preferred].address().port().to_string();
+        for index in 0..self.sentinels.len() {
+            until("a sentinel to know", async || {
+                let known: Vec<HashMap<String, String>> =
+                    self.ask(index, &["SENTINEL", "REPLICAS", "main"]).await;
+                known.len() == 2
+                    && known.iter().all(|replica| {
+                        let priority = if replica["port"] == preferred { "1" } else { "100" };
+                        replica["flags"] == "slave"
+                            && replica["slave-priority"] == priority
+                            && replica["master-link-status"] == "ok"
+                    })
+            })
+            .await;
+        }
+    }
+
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.sentinels[index].address
+    }
+
     /// Kills a sentinel.
     pub(crate) fn stop_sentinel(&mut self, index: usize) {
         self.sentinels[index].process = None;
@@ -136,7 +198,8 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    async fn start(primary: SocketAddr) -> Self {
+    /// Starts one that watches this server, and waits until it listens.
+    pub(crate) async fn start(primary: SocketAddr) -> Self {
         loop {
             let address = super::redis::free_address();
             let directory = tempfile::tempdir().unwrap();

@@ -86,9 +86,15 @@ impl Pools {
         layout.owner(Call::One(command).key()).cloned().ok_or(StoreError::PrimaryDown)
     }
 
-    /// Whether there is nothing that could take the place of the primary.
-    pub(super) fn is_single_server(&self) -> bool {
-        self.topology.is_single_server()
+    /// Whether what `primary` answered before can be believed now.
+    pub(super) fn check_owner(&self, primary: &Arc<Primary>) -> Result<(), StoreError> {
+        self.check()?;
+        self.topology.current().holds(primary).then_some(()).ok_or(StoreError::PrimaryDown)
+    }
+
+    /// How many servers, at least, may take the place of a primary; `None` when those who decide do not say.
+    pub(super) async fn heirs(&self) -> Option<usize> {
+        self.topology.heirs().await
     }
 
     /// Whether every primary answers.
@@ -133,7 +139,7 @@ impl Pools {
         Ok(Target::new(running, &open.layout))
     }
 
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    fn check(&self) -> Result<(), StoreError> {
         self.topology.is_confirmed().then_some(()).ok_or(StoreError::PrimaryDown)
     }
 

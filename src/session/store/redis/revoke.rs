@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::super::super::cache::Death;
 use super::super::{Burial, SessionId, StoreError};
+use super::topology::Primary;
 use super::{RedisStore, reply};
 
 /// Replicas are given this part of the response timeout to confirm, so that their answer is still ours to hear.
@@ -20,6 +21,14 @@ impl RedisStore {
     ) -> Result<(Burial, Option<&'static str>), StoreError> {
         let burial = self.0.codec.bury(id, Death::Revoked, life);
         let primary = self.0.pools.owner(&burial)?;
+        let (buried, heirs) = tokio::join!(self.bury_at(&primary, burial), self.0.pools.heirs());
+        let (burial, copies) = buried?;
+        // An answer of a server that has been replaced meanwhile is worth nothing.
+        self.0.pools.check_owner(&primary)?;
+        Ok((burial, copies.doubt(heirs)))
+    }
+
+    async fn bury_at(&self, primary: &Primary, burial: Cmd) -> Result<(Burial, Copies), StoreError> {
         // One of its own: waiting for replicas stops everything else on a connection.
         let mut connection = primary.open(|_| Ok::<(), redis::aio::SendError>(())).await?;
         let mut first = Pipeline::with_capacity(2);
@@ -29,22 +38,16 @@ impl RedisStore {
         let [burial, role] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
         let (burial, replicas) = (reply::burial(&burial)?, reply::replicas(&role)?);
         if replicas == 0 {
-            let alone = self.0.pools.is_single_server();
-            return Ok((burial, (!alone).then_some("the primary has no replica now")));
+            return Ok((burial, Copies { replicas, confirmed: Some(0) }));
         }
         let limit = self.0.response_timeout.mul_f64(PATIENCE).as_millis();
         let mut wait = cmd("WAIT");
         wait.arg(replicas).arg(u64::try_from(limit).unwrap_or(u64::MAX).max(1));
-        let doubt = match reply::checked(connection.send_packed_command(&wait).await) {
-            Ok(Value::Int(confirmed)) if usize::try_from(confirmed).is_ok_and(|count| count >= replicas) => {
-                None
-            }
-            Ok(_) => Some("not confirmed by all replicas"),
-            Err(_) => Some("the replicas could not be asked"),
+        let confirmed = match reply::checked(connection.send_packed_command(&wait).await) {
+            Ok(Value::Int(confirmed)) => usize::try_from(confirmed).ok(),
+            _ => None,
         };
-        // An answer of a server that has been replaced meanwhile is worth nothing.
-        self.0.pools.check()?;
-        Ok((burial, doubt))
+        Ok((burial, Copies { replicas, confirmed }))
     }
 
     /// Notes that `id` is a session of `user` for at most `life`.
@@ -72,6 +75,28 @@ impl RedisStore {
     }
 }
 
+/// Who else has what was written.
+struct Copies {
+    /// Those that the primary knows.
+    replicas: usize,
+    /// `None` when they could not be asked.
+    confirmed: Option<usize>,
+}
+
+impl Copies {
+    /// Why it may be undone, when so many servers may take the place of the primary. One whose link to it is cut
+    /// is none of its replicas, and may take its place nevertheless.
+    fn doubt(&self, heirs: Option<usize>) -> Option<&'static str> {
+        let Some(heirs) = heirs else { return Some("the sentinels could not be asked") };
+        match self.confirmed {
+            Some(confirmed) if confirmed >= heirs.max(self.replicas) => None,
+            None => Some("the replicas could not be asked"),
+            Some(_) if self.replicas == 0 => Some("the primary has no replica now"),
+            Some(_) => Some("not confirmed by all replicas"),
+        }
+    }
+}
+
 fn session_id(value: &Value) -> Result<SessionId, StoreError> {
     match value {
         Value::BulkString(id) => match std::str::from_utf8(id) {
@@ -85,4 +110,30 @@ fn session_id(value: &Value) -> Result<SessionId, StoreError> {
 /// Time since the epoch.
 pub(super) fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_heir_does_not_have_may_be_undone() {
+        let doubt = |replicas, confirmed, heirs| Copies { replicas, confirmed }.doubt(heirs).is_some();
+        for (replicas, confirmed, heirs) in
+            [(0, Some(0), Some(0)), (2, Some(2), Some(2)), (1, Some(1), Some(0))]
+        {
+            assert!(!doubt(replicas, confirmed, heirs), "{replicas} {confirmed:?} {heirs:?}");
+        }
+        for (replicas, confirmed, heirs) in [
+            (0, Some(0), Some(1)),
+            (1, Some(1), Some(2)),
+            (2, Some(1), Some(2)),
+            (2, Some(1), Some(1)),
+            (2, None, Some(2)),
+            (2, Some(2), None),
+            (0, Some(0), None),
+        ] {
+            assert!(doubt(replicas, confirmed, heirs), "{replicas} {confirmed:?} {heirs:?}");
+        }
+    }
 }

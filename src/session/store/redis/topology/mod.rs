@@ -29,6 +29,7 @@ use super::link::{Connector, Link};
 
 pub(in crate::session::store) use layout::Layout;
 use layout::Slots;
+use sentinel::Sentinels;
 
 /// Confirmed for ever.
 const ALWAYS: u64 = u64::MAX;
@@ -38,7 +39,15 @@ const GUEST_STAY: Duration = Duration::from_secs(60);
 /// The primaries of one store, followed until it is dropped.
 pub struct Topology {
     state: Arc<State>,
+    heirs: Heirs,
     _stop: DropGuard,
+}
+
+/// Who knows how many servers may take the place of a primary.
+enum Heirs {
+    /// The configuration: at least so many.
+    AtLeast(usize),
+    Sentinels(Sentinels),
 }
 
 impl Topology {
@@ -52,18 +61,27 @@ impl Topology {
         let state = Arc::new(State::new(Arc::clone(&access)));
         let stop = CancellationToken::new();
         let (watched, hosts) = (Arc::clone(&state), url.hosts.clone());
-        match &url.kind {
-            RedisKind::Hosts => match <[Host; 1]>::try_from(hosts) {
-                Ok(host) => state.publish(&host, Slots::One).confirm_for_ever(),
-                Err(hosts) => follow(&stop, fixed::watch(watched, hosts)),
-            },
-            RedisKind::Sentinel { master } => {
-                let sentinels = access.to_sentinels(&config.sentinel);
-                follow(&stop, sentinel::watch(watched, sentinels, hosts, master.clone()));
+        let heirs = match &url.kind {
+            RedisKind::Hosts => {
+                let others = hosts.len().saturating_sub(1);
+                match <[Host; 1]>::try_from(hosts) {
+                    Ok(host) => state.publish(&host, Slots::One).confirm_for_ever(),
+                    Err(hosts) => follow(&stop, fixed::watch(watched, hosts)),
+                }
+                Heirs::AtLeast(others)
             }
-            RedisKind::Cluster => follow(&stop, cluster::watch(watched, hosts)),
-        }
-        Ok(Arc::new(Topology { state, _stop: stop.drop_guard() }))
+            RedisKind::Sentinel { master } => {
+                let access = access.to_sentinels(&config.sentinel);
+                let sentinels = Sentinels { access, hosts, master: master.clone() };
+                follow(&stop, sentinel::watch(watched, sentinels.clone()));
+                Heirs::Sentinels(sentinels)
+            }
+            RedisKind::Cluster => {
+                follow(&stop, cluster::watch(watched, hosts));
+                Heirs::AtLeast(1)
+            }
+        };
+        Ok(Arc::new(Topology { state, heirs, _stop: stop.drop_guard() }))
     }
 
     /// The primaries as they are known now; none before they have been found.
@@ -87,9 +105,12 @@ impl Topology {
         self.state.is_confirmed(|| now)
     }
 
-    /// Whether there is nothing that could take the place of the primary.
-    pub(super) fn is_single_server(&self) -> bool {
-        self.state.confirmed_until.load(Ordering::Acquire) == ALWAYS
+    /// How many servers, at least, may take the place of a primary; `None` when those who decide do not say.
+    pub(super) async fn heirs(&self) -> Option<usize> {
+        match &self.heirs {
+            Heirs::AtLeast(count) => Some(*count),
+            Heirs::Sentinels(sentinels) => sentinels.heirs().await,
+        }
     }
 
     /// Whether the current layout can be believed now.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use futures_util::future::join_all;
+use redis::{Cmd, Value, cmd};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Host;
 
+use super::super::super::StoreError;
 use super::super::access::Access;
 use super::super::link::Connector;
 use super::super::reply;
@@ -23,19 +25,49 @@ const VALID: Duration = Duration::from_millis(500);
 /// How long a new primary has to say that it is one.
 const VERIFY: Duration = Duration::from_millis(500);
 
-/// Follows the master called `master` of the sentinels at `hosts`.
-pub(super) async fn watch(state: Arc<State>, access: Arc<Access>, hosts: Vec<Host>, master: String) {
-    let (answers, mut heard) = mpsc::channel(hosts.len());
-    let mut question = cmd("SENTINEL");
-    question.arg("get-master-addr-by-name").arg(master);
+/// The sentinels of one master.
+#[derive(Clone)]
+pub(super) struct Sentinels {
+    pub(super) access: Arc<Access>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) master: String,
+}
+
+impl Sentinels {
+    fn connectors(&self) -> impl Iterator<Item = Connector> {
+        let connector = |host: &Host| Connector { access: Arc::clone(&self.access), host: host.clone() };
+        self.hosts.iter().map(connector)
+    }
+
+    fn question(&self, name: &str) -> Cmd {
+        let mut question = cmd("SENTINEL");
+        question.arg(name).arg(&self.master);
+        question
+    }
+
+    fn quorum(&self) -> usize {
+        self.hosts.len() / 2 + 1
+    }
+
+    /// How many servers one of them might choose as the next primary; `None` when no majority says.
+    pub(super) async fn heirs(&self) -> Option<usize> {
+        let question = &self.question("replicas");
+        let asked = self.connectors().map(async |sentinel| timeout(VERIFY, ask(&sentinel, question)).await);
+        let answers = join_all(asked).await.into_iter().flatten().flatten();
+        let counts: Vec<_> = answers.filter_map(|replicas| heirs(&replicas)).collect();
+        counts.iter().max().copied().filter(|_| counts.len() >= self.quorum())
+    }
+}
+
+/// Follows the master of these sentinels.
+pub(super) async fn watch(state: Arc<State>, sentinels: Sentinels) {
+    let (answers, mut heard) = mpsc::channel(sentinels.hosts.len());
+    let question = sentinels.question("get-master-addr-by-name");
     let doubts = state.doubts.subscribe();
     let questions = Questions { question, interval: INTERVAL, doubts, answers };
-    let start = |host: &Host| {
-        let connector = Connector { access: Arc::clone(&access), host: host.clone() };
-        Observer::start(connector, questions.clone())
-    };
-    let observers: Vec<_> = hosts.iter().map(start).collect();
-    let quorum = observers.len() / 2 + 1;
+    let start = |connector| Observer::start(connector, questions.clone());
+    let _observers: Vec<_> = sentinels.connectors().map(start).collect();
+    let quorum = sentinels.quorum();
     let mut votes = HashMap::new();
     while let Some(Answer { from, asked, said }) = heard.recv().await {
         if let Some(named) = said.ok().and_then(|said| named(&said)) {
@@ -67,10 +99,14 @@ async fn adopt(state: &State, elected: &Host, until: Instant) {
 }
 
 async fn is_master(state: &State, host: &Host) -> bool {
-    let opened = state.primary(host).open(|_| Ok::<_, redis::aio::SendError>(())).await;
-    let Ok(mut connection) = opened else { return false };
-    let role = reply::checked(connection.send_packed_command(&cmd("ROLE")).await);
+    let role = ask(&state.connector(host), &cmd("ROLE")).await;
     role.is_ok_and(|role| reply::is_primary(&role))
+}
+
+/// What a server says over a connection of its own.
+async fn ask(server: &Connector, question: &Cmd) -> Result<Value, StoreError> {
+    let mut connection = server.open(|_| Ok::<_, redis::aio::SendError>(())).await?;
+    reply::checked(connection.send_packed_command(question).await)
 }
 
 /// The host that at least `quorum` sentinels named not too long ago, and until when that counts.
@@ -95,6 +131,25 @@ fn named(reply: &Value) -> Option<Host> {
     let [Value::BulkString(name), Value::BulkString(port)] = reply.as_sequence()? else { return None };
     let port = str::from_utf8(port).ok()?.parse().ok()?;
     Some(Host { name: str::from_utf8(name).ok()?.to_owned(), port })
+}
+
+/// Those of the replicas that a sentinel would choose from: it hears of them and may take them.
+fn heirs(replicas: &Value) -> Option<usize> {
+    let replicas = replicas.as_sequence()?.iter().map(is_heir);
+    Some(replicas.collect::<Option<Vec<_>>>()?.into_iter().filter(|is_heir| *is_heir).count())
+}
+
+fn is_heir(replica: &Value) -> Option<bool> {
+    let about: Vec<_> = replica.as_map_iter()?.collect();
+    let value = |wanted: &[u8]| {
+        about.iter().find_map(|(name, value)| match (name, value) {
+            (Value::BulkString(name), Value::BulkString(value)) if name == wanted => Some(value.as_slice()),
+            _ => None,
+        })
+    };
+    let is_down = |flag: &[u8]| matches!(flag, b"s_down" | b"o_down" | b"disconnected");
+    let is_heard = !value(b"flags")?.split(|byte| *byte == b',').any(is_down);
+    Some(is_heard && value(b"slave-priority")? != b"0")
 }
 
 #[cfg(test)]
@@ -130,5 +185,27 @@ mod tests {
         for nobody in ["*-1\r\n", "_\r\n", "*2\r\n$1\r\nh\r\n$1\r\nx\r\n", "*1\r\n$1\r\nh\r\n", "+OK\r\n"] {
             assert_eq!(named(&reply(nobody)), None, "{nobody:?}");
         }
+    }
+
+    #[test]
+    fn an_heir_is_heard_of_and_may_be_chosen() {
+        let replica = |flags: &str, priority: &str| {
+            let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            Value::Map(vec![
+                (text("flags"), text(flags)),
+                (text("master-link-status"), text("err")),
+                (text("slave-priority"), text(priority)),
+            ])
+        };
+        for (of, expected) in [
+            (vec![], Some(0)),
+            (vec![replica("slave", "100"), replica("slave,reconf_done", "1")], Some(2)),
+            (vec![replica("s_down,slave,disconnected", "100"), replica("slave", "100")], Some(1)),
+            (vec![replica("slave,disconnected", "100"), replica("slave", "0")], Some(0)),
+            (vec![Value::Map(Vec::new())], None),
+        ] {
+            assert_eq!(heirs(&Value::Array(of)), expected);
+        }
+        assert_eq!(heirs(&Value::Nil), None);
     }
 }
