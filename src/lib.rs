@@ -16,7 +16,7 @@
 //! | resolution | the outcome of looking a session up: *Active, Absent, Ended, Unavailable* |
 //! | identity | what we tell the upstream about the user |
 //! | affinity | which instance a client is tied to; a *tie* |
-//! | lease | one request under way on an instance, released by dropping it; of the session cache: until when it may be used |
+//! | lease | one request under way on an instance, released by dropping it; of the cache: until when it is used |
 //! | generation | what the session cache learned over one unbroken link to the store |
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
 //! | health check | active judgement of an instance |
@@ -33,10 +33,10 @@
 //!    headers are rebuilt. The order matters: stripping after injecting would let `Connection: X-User-Id`
 //!    delete the identity.
 //! 3. **Resolve** the session: *Active* gives an identity; *Absent* and *Ended* are handled as the route
-//!    says, and only *Ended* clears the cookie; *Unavailable* as its `on_outage` says. A store error never looks like a
-//!    logout, and a request without a session id never touches the store. What was resolved is kept for all
-//!    workers while the store's own reports of changes arrive (`session::cache`); look-ups of one session at
-//!    the same time are one.
+//!    says, and only *Ended* clears the cookie; *Unavailable* as its `on_outage` says. A store error never
+//!    looks like a logout, and a request without a session id never touches the store. What was resolved is
+//!    kept for all workers while the store's own reports of changes arrive (`session::cache`); look-ups of
+//!    one session at the same time are one.
 //! 4. **Identify**: the configured headers are written from the session.
 //! 5. **Choose and forward**: a tie may name the instance, otherwise the balancer picks; an instance that
 //!    cannot be reached is left out and the unsent request goes to another. What may have been seen by an
@@ -53,10 +53,10 @@
 //!
 //! One worker per core: a current-thread runtime with its own listeners (`SO_REUSEPORT`), its own upstream
 //! connections and its own connections to the store. Workers share only immutable snapshots
-//! ([`proxy::Plan`]), the cache of sessions and atomics; counters are per worker and added up when they are read. Per request there
-//! are two reads and two writes on sockets, no task besides the client's own (`transport::connection` says
-//! how), and no timer of its own ([`clock::LazyTimer`]). A client that pauses costs a socket and about a
-//! kibibyte (`server::connection`).
+//! ([`proxy::Plan`]), the cache of sessions and atomics; counters are per worker and added up when they are
+//! read. Per request there are two reads and two writes on sockets, no task besides the client's own
+//! (`transport::connection` says how), and no timer of its own ([`clock::LazyTimer`]). A client that pauses
+//! costs a socket and about a kibibyte (`server::connection`).
 
 // Layer 0: ground. Knows nothing of this program.
 pub mod backoff;

@@ -5,8 +5,9 @@
 //!
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
 //! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING`,
-//! `SUBSCRIBE` and, to find the sessions of a user, `EVAL`, `ZADD`, `ZREMRANGEBYSCORE` and `ZRANGEBYSCORE`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`,
-//! `PUBLISH`, `EVAL`, and to revoke them `WAIT`. In a cluster also `CLUSTER|SLOTS` and `ASKING`. Of sentinels:
+//! `SUBSCRIBE` and, to find the sessions of a user, `EVAL`, `ZADD`, `ZREMRANGEBYSCORE`, `EXPIREAT` and
+//! `ZRANGEBYSCORE`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and
+//! to revoke them `WAIT`. In a cluster also `CLUSTER|SLOTS` and `ASKING`. Of sentinels:
 //! `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke sessions `SENTINEL|REPLICAS`.
 
 mod access;

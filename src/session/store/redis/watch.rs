@@ -1,9 +1,10 @@
 //! Keeps the cache in step with Redis: hears of every change, proves that it still hears, writes renewals.
 //!
-//! One connection per primary does all of it, so that the order of things is the server's: a reply to a question
-//! asked at some moment arrives after every change made before that moment. The last of these replies extends the
-//! cache's lease; a connection that is lost, or silent for as long as a lease, and other primaries end it. Renewals are written here because the
-//! server does not report a connection's own writes to it (`NOLOOP`).
+//! One connection per primary does all of it, so that the order of things is the server's: a reply to a
+//! question asked at some moment arrives after every change made before that moment. The last of these replies
+//! extends the cache's lease; a connection that is lost, or silent for as long as a lease, and other primaries
+//! end it. Renewals are written here because the server does not report a connection's own writes to it
+//! (`NOLOOP`).
 
 use std::sync::Arc;
 use std::time::Duration;
