@@ -95,9 +95,9 @@ impl Sentinels {
         self.redis.iter().find(|redis| redis.address().port() == port).unwrap()
     }
 
-    /// The place in `redis` of the server that the first sentinel names.
-    pub(crate) async fn primary_index(&self) -> usize {
-        let port = self.named(0).await;
+    /// The place in `redis` of the primary that a sentinel names.
+    pub(crate) async fn named_index(&self, sentinel: usize) -> usize {
+        let port = self.named(sentinel).await;
         self.redis.iter().position(|redis| redis.address().port() == port).unwrap()
     }
 
@@ -118,7 +118,7 @@ impl Sentinels {
     /// Brings a stopped server back as a replica of the primary, lets the sentinels rather choose the server
     /// `preferred`, and waits until both replicas follow and all sentinels know all that.
     pub(crate) async fn complete(&mut self, stopped: Option<usize>, preferred: usize) {
-        let primary = self.primary_index().await;
+        let primary = self.named_index(0).await;
         let address = self.redis[primary].address();
         if let Some(stopped) = stopped {
             self.redis[stopped].restart().await;
