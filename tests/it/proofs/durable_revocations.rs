@@ -191,7 +191,7 @@ impl House {
         self.sentinels.complete(None, preferred).await;
         let ids: Vec<String> = (0..REVOKED).map(|session| format!("s{number}-{session}")).collect();
         let control = format!("control{number}");
-        put(&self.sentinels.redis[primary], &[&ids[..], &[control.clone()]].concat()).await;
+        put(&self.sentinels.redis[primary], &[&ids[..], std::slice::from_ref(&control)].concat()).await;
         for program in &self.programs {
             let mut asker = Asker::connect(program.address).await;
             for id in &ids {

@@ -2,7 +2,7 @@
 //! cache knew is not gone on with: an answer is right or is a 503.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -235,10 +235,10 @@ async fn put_first(servers: &Servers) -> Sessions {
                 (owner, owner.address() == cluster.nodes[0].address())
             }
         };
-        if !connections.contains_key(&server.address()) {
-            connections.insert(server.address(), server.connect().await);
-        }
-        let connection = connections.get_mut(&server.address()).unwrap();
+        let connection = match connections.entry(server.address()) {
+            Entry::Vacant(place) => place.insert(server.connect().await),
+            Entry::Occupied(place) => place.into_mut(),
+        };
         // A replica counts only some time after it has come.
         while !sessions.put(number, connection, replicas).await {}
         sessions.add(number, is_struck);

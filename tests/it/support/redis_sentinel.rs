@@ -118,21 +118,16 @@ impl Sentinels {
     /// Brings a stopped server back as a replica of the primary, lets the sentinels rather choose the server
     /// `preferred`, and waits until both replicas follow and all sentinels know all that.
     pub(crate) async fn complete(&mut self, stopped: Option<usize>, preferred: usize) {
-        let primary = self.named_index(0).await;
-        let address = self.redis[primary].address();
         if let Some(stopped) = stopped {
             self.redis[stopped].restart().await;
-            let () =
-                self.redis[stopped].command("REPLICAOF", (address.ip().to_string(), address.port())).await;
         }
         for (index, redis) in self.redis.iter().enumerate() {
             let priority = if index == preferred { "1" } else { "100" };
-            let () = redis.command("CONFIG", ["SET", "replica-priority", priority].as_slice()).await;
-            let up = format!("master_port:{}\r\nmaster_link_status:up", address.port());
-            let follows = async || redis.command::<String>("INFO", "replication").await.contains(&up);
-            if index != primary {
-                until("replication", follows).await;
-            }
+            until("a priority", async || {
+                attempt::<()>(redis, "CONFIG", &["SET", "replica-priority", priority]).await.is_some()
+            })
+            .await;
+            until("replication", async || self.follows(redis).await).await;
         }
         let preferred = self.redis[preferred].address().port().to_string();
         for index in 0..self.sentinels.len() {
@@ -151,6 +146,20 @@ impl Sentinels {
         }
     }
 
+    /// Whether a server is the primary or follows it; told to if not.
+    async fn follows(&self, redis: &Redis) -> bool {
+        let primary = self.named(0).await.to_string();
+        if redis.address().port().to_string() == primary {
+            return true;
+        }
+        let Some(info) = attempt::<String>(redis, "INFO", &["replication"]).await else { return false };
+        if !info.contains(&format!("master_port:{primary}")) {
+            attempt::<()>(redis, "REPLICAOF", &["127.0.0.1", &primary]).await;
+        }
+        info.contains(&format!("master_port:{primary}\r\nmaster_link_status:up"))
+    }
+
+    /// Where a sentinel is.
     pub(crate) fn address(&self, index: usize) -> SocketAddr {
         self.sentinels[index].address
     }
@@ -235,6 +244,13 @@ impl Drop for Sentinel {
         self.process = None;
         let _ = std::fs::remove_dir_all(self.directory.path());
     }
+}
+
+/// The answer of a server that may just be cutting its connections, as sentinels let it.
+async fn attempt<T: redis::FromRedisValue>(server: &Redis, name: &str, arguments: &[&str]) -> Option<T> {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    redis::cmd(name).arg(arguments).query_async(&mut connection).await.ok()
 }
 
 /// Asks again and again, for what nobody announces.
