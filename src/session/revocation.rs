@@ -54,7 +54,7 @@ pub struct Revoked {
 /// Whether a revocation is there to stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Every vestibule has let go of it, and a replica has it where there are replicas.
+    /// Every vestibule has let go of it, and every server that may take the place of the primary has it.
     Durable,
     /// Accepted, not yet durable: with the reason.
     Accepted(&'static str),

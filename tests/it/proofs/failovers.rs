@@ -17,7 +17,7 @@ use crate::support::asker::{Asker, Told, mirror};
 use crate::support::config::Config;
 use crate::support::redis::Redis;
 use crate::support::redis_cluster::Cluster;
-use crate::support::redis_sentinel::{Sentinels, until};
+use crate::support::redis_sentinel::{Sentinels, attempt, until};
 use crate::support::service::Service;
 use crate::support::vestibule::Program;
 
@@ -115,10 +115,7 @@ impl Servers {
         until("a write", async || {
             let begun = Instant::now();
             for replica in replicas {
-                let mut connection = replica.connect().await; // sentinels end those that there were
-                let written: redis::RedisResult<()> =
-                    redis::cmd("SET").arg(key).arg(1).query_async(&mut connection).await;
-                if written.is_ok() {
+                if attempt::<()>(replica, "SET", &[key, "1"]).await.is_some() {
                     return true;
                 }
             }

@@ -247,7 +247,11 @@ impl Drop for Sentinel {
 }
 
 /// The answer of a server that may just be cutting its connections, as sentinels let it.
-async fn attempt<T: redis::FromRedisValue>(server: &Redis, name: &str, arguments: &[&str]) -> Option<T> {
+pub(crate) async fn attempt<T: redis::FromRedisValue>(
+    server: &Redis,
+    name: &str,
+    arguments: &[&str],
+) -> Option<T> {
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.ok()?;
     redis::cmd(name).arg(arguments).query_async(&mut connection).await.ok()

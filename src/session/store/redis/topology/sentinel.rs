@@ -135,8 +135,9 @@ fn named(reply: &Value) -> Option<Host> {
 
 /// Those of the replicas that a sentinel would choose from: it hears of them and may take them.
 fn heirs(replicas: &Value) -> Option<usize> {
-    let replicas = replicas.as_sequence()?.iter().map(is_heir);
-    Some(replicas.collect::<Option<Vec<_>>>()?.into_iter().filter(|is_heir| *is_heir).count())
+    let Value::Array(replicas) = replicas else { return None };
+    let are_heirs: Vec<_> = replicas.iter().map(is_heir).collect::<Option<_>>()?;
+    Some(are_heirs.into_iter().filter(|is_heir| *is_heir).count())
 }
 
 fn is_heir(replica: &Value) -> Option<bool> {
@@ -197,11 +198,16 @@ mod tests {
                 (text("slave-priority"), text(priority)),
             ])
         };
+        let in_resp2 = |replica| match replica {
+            Value::Map(pairs) => Value::Array(pairs.into_iter().flat_map(<[Value; 2]>::from).collect()),
+            other => other,
+        };
         for (of, expected) in [
             (vec![], Some(0)),
             (vec![replica("slave", "100"), replica("slave,reconf_done", "1")], Some(2)),
             (vec![replica("s_down,slave,disconnected", "100"), replica("slave", "100")], Some(1)),
             (vec![replica("slave,disconnected", "100"), replica("slave", "0")], Some(0)),
+            (vec![in_resp2(replica("slave", "100")), in_resp2(replica("s_down,slave", "100"))], Some(1)),
             (vec![Value::Map(Vec::new())], None),
         ] {
             assert_eq!(heirs(&Value::Array(of)), expected);
