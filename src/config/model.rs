@@ -138,6 +138,11 @@ pub enum OnAbsent {
     Redirect(HeaderValue),
 }
 
+impl SessionCache {
+    /// `max_staleness` when nothing else is said.
+    pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
+}
+
 /// What happens to a request with a session id while the store cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOutage {

@@ -63,8 +63,11 @@ impl Lifecycle {
         }
         let user = user_of(&fields, &self.user);
         self.store.create(&id, fields, ttl).await?;
-        if let Some(user) = user {
-            self.store.note_user(&user, &id, self.absolute_timeout).await?;
+        if let Some(user) = user
+            && let Err(error) = self.store.note_user(&user, &id, self.absolute_timeout).await
+        {
+            // The session is there; it is noted again when it is first looked up.
+            tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
         }
         Ok(id)
     }

@@ -69,19 +69,13 @@ pub struct Revoker {
     user: String,
     /// Longest life of a session whose remaining time the store cannot tell.
     life: Duration,
-    /// After this every vestibule has heard of a revocation or does not use its cache.
-    barrier: Duration,
 }
 
 impl Revoker {
     /// `cache` is the one that resolutions from the same store are kept in, if there is one. Vestibules that share
     /// a store must have the same `max_staleness`.
     pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
-        let barrier = match &store {
-            Store::Memory(_) => Duration::ZERO,
-            Store::Redis(_) => config.cache.map_or(Duration::ZERO, |cache| cache.max_staleness),
-        };
-        Revoker { store, cache, user: config.user.clone(), life: config.absolute_timeout, barrier }
+        Revoker { store, cache, user: config.user.clone(), life: config.absolute_timeout }
     }
 
     /// Ends the sessions that `target` names. That there are none is no error: what was asked for is so.
@@ -136,8 +130,13 @@ impl Revoker {
     }
 
     /// How long another vestibule may go on without having heard: the lease of its cache, which ends by itself.
+    /// Without a cache of our own nothing is known of theirs but the default.
     fn barrier(&self) -> Duration {
-        self.cache.as_ref().map_or(self.barrier, |cache| cache.longest_ignorance())
+        match (&self.store, &self.cache) {
+            (Store::Memory(_), _) => Duration::ZERO,
+            (Store::Redis(_), Some(cache)) => cache.longest_ignorance(),
+            (Store::Redis(_), None) => config::SessionCache::DEFAULT_MAX_STALENESS,
+        }
     }
 }
 
@@ -157,7 +156,7 @@ mod tests {
             let fields = Fields::from_iter([("user".to_owned(), json!({ "id": user }))]);
             store.create(&SessionId::new(&format!("s{number}")), fields, TTL).await.unwrap();
         }
-        Revoker { store, cache: None, user: "/user/id".to_owned(), life: TTL, barrier: Duration::ZERO }
+        Revoker { store, cache: None, user: "/user/id".to_owned(), life: TTL }
     }
 
     async fn sessions_ended(revoker: &Revoker, target: RevokeTarget) -> u64 {

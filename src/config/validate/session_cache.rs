@@ -18,7 +18,7 @@ pub(super) fn session_cache(s: &mut Section<'_>) -> Option<SessionCache> {
         max_entries: s.value("max_entries", integer(1..=usize::MAX), 1_000_000),
         max_bytes: s.value("max_bytes", size(MIB..=usize::MAX), 256 * MIB),
         absent_ttl: s.value("absent_ttl", duration, Duration::from_secs(1)),
-        max_staleness: s.value("max_staleness", duration, Duration::from_secs(1)),
+        max_staleness: s.value("max_staleness", duration, SessionCache::DEFAULT_MAX_STALENESS),
     };
     if cache.max_staleness < SHORTEST_STALENESS {
         s.fault(s.spot("max_staleness"), too_short());

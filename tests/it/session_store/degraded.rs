@@ -55,3 +55,20 @@ async fn a_server_that_reports_changes_is_linked() {
     let (_upstream, proxy) = start(&redis).await;
     proxy.wait_for_metric("session_cache_linked", "", 1.0).await;
 }
+
+#[tokio::test]
+async fn a_renewal_that_is_forbidden_does_not_end_the_link() {
+    let redis = Redis::start().await;
+    let (_upstream, proxy) = start(&redis).await;
+    proxy.wait_for_metric("session_cache_fresh", "", 1.0).await;
+    let () = redis.command("ACL", ("SETUSER", "default", "-pexpire")).await;
+    let () = redis.command("EXPIRE", ("session:there", 100)).await;
+    assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
+    within("the refusal", async {
+        while !redis.command::<String>("INFO", "commandstats").await.contains("cmdstat_pexpire:calls=0") {}
+    })
+    .await;
+    let asked = redis.calls("role").await;
+    within("further questions", async { while redis.calls("role").await < asked + 3 {} }).await;
+    assert_eq!(redis.calls("client|tracking").await, 1, "the link began once");
+}

@@ -40,8 +40,8 @@ const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
     if left < 0 then left = tonumber(ARGV[2]) end \
     left = math.max(left, redis.call('PTTL', KEYS[2]), 1) \
     redis.call('SET', KEYS[2], ARGV[1], 'PX', left) \
-    redis.pcall('PUBLISH', 'vestibule:dead', string.format('%.0f %s %s', left, ARGV[1], ARGV[3])) \
-    redis.pcall('PUBLISH', 'session:invalidated', ARGV[3]) \
+    redis.pcall('PUBLISH', ARGV[4], string.format('%.0f %s %s', left, ARGV[1], ARGV[3])) \
+    redis.pcall('PUBLISH', ARGV[5], ARGV[3]) \
     return {removed, left}";
 
 /// A user's sessions, scored by the second at which they are over at the latest.
@@ -117,7 +117,7 @@ impl Codec {
     pub(super) fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Cmd {
         let mut script = cmd("EVAL");
         script.arg(BURY).arg(2).arg(self.key(id)).arg(self.tombstone(id));
-        script.arg(death.as_str()).arg(millis(life)).arg(id.expose());
+        script.arg(death.as_str()).arg(millis(life)).arg(id.expose()).arg(DEAD).arg(INVALIDATED);
         script
     }
 

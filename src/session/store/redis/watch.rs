@@ -229,7 +229,7 @@ impl Watcher {
         replies: impl Iterator<Item = ((PendingRenewal, Duration), Value)>,
         now: Moment,
     ) -> Result<(), StoreError> {
-        let mut again = Vec::new();
+        let (mut again, mut is_old) = (Vec::new(), false);
         let mut failure = Ok(());
         for ((renewal, ttl), value) in replies {
             match reply::checked(Ok(value)) {
@@ -239,14 +239,24 @@ impl Watcher {
                 }
                 // Gone, or living longer than we thought: what we know of it is wrong.
                 Ok(_) => self.cache.invalidate(renewal.session.id().expose()),
-                Err(StoreError::Rejected) if !self.codec.is_without_gt() => again.push(renewal),
-                Err(error) => failure = Err(error),
+                Err(StoreError::Rejected) if !self.codec.is_without_gt() => {
+                    is_old = true;
+                    again.push(renewal);
+                }
+                // Refused for good, which says nothing against the connection.
+                Err(error @ (StoreError::Auth | StoreError::Rejected)) => {
+                    tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
+                }
+                Err(error) => {
+                    failure = Err(error);
+                    again.push(renewal);
+                }
             }
         }
-        if !again.is_empty() {
+        if is_old {
             self.codec.set_without_gt();
-            self.cache.renewals.put_back(again);
         }
+        self.cache.renewals.put_back(again);
         failure
     }
 }
