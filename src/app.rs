@@ -27,6 +27,7 @@ use crate::secret::{Fingerprints, RandomError};
 use crate::server::{self, Server};
 use crate::session::{MemoryStore, SessionCache, Store};
 use crate::telemetry::lines::{LineSink, LineWriter};
+use crate::transport::Lines;
 
 /// How long the end waits for the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -135,6 +136,7 @@ impl App {
                 sessions: session_cache(&config.session),
                 backend: OnceLock::new(),
                 marks: Fingerprints::new()?,
+                lines: Lines::default(),
             }),
             readiness: Readiness::default(),
             addresses,
@@ -165,10 +167,9 @@ impl App {
         let background = Drain::new();
         self.shared.open_backend();
         let admin = self.start_admin()?;
-        for (upstream, config) in self.shared.plan.load().upstreams().zip(&self.config.upstreams) {
-            if let Some(check) = &config.health {
-                health::watch(upstream, check, &background);
-            }
+        for balancer in self.shared.plan.load().balancers() {
+            let changed = balancer.clone();
+            health::watch(balancer.upstream(), &background, move || changed.refresh());
         }
         let watch = self.start_watch();
         let (started, mut all_started) = mpsc::channel(1);
@@ -241,10 +242,9 @@ impl App {
         stop: CancellationToken,
         started: mpsc::Sender<()>,
     ) -> Result<oneshot::Receiver<usize>, AppError> {
-        let plan = self.shared.plan.load();
         let counts = self.shards.get(index).cloned().unwrap_or_default();
         let lines = self.access_log.as_ref().map(|(sink, _)| sink.buffer());
-        let service = Service::new(self.shared.clone(), Worker::new(&plan, counts, lines));
+        let service = Service::new(self.shared.clone(), Worker::new(&self.shared, counts, lines));
         let server = Server {
             service: Arc::new(service),
             limits: self.config.limits.clone(),

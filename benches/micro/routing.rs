@@ -1,16 +1,14 @@
 //! Choosing a route and an instance.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::Criterion;
 use http::Uri;
 use tokio::time::Instant;
-use vestibule::balance::Balancer;
-use vestibule::config::{self, HostPattern, OnAbsent, OnOutage, Route};
+use vestibule::balance::{Balancer, Pick, Wanted};
+use vestibule::config::{self, Balance, Hash, HashKey, HostPattern, OnAbsent, OnOutage, Route};
 use vestibule::headers::host::routing_path;
 use vestibule::proxy::Router;
-use vestibule::upstream::Upstream;
 
 pub(crate) fn routes(c: &mut Criterion) {
     let uri = Uri::from_static("/console/api/apps/7f2c/chat-conversations");
@@ -42,36 +40,36 @@ fn route(host: HostPattern, number: usize) -> Route {
 }
 
 pub(crate) fn picks(c: &mut Criterion) {
-    for count in [4, 100, 10_000] {
-        let all_up = balancer(count);
-        let half_down = balancer(count);
-        for instance in half_down.upstream().instances().iter().step_by(2) {
-            instance.set_healthy(false);
+    let ways = [
+        ("round robin", Balance::RoundRobin),
+        ("least requests", Balance::LeastRequests),
+        ("two choices", Balance::TwoChoices),
+        ("hash", Balance::Hash(Hash { key: HashKey::Client, bound: None })),
+        ("bounded hash", Balance::Hash(Hash { key: HashKey::Client, bound: Some(125) })),
+    ];
+    for count in [10, 1_000, 10_000] {
+        for (name, balance) in &ways {
+            let balancer = balancer(balance, count, 0);
+            c.bench_function(&format!("pick/{count}/{name}"), |b| b.iter(|| pick(&balancer)));
         }
-        let one_up = balancer(count);
-        for instance in one_up.upstream().instances().iter().skip(1) {
-            instance.set_healthy(false);
-        }
-        let now = Instant::now();
-        for (name, balancer) in [("all up", all_up), ("half down", half_down), ("all but one down", one_up)] {
-            c.bench_function(&format!("pick/{count}/{name}"), |b| {
-                b.iter(|| balancer.pick(&[], black_box(now)))
-            });
-        }
+        let balancer = balancer(&Balance::RoundRobin, count, count / 2);
+        c.bench_function(&format!("pick/{count}/round robin, half down"), |b| b.iter(|| pick(&balancer)));
     }
 }
 
-fn balancer(count: u32) -> Balancer {
-    let instance = |number: u32| config::Instance {
-        address: (std::net::Ipv4Addr::from_bits(0x0a00_0000 + number), 5001).into(),
-        weight: 1,
-    };
-    let config = config::Upstream {
-        name: "app".into(),
-        balance: config::Balance::RoundRobin,
-        session_control: false,
-        health: None,
-        instances: (0..count).map(instance).collect(),
-    };
-    Balancer::new(Arc::new(Upstream::new(&config)))
+fn pick(balancer: &Balancer) -> Pick {
+    let now = Instant::now();
+    balancer.pick(Wanted { key: Some(black_box(0x5eed)), tried: &[], now })
+}
+
+fn balancer(balance: &Balance, count: u32, down: u32) -> Balancer {
+    let address = |number: u32| (std::net::Ipv4Addr::from_bits(0x0a00_0000 + number), 5001).into();
+    let instances = (0..count).map(|number| config::Instance::at(address(number))).collect();
+    let config = config::Upstream { balance: balance.clone(), instances, ..config::Upstream::named("app") };
+    let balancer = Balancer::new(&config, None);
+    for instance in balancer.upstream().instances().iter().take(down as usize) {
+        instance.set_healthy(false);
+    }
+    balancer.refresh();
+    balancer
 }

@@ -4,10 +4,11 @@ mod seal;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use http::HeaderValue;
 
 use crate::config;
-use crate::secret::RandomError;
+use crate::secret::{RandomError, Secret, random_bytes};
 use crate::upstream::InstanceId;
 use seal::{Sealer, Tie};
 
@@ -20,6 +21,7 @@ pub struct Affinity {
     cookie: String,
     max_age: Duration,
     sealer: Sealer,
+    hashing: hmac::Key,
 }
 
 /// What a request's cookie says.
@@ -42,7 +44,14 @@ impl Affinity {
             cookie: config.cookie.clone(),
             max_age: config.max_age,
             sealer: Sealer::new(config.secret.as_ref())?,
+            hashing: hashing_key(config.secret.as_ref())?,
         })
+    }
+
+    /// A number for a property of requests, which clients cannot foresee; the same in every process with the secret.
+    pub fn key(&self, text: &[u8]) -> u64 {
+        let tag = hmac::sign(&self.hashing, text);
+        tag.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
     }
 
     /// Name of the cookie for one upstream.
@@ -77,6 +86,15 @@ impl Affinity {
     }
 }
 
+/// A key for choosing instances, made from the operator's secret or a random one.
+fn hashing_key(secret: Option<&Secret<Vec<u8>>>) -> Result<hmac::Key, RandomError> {
+    const PURPOSE: &[u8] = b"vestibule choice by hash v1";
+    let random = random_bytes::<32>()?;
+    let material = secret.map_or(&random[..], |secret| secret.expose());
+    let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, material), PURPOSE);
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
+}
+
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -87,7 +105,6 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::secret::Secret;
 
     fn affinity(secret: Option<&str>, max_age: u64) -> Affinity {
         let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
@@ -115,6 +132,14 @@ mod tests {
     fn another_upstreams_cookie_is_forged() {
         let affinity = affinity(None, 60);
         assert_eq!(affinity.read("other", issue(&affinity).as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn a_choice_by_hash_is_the_same_in_every_process_with_the_secret() {
+        let secret = Some("0123456789abcdef0123456789abcdef");
+        assert_eq!(affinity(secret, 60).key(b"x"), affinity(secret, 9).key(b"x"));
+        assert_ne!(affinity(secret, 60).key(b"x"), affinity(secret, 60).key(b"y"));
+        assert_ne!(affinity(None, 60).key(b"x"), affinity(None, 60).key(b"x"));
     }
 
     #[test]

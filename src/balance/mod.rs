@@ -1,57 +1,217 @@
 //! Which instance takes the next request.
 
+mod ring;
 mod round_robin;
+mod table;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use crate::upstream::{Condition, Instance, Lease, Upstream};
-use round_robin::Rotation;
+use crate::config::{self, Balance};
+use crate::upstream::{Instance, InstanceId, Lease, Upstream, Wish};
+use table::Table;
+
+/// How often chance is tried before all instances are looked at.
+const TRIES: usize = 4;
 
 /// The balancer of one upstream. Shared by all workers, so that the order is exact over all of them.
+///
+/// A choice takes no lock: O(1), with the fewest requests or by hash O(log n); more only when most of the instances
+/// that are able to serve have no slot left or do not let anybody connect.
 #[derive(Debug)]
 pub struct Balancer {
     upstream: Arc<Upstream>,
-    rotation: Rotation,
+    turn: AtomicUsize,
+    table: ArcSwap<Table>,
+    /// Held while a table is made, so that the last one made knows the latest changes.
+    making: Mutex<()>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What is hashed, where instances are chosen by that.
+    pub key: Option<u64>,
+    /// Instances that this request went to already.
+    pub tried: &'a [Arc<Instance>],
+    pub now: Instant,
+}
+
+/// What a choice came to.
+#[derive(Debug)]
+pub enum Pick {
+    Taken(Lease),
+    /// Those who could serve have no free slot; whoever waits, waits for this.
+    Full(Wish),
+    /// Nobody is able to serve.
+    None,
+}
+
+impl Pick {
+    fn or_else(self, other: impl FnOnce() -> Pick) -> Pick {
+        match self {
+            Pick::None => other(),
+            pick => pick,
+        }
+    }
 }
 
 impl Balancer {
-    pub fn new(upstream: Arc<Upstream>) -> Self {
-        let rotation = Rotation::new(upstream.instances().iter().map(|instance| instance.weight));
-        Balancer { upstream, rotation }
+    /// A balancer for what `config` describes, which takes over from `previous`: instances with the same address and
+    /// the place in the rotation are kept.
+    pub fn new(config: &config::Upstream, previous: Option<&Balancer>) -> Self {
+        let upstream = Arc::new(Upstream::new(config, previous.map(|previous| &*previous.upstream)));
+        let balancer = Balancer {
+            table: ArcSwap::from_pointee(Table::new(&upstream)),
+            turn: AtomicUsize::new(previous.map_or(0, |previous| previous.turn.load(Relaxed))),
+            upstream,
+            making: Mutex::default(),
+        };
+        balancer.upstream.group().settle(balancer.upstream.instances());
+        balancer
     }
 
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    /// Chooses an instance that this request has not tried: one that is up, else one that is only
-    /// backing off after failed connects. `None` when none is left.
-    pub fn pick(&self, tried: &[Arc<Instance>], now: Instant) -> Option<Lease> {
-        let instances = self.upstream.instances();
-        let usable = |instance: &&Arc<Instance>, wanted| {
-            instance.condition(now) == wanted && !is_tried(instance, tried)
+    /// To be called after the standing of an instance has changed: its health, its state, its weight.
+    pub fn refresh(&self) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.store(Arc::new(Table::new(&self.upstream)));
+        self.upstream.group().settle(self.upstream.instances());
+    }
+
+    /// Whether checks are not believed at present, because too few instances would be left.
+    pub fn is_panicking(&self) -> bool {
+        self.table.load().panic
+    }
+
+    /// Chooses an instance that this request has not tried: one that takes new requests, else one that is only
+    /// backing off after failed connects.
+    pub fn pick(&self, wanted: Wanted<'_>) -> Pick {
+        let table = self.table.load();
+        let Wanted { key, tried, now } = wanted;
+        let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && !is_tried(instance, tried);
+        let first = match (&self.upstream.config.balance, key) {
+            (Balance::Hash(hash), Some(key)) => return self.by_hash(&table, hash.bound, key, wanted),
+            (Balance::LeastRequests, _) => table.tournament.as_ref().and_then(|all| all.winner()),
+            (Balance::TwoChoices, _) => two_choices(&table),
+            (Balance::Random, _) => by_chance(&table),
+            (Balance::RoundRobin | Balance::Hash(_), _) => self.next_turn(&table),
         };
-        // Turns of instances that cannot serve are used up, so that the others share them evenly. Other
-        // workers take turns at the same time, so a whole cycle here may still have missed one.
-        let turns = (0..self.rotation.len()).filter_map(|_| instances.get(self.rotation.next()));
-        turns
-            .chain(instances)
-            .find(|instance| usable(instance, Condition::Up))
-            .or_else(|| instances.iter().find(|instance| usable(instance, Condition::BackingOff)))
-            .map(Lease::new)
+        let mut next = first;
+        for _ in 0..=TRIES.min(table.cycle.len()) {
+            let Some(instance) = next.and_then(|place| table.open.get(place)) else { break };
+            if usable(instance)
+                && has_its_share(instance, now)
+                && let Some(lease) = Lease::take(instance)
+            {
+                return Pick::Taken(lease);
+            }
+            // Turns of those that cannot serve are used up, so that the others share them evenly.
+            next = self.next_turn(&table);
+        }
+        let start = self.turn.load(Relaxed);
+        take_any(&table.open, start, usable, tried)
+            .or_else(|| take_any(&table.reserve, start, usable, tried))
+            .or_else(|| take_any(&table.open, start, |instance| !is_tried(instance, tried), tried))
     }
 
     /// Takes the instance a client is tied to, unless it is unable to serve or was tried already.
-    pub fn pick_tied(
-        &self,
-        instance: &Arc<Instance>,
-        tried: &[Arc<Instance>],
-        now: Instant,
-    ) -> Option<Lease> {
-        (instance.condition(now) == Condition::Up && !is_tried(instance, tried)).then(|| Lease::new(instance))
+    pub fn pick_tied(&self, instance: &Arc<Instance>, wanted: Wanted<'_>) -> Pick {
+        if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
+            return Pick::None;
+        }
+        take_only(instance)
     }
+
+    /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
+    fn by_hash(&self, table: &Table, bound: Option<u32>, key: u64, wanted: Wanted<'_>) -> Pick {
+        let Some(ring) = &table.ring else { return Pick::None };
+        let most = bound.map(|percent| self.average(table) * f64::from(percent) / 100.0);
+        let instances = self.upstream.instances();
+        let able = || {
+            let preferred = ring.walk(key).filter_map(|place| instances.get(place));
+            preferred.filter(|instance| instance.is_open() && !is_tried(instance, wanted.tried))
+        };
+        let ready = || able().filter(|instance| !instance.is_backing_off(wanted.now));
+        let Some(most) = most else {
+            return ready().next().or_else(|| able().next()).map_or(Pick::None, take_only);
+        };
+        let light = ready().find_map(|instance| {
+            let below = (instance.in_flight() as f64) < most * f64::from(instance.weight());
+            below.then(|| Lease::take(instance)).flatten()
+        });
+        match light {
+            Some(lease) => Pick::Taken(lease),
+            None => take_any(&table.open, 0, |instance| !is_tried(instance, wanted.tried), wanted.tried),
+        }
+    }
+
+    /// Requests under way per weight, with one more.
+    fn average(&self, table: &Table) -> f64 {
+        (self.upstream.group().in_flight() + 1) as f64 / table.weight.max(1) as f64
+    }
+
+    fn next_turn(&self, table: &Table) -> Option<usize> {
+        let turn = self.turn.fetch_add(1, Relaxed) % table.cycle.len().max(1);
+        table.cycle.get(turn).map(|place| *place as usize)
+    }
+}
+
+fn by_chance(table: &Table) -> Option<usize> {
+    let turn = (!table.cycle.is_empty()).then(|| fastrand::usize(..table.cycle.len()))?;
+    table.cycle.get(turn).map(|place| *place as usize)
+}
+
+fn two_choices(table: &Table) -> Option<usize> {
+    let (first, second) = (by_chance(table)?, by_chance(table)?);
+    let load = |place: usize| {
+        let instance = table.open.get(place)?;
+        Some((instance.in_flight() as u64 + 1, u64::from(instance.weight())))
+    };
+    let ((first_load, first_weight), (second_load, second_weight)) = (load(first)?, load(second)?);
+    let is_lighter = second_load * first_weight < first_load * second_weight;
+    Some(if is_lighter { second } else { first })
+}
+
+/// While an instance starts slowly, only some of the requests that it would get.
+fn has_its_share(instance: &Instance, now: Instant) -> bool {
+    let share = instance.share(now);
+    share >= 1.0 || fastrand::f32() < share
+}
+
+fn take_only(instance: &Arc<Instance>) -> Pick {
+    Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
+}
+
+/// The first that is `usable` and has a free slot, from `start` on.
+fn take_any(
+    open: &[Arc<Instance>],
+    start: usize,
+    usable: impl Fn(&Arc<Instance>) -> bool,
+    tried: &[Arc<Instance>],
+) -> Pick {
+    let (before, from) = open.split_at(start % open.len().max(1));
+    let mut is_full = false;
+    for instance in from.iter().chain(before).filter(|instance| usable(instance)) {
+        match Lease::take(instance) {
+            Some(lease) => return Pick::Taken(lease),
+            None => is_full = true,
+        }
+    }
+    match is_full {
+        true => Pick::Full(Wish::Any { except: ids(tried) }),
+        false => Pick::None,
+    }
+}
+
+fn ids(instances: &[Arc<Instance>]) -> Vec<InstanceId> {
+    instances.iter().map(|instance| instance.id).collect()
 }
 
 fn is_tried(instance: &Arc<Instance>, tried: &[Arc<Instance>]) -> bool {
@@ -59,64 +219,4 @@ fn is_tried(instance: &Arc<Instance>, tried: &[Arc<Instance>]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    fn balancer(weights: &[u32]) -> Balancer {
-        let instances = weights.iter().zip(5001..).map(|(weight, port)| config::Instance {
-            address: ([127, 0, 0, 1], port).into(),
-            weight: *weight,
-        });
-        let config = config::Upstream {
-            name: "app".into(),
-            balance: config::Balance::RoundRobin,
-            session_control: false,
-            health: None,
-            instances: instances.collect(),
-        };
-        Balancer::new(Arc::new(Upstream::new(&config)))
-    }
-
-    fn ports(balancer: &Balancer, count: usize) -> Vec<u16> {
-        let pick = |_| balancer.pick(&[], Instant::now()).unwrap().instance().address.port();
-        (0..count).map(pick).collect()
-    }
-
-    #[test]
-    fn equal_weights_take_turns() {
-        assert_eq!(ports(&balancer(&[1, 1, 1, 1]), 8), [5001, 5002, 5003, 5004, 5001, 5002, 5003, 5004]);
-    }
-
-    #[test]
-    fn the_others_share_the_turns_of_one_that_is_down_evenly() {
-        let balancer = balancer(&[1, 1, 1]);
-        balancer.upstream().instances()[1].set_healthy(false);
-        let picked = ports(&balancer, 100);
-        assert_eq!(picked.iter().filter(|port| **port == 5001).count(), 50);
-        assert!(!picked.contains(&5002));
-    }
-
-    #[test]
-    fn an_instance_that_backs_off_is_the_last_resort_and_one_that_is_down_is_none() {
-        let balancer = balancer(&[1, 1]);
-        let (first, second) = (&balancer.upstream().instances()[0], &balancer.upstream().instances()[1]);
-        first.connect_failed(Instant::now());
-        assert_eq!(ports(&balancer, 3), [5002, 5002, 5002]);
-        second.set_healthy(false);
-        assert_eq!(ports(&balancer, 1), [5001]);
-        first.set_healthy(false);
-        assert!(balancer.pick(&[], Instant::now()).is_none());
-    }
-
-    #[test]
-    fn an_instance_is_never_tried_twice() {
-        let balancer = balancer(&[1, 1]);
-        let mut tried = Vec::new();
-        while let Some(lease) = balancer.pick(&tried, Instant::now()) {
-            tried.push(lease.instance().clone());
-        }
-        assert_eq!(tried.len(), 2);
-        assert!(balancer.pick_tied(&tried[0], &tried, Instant::now()).is_none());
-    }
-}
+mod tests;

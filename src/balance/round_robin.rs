@@ -2,37 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// An endless rotation over indices in which each comes exactly as often as its weight says within every
-/// cycle, and as evenly spaced as possible.
-#[derive(Debug)]
-pub(super) struct Rotation {
-    cycle: Box<[u32]>,
-    turn: AtomicUsize,
-}
-
-impl Rotation {
-    pub(super) fn new(weights: impl Iterator<Item = u32>) -> Self {
-        Rotation { cycle: lay_out(&weights.collect::<Vec<_>>()), turn: AtomicUsize::new(0) }
-    }
-
-    /// Turns in one cycle.
-    pub(super) fn len(&self) -> usize {
-        self.cycle.len()
-    }
-
-    /// The index whose turn it is.
-    pub(super) fn next(&self) -> usize {
-        let turn = self.turn.fetch_add(1, Relaxed) % self.cycle.len().max(1);
-        self.cycle.get(turn).map_or(0, |index| *index as usize)
-    }
-}
-
+/// One cycle, in which each index comes exactly as often as its weight says and as evenly spaced as possible.
+///
 /// Earliest deadline first. Index i of n with weight w has its k-th turn at (k + phase) / w of the cycle, its
 /// phase being (i + 1) / (n + 1), so that equal weights do not fall together. Times are compared as fractions
 /// of whole numbers; no rounding decides.
-fn lay_out(weights: &[u32]) -> Box<[u32]> {
+pub(super) fn lay_out(weights: &[u32]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let step = weights.len() as u64 + 1;
     let mut due: BinaryHeap<Reverse<Turn>> = weights

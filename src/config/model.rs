@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::redis_url::{Credentials, RedisUrl};
+use super::upstream::Upstream;
 use crate::secret::Secret;
 
 /// A whole, valid configuration. Immutable; shared behind an `Arc`.
@@ -319,42 +320,6 @@ pub enum IdentitySource {
     Pointer(String),
     /// The same value on every request, with or without a session.
     Constant(HeaderValue),
-}
-
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Unique.
-    pub name: String,
-    pub balance: Balance,
-    /// Whether `Vestibule-Session` in its answers is obeyed.
-    pub session_control: bool,
-    pub health: Option<HealthCheck>,
-    /// Never empty; addresses are unique.
-    pub instances: Vec<Instance>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// Origin-form target, begins with `/`.
-    pub path: String,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// At least 1.
-    pub rise: u32,
-    /// At least 1.
-    pub fall: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    pub address: SocketAddr,
-    /// 1..=1000
-    pub weight: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -33,15 +33,18 @@ enum CheckError {
     TimedOut,
 }
 
-/// Starts the checks of every instance of `upstream`; they end when `drain` begins.
-pub fn watch(upstream: &Arc<Upstream>, check: &HealthCheck, drain: &Drain) {
+/// Starts the checks of every instance of `upstream`, if it is checked; they end when `drain` begins. `changed` is called
+/// whenever an instance's health has changed.
+pub fn watch(upstream: &Arc<Upstream>, drain: &Drain, changed: impl Fn() + Clone + Send + 'static) {
+    let Some(check) = &upstream.config.health else { return };
     for instance in upstream.instances() {
         let (name, instance, check, drain) =
-            (upstream.name.clone(), instance.clone(), check.clone(), drain.clone());
+            (upstream.name().to_owned(), instance.clone(), check.clone(), drain.clone());
+        let changed = changed.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = drain.begun() => {}
-                () = watch_instance(&name, &instance, &check) => {}
+                () = watch_instance(&name, &instance, &check, changed) => {}
             }
         });
     }
@@ -49,7 +52,7 @@ pub fn watch(upstream: &Arc<Upstream>, check: &HealthCheck, drain: &Drain) {
 
 /// Checks for ever. Before its first check an instance counts as up, so that a start does not refuse
 /// everybody; the first check then decides alone.
-async fn watch_instance(upstream: &str, instance: &Instance, check: &HealthCheck) {
+async fn watch_instance(upstream: &str, instance: &Instance, check: &HealthCheck, changed: impl Fn()) {
     let mut streak = Streak::new(check.rise, check.fall);
     let mut ticks = interval(check.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,7 +64,9 @@ async fn watch_instance(upstream: &str, instance: &Instance, check: &HealthCheck
             instance.connected();
         }
         if let Some(healthy) = streak.record(result.is_ok()) {
-            instance.set_healthy(healthy);
+            if instance.set_healthy(healthy) {
+                changed();
+            }
             match result {
                 Ok(()) => tracing::info!(upstream, instance = instance.label, "instance is up"),
                 Err(error) => tracing::warn!(upstream, instance = instance.label, %error, "instance is down"),

@@ -48,6 +48,10 @@ pub(super) enum ProxyError {
     Identity(#[from] IdentityError),
     #[error("no instance is able to serve")]
     NoInstance,
+    #[error("as many requests wait for a free slot as may")]
+    QueueFull,
+    #[error("no slot became free in time")]
+    QueueTimeout,
     #[error("no instance could be reached")]
     Connect(#[source] ConnectError),
     #[error(transparent)]
@@ -108,6 +112,21 @@ impl ProxyError {
                 verdict(500, "identity", "The session holds a value that cannot be used.")
             }
             ProxyError::NoInstance => verdict(503, "no_instance", "No instance is able to serve.").retry(),
+            ProxyError::QueueFull => {
+                verdict(503, "queue_full", "All instances are busy, and too many requests wait already.")
+                    .limit("upstream.queue.length")
+                    .retry()
+            }
+            ProxyError::QueueTimeout => {
+                verdict(503, "queue_timeout", "All instances were busy for too long.")
+                    .limit("upstream.queue.timeout")
+                    .retry()
+            }
+            ProxyError::Connect(ConnectError::Full) => {
+                verdict(503, "connections_full", "All connections to the instance are in use.")
+                    .limit("upstream.max_requests")
+                    .retry()
+            }
             ProxyError::Connect(ConnectError::TimedOut) => {
                 verdict(504, "connect_timeout", "No instance could be reached in time.")
                     .limit("timeouts.connect")

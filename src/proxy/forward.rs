@@ -1,17 +1,18 @@
 //! Step five of a request: an instance, a connection to it, the request sent, the head of the answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::affinity::Hint;
-use crate::balance::Balancer;
+use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
 use crate::config::Mode;
 use crate::headers::cookie::{cookie_values, remove_cookie};
-use crate::transport::{ConnectError, Connection, Pool, SendError, UpstreamBody};
-use crate::upstream::{Instance, InstanceId, Lease};
+use crate::transport::{ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody};
+use crate::upstream::{Instance, InstanceId, Lease, Wish};
 
 use super::error::ProxyError;
 use super::exchange::{AffinityOutcome, Exchange};
@@ -31,7 +32,7 @@ impl Tie {
             return None;
         }
         let (cookie, balancer) = (plan.affinity_cookies.get(upstream)?, plan.balancers.get(upstream)?);
-        let name = &balancer.upstream().name;
+        let name = balancer.upstream().name();
         let mut hint = Hint::None;
         for value in cookie_values(headers, cookie) {
             hint = plan.affinity.read(name, value);
@@ -69,24 +70,37 @@ impl Tie {
     }
 }
 
-/// Sends `request` to an instance of `balancer`. Instances that cannot be reached are left out and the
-/// unsent request goes to another; what an instance may have seen is never sent twice.
+/// Where a request may go, and what leads it there.
+pub(super) struct Destination<'a> {
+    pub(super) balancer: &'a Balancer,
+    pub(super) connections: &'a PoolSettings,
+    pub(super) tie: Option<Tie>,
+    /// What is hashed, where instances are chosen by that.
+    pub(super) key: Option<u64>,
+}
+
+/// Sends `request` to an instance. Instances that cannot be reached are left out and the unsent request goes to
+/// another; what an instance may have seen is never sent twice.
 pub(super) async fn forward(
     exchange: &mut Exchange,
-    balancer: &Balancer,
-    tie: Option<Tie>,
+    to: &Destination<'_>,
     request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let mut request = Some(request);
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut failure = ProxyError::NoInstance;
     let mut now = Instant::now();
-    while let Some(lease) = choose(balancer, tie, &tried, now) {
+    loop {
+        let lease = match to.choose(&tried, now) {
+            Pick::Taken(lease) => lease,
+            Pick::Full(wish) => Box::pin(to.wait(exchange, wish, &tried)).await?,
+            Pick::None => break,
+        };
         let instance = lease.instance().clone();
-        exchange.affinity = tie.map(|tie| tie.outcome(instance.id));
+        exchange.affinity = to.tie.map(|tie| tie.outcome(instance.id));
         exchange.lease = Some(lease);
         exchange.attempts += 1;
-        failure = match attempt(exchange, &instance, &mut request, now).await {
+        failure = match attempt(exchange, &instance, to.connections, &mut request, now).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
@@ -100,20 +114,65 @@ pub(super) async fn forward(
     Err(failure)
 }
 
-fn choose(balancer: &Balancer, tie: Option<Tie>, tried: &[Arc<Instance>], now: Instant) -> Option<Lease> {
-    let tied = tie.and_then(Tie::instance).and_then(|id| balancer.upstream().find(id));
-    tied.and_then(|instance| balancer.pick_tied(instance, tried, now)).or_else(|| balancer.pick(tried, now))
+impl Destination<'_> {
+    fn choose(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
+        let wanted = Wanted { key: self.key, tried, now };
+        let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
+        match tied.map(|instance| self.balancer.pick_tied(instance, wanted)) {
+            None | Some(Pick::None) => self.balancer.pick(wanted),
+            Some(pick) => pick,
+        }
+    }
+
+    /// Waits for a slot, and chooses again when what is waited for cannot come any more.
+    async fn wait(
+        &self,
+        exchange: &mut Exchange,
+        mut wish: Wish,
+        tried: &[Arc<Instance>],
+    ) -> Result<Lease, ProxyError> {
+        exchange.lease = None;
+        let (queue, group) = (self.balancer.upstream().config.queue, self.balancer.upstream().group());
+        let (begun, over) = (Instant::now(), sleep(queue.timeout));
+        let mut over = pin!(over);
+        let result = loop {
+            let Some(mut ticket) = group.join(wish, queue.length) else { break Err(ProxyError::QueueFull) };
+            // A slot that became free before we stood in the line is not handed to us.
+            match self.choose(tried, Instant::now()) {
+                Pick::Taken(lease) => break Ok(lease),
+                Pick::None => break Err(ProxyError::NoInstance),
+                Pick::Full(again) => wish = again,
+            }
+            tokio::select! {
+                biased;
+                Some(lease) = ticket.slot() => break Ok(lease),
+                () = &mut over => break Err(ProxyError::QueueTimeout),
+                else => {}
+            }
+        };
+        exchange.service.worker().counts.update(|counts| {
+            let queue = counts.queue(self.balancer.upstream().name());
+            match result {
+                Err(ProxyError::QueueFull) => queue.full += 1,
+                Err(ProxyError::QueueTimeout) => queue.timeouts += 1,
+                _ => queue.waits.observe(begun.elapsed()),
+            }
+        });
+        result
+    }
 }
 
 /// One attempt on one instance. When it fails and the request is still in its place, nothing was sent.
 async fn attempt(
     exchange: &Exchange,
     instance: &Instance,
+    connections: &PoolSettings,
     request: &mut Option<Box<Request<RequestBody>>>,
     now: Instant,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let upload = exchange.upload.as_ref();
-    let pool = exchange.service.worker().pools.to(instance.address);
+    let settings = PoolSettings { limit: instance.slots(), ..*connections };
+    let pool = exchange.service.worker().pools.to(instance.address, &settings);
     // An idle connection may be closed by the instance just now; then it is as if it had not been there.
     while let Some(idle) = pool.take(now) {
         match idle.send(request, upload, &pool, now).await {
@@ -129,7 +188,7 @@ async fn connect(exchange: &Exchange, instance: &Instance, pool: &Pool) -> Resul
     let result = pool.connect().await;
     match &result {
         Ok(_) => instance.connected(),
-        Err(error @ ConnectError::Exhausted(_)) => {
+        Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full)) => {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::error!(%error, cause, "no connection can be opened");
         }

@@ -58,6 +58,19 @@ pub struct Counts {
     pub connects: u64,
     pub connect_failures: u64,
     pub retries: u64,
+    /// By upstream.
+    pub queues: BTreeMap<String, QueueCounts>,
+}
+
+/// Requests that found all slots taken.
+#[derive(Debug, Clone, Default)]
+pub struct QueueCounts {
+    /// How long those waited that got a slot.
+    pub waits: Histogram,
+    /// Those that were refused because too many waited already.
+    pub full: u64,
+    /// Those that waited in vain.
+    pub timeouts: u64,
 }
 
 impl Counts {
@@ -76,6 +89,14 @@ impl Counts {
         self.connects += other.connects;
         self.connect_failures += other.connect_failures;
         self.retries += other.retries;
+        for (upstream, queue) in &other.queues {
+            self.queue(upstream).merge(queue);
+        }
+    }
+
+    /// The queue of the upstream with this name.
+    pub(super) fn queue(&mut self, upstream: &str) -> &mut QueueCounts {
+        self.queues.entry(upstream.to_owned()).or_default()
     }
 
     /// Counts a finished request.
@@ -104,6 +125,14 @@ impl Counts {
     /// Counts a failed look-up or change in the store.
     pub(super) fn store_error(&mut self, error: StoreError) {
         *self.store_errors.entry(error.kind()).or_default() += 1;
+    }
+}
+
+impl QueueCounts {
+    fn merge(&mut self, other: &QueueCounts) {
+        self.waits.merge(&other.waits);
+        self.full += other.full;
+        self.timeouts += other.timeouts;
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod exchange;
 mod forward;
+mod hash_key;
 pub mod metrics;
 mod pipeline;
 mod plan;

@@ -17,7 +17,8 @@ use super::clean::{self, Origin};
 use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::{Exchange, SessionOutcome};
-use super::forward::{self, Tie};
+use super::forward::{self, Destination, Tie};
+use super::hash_key;
 use super::plan::Plan;
 use super::respond::{self, ResponseBody};
 use super::upgrade;
@@ -119,7 +120,7 @@ async fn steps(
     if plan.config.session.cookie.hide && request.headers().contains_key(COOKIE) {
         remove_cookie(request.headers_mut(), &plan.config.session.cookie.name);
     }
-    let answer = send_on(request, plan, route, exchange, &origin, cookies).await?;
+    let answer = send_on(request, plan, route, exchange, &origin, session.as_deref(), cookies).await?;
     Ok(answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await?)
 }
 
@@ -228,17 +229,21 @@ async fn send_on(
     route: &Route,
     exchange: &mut Exchange,
     origin: &Origin,
+    session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let balancer = plan.balancers.get(route.upstream).ok_or(ProxyError::NoInstance)?;
+    let connections = plan.connections.get(route.upstream).ok_or(ProxyError::NoInstance)?;
+    let key = hash_key::of(plan, balancer, request.headers(), session, exchange.client);
     let tie = Tie::take(plan, route.upstream, request.headers_mut());
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
-    let answer = forward::forward(exchange, balancer, tie, request).await;
+    let to = Destination { balancer, connections, tie, key };
+    let answer = forward::forward(exchange, &to, request).await;
     if let (Some(tie), Some(lease), true) = (tie, &exchange.lease, answer.is_ok()) {
         let chosen = lease.instance().id;
         if tie.needs_cookie(chosen) {
-            cookies.affinity = plan.affinity.set_cookie(&balancer.upstream().name, chosen, origin.https);
+            cookies.affinity = plan.affinity.set_cookie(balancer.upstream().name(), chosen, origin.https);
         }
     }
     answer

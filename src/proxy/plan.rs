@@ -5,13 +5,14 @@ use std::sync::Arc;
 use crate::affinity::Affinity;
 use crate::balance::Balancer;
 use crate::body::RequestBodyRules;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Upstream};
 use crate::headers::name::NameSet;
 use crate::headers::{forwarded, hop_by_hop};
 use crate::identity::Identity;
 use crate::secret::RandomError;
 use crate::session::{CONTROL_HEADER, CookieWriter};
-use crate::upstream::Upstream;
+use crate::transport::PoolSettings;
+use crate::upstream;
 
 use super::route::Router;
 
@@ -37,7 +38,9 @@ pub struct Plan {
     pub(super) affinity: Arc<Affinity>,
     pub(super) cookies: Arc<CookieWriter>,
     /// In the order of the configuration's upstreams.
-    pub(super) balancers: Arc<[Balancer]>,
+    pub(super) balancers: Arc<[Arc<Balancer>]>,
+    /// How connections to instances are kept, in the same order.
+    pub(super) connections: Arc<[PoolSettings]>,
     /// Names of the affinity cookies, in the same order.
     pub(super) affinity_cookies: Arc<[String]>,
     pub(super) rules: Arc<HeaderRules>,
@@ -56,11 +59,17 @@ pub(super) struct HeaderRules {
 impl Plan {
     /// Compiles `config`. Fails when the system gives no random numbers.
     pub fn new(config: Arc<Config>) -> Result<Self, RandomError> {
-        let balancers: Vec<Balancer> = config
-            .upstreams
-            .iter()
-            .map(|upstream| Balancer::new(Arc::new(Upstream::new(upstream))))
-            .collect();
+        Plan::build(config, &[])
+    }
+
+    /// The plan for `config` that takes over from this one: upstreams that are described as before are kept as they
+    /// are; others keep their instances by address, with all that is known of them, and their place in the rotation.
+    /// The plan must then be put to use, and this one no more. Fails as [`Plan::new`] does.
+    pub fn succeed(&self, config: Arc<Config>) -> Result<Self, RandomError> {
+        Plan::build(config, &self.balancers)
+    }
+
+    fn build(config: Arc<Config>, previous: &[Arc<Balancer>]) -> Result<Self, RandomError> {
         let affinity = Affinity::new(&config.affinity)?;
         let identity = Identity::new(&config.identity);
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
@@ -82,7 +91,9 @@ impl Plan {
                 .collect(),
             identity: Arc::new(identity),
             affinity: Arc::new(affinity),
-            balancers: balancers.into(),
+            connections: config.upstreams.iter().map(|upstream| pool_settings(&config, upstream)).collect(),
+            // Last, as it changes what the instances know.
+            balancers: config.upstreams.iter().map(|upstream| balancer(upstream, previous)).collect(),
             config,
         })
     }
@@ -93,8 +104,33 @@ impl Plan {
     }
 
     /// The upstreams in the order of the configuration.
-    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.balancers.iter().map(Balancer::upstream)
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<upstream::Upstream>> {
+        self.balancers.iter().map(|balancer| balancer.upstream())
+    }
+
+    /// The balancers in the same order.
+    pub fn balancers(&self) -> &[Arc<Balancer>] {
+        &self.balancers
+    }
+}
+
+fn balancer(config: &Upstream, previous: &[Arc<Balancer>]) -> Arc<Balancer> {
+    match previous.iter().find(|balancer| balancer.upstream().name() == config.name) {
+        Some(balancer) if balancer.upstream().config == *config => balancer.clone(),
+        previous => Arc::new(Balancer::new(config, previous.map(Arc::as_ref))),
+    }
+}
+
+fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
+    PoolSettings {
+        connect: config.timeouts.connect,
+        first_byte: config.timeouts.first_byte,
+        idle: config.timeouts.upstream_idle,
+        keep_alive: upstream.connections.idle_timeout,
+        max_lifetime: upstream.connections.max_lifetime,
+        max_requests: upstream.connections.max_requests,
+        limit: None,
+        warm: upstream.connections.warm,
     }
 }
 

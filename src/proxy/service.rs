@@ -15,7 +15,7 @@ use crate::config::{self, Mode};
 use crate::secret::Fingerprints;
 use crate::session::{Backend, Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
-use crate::transport::{PoolSettings, Pools};
+use crate::transport::{Lines, PoolSettings, Pools};
 
 use super::access_log;
 use super::client::Client;
@@ -36,6 +36,8 @@ pub struct Shared {
     /// What the workers' session stores have in common, once the proxy runs; `None` when it cannot be used.
     pub backend: OnceLock<Option<Backend>>,
     pub marks: Fingerprints,
+    /// The connections to instances of all workers.
+    pub lines: Lines,
 }
 
 /// What belongs to one worker.
@@ -83,16 +85,9 @@ impl Shared {
 
 impl Worker {
     /// A worker that counts into `counts` and writes its access log to `lines`, if to anything.
-    pub fn new(plan: &Plan, counts: Arc<Shard>, lines: Option<LineBuffer>) -> Self {
-        let timeouts = &plan.config.timeouts;
-        let settings = PoolSettings {
-            connect: timeouts.connect,
-            first_byte: timeouts.first_byte,
-            idle: timeouts.upstream_idle,
-            keep_alive: timeouts.upstream_keep_alive,
-        };
+    pub fn new(shared: &Shared, counts: Arc<Shard>, lines: Option<LineBuffer>) -> Self {
         Worker {
-            pools: Pools::new(settings),
+            pools: Pools::new(shared.lines.clone()),
             counts,
             lines,
             running: AtomicUsize::new(0),
@@ -167,8 +162,19 @@ impl Service {
     /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
     pub fn tidy(&self) {
         self.worker.pools.sweep();
+        self.keep_warm();
         if let Some(lines) = &self.worker.lines {
             lines.flush();
+        }
+    }
+
+    fn keep_warm(&self) {
+        let plan = self.shared.plan.load();
+        for (balancer, settings) in plan.balancers.iter().zip(&*plan.connections) {
+            for instance in balancer.upstream().instances().iter().filter(|instance| instance.is_open()) {
+                let settings = PoolSettings { limit: instance.slots(), ..*settings };
+                self.worker.pools.keep_warm(instance.address, &settings);
+            }
         }
     }
 

@@ -51,8 +51,9 @@ pub(super) async fn switch(
         Err(error) => return Err((ProxyError::Upgrade(error), exchange)),
     };
     exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
-    let tunnel = Tunnel::new(upstream, exchange.plan.config.timeouts.tunnel_idle);
-    let mut response = response.map(|_| ResponseBody::switching());
+    let (head, body) = response.into_parts();
+    let tunnel = Tunnel::new(upstream, body, exchange.plan.config.timeouts.tunnel_idle);
+    let mut response = Response::from_parts(head, ResponseBody::switching());
     hop_by_hop::set_websocket(response.headers_mut());
     response.extensions_mut().insert(Upgrade(Arc::new(Mutex::new(Some(Pending { tunnel, exchange })))));
     Ok(response)

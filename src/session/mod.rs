@@ -50,6 +50,7 @@ pub type Contents = Arc<[(Box<str>, Value)]>;
 /// A live session.
 pub struct Session {
     id: SessionId,
+    user: Option<Box<str>>,
     description: Description,
     /// When it is over by its own word.
     ends_at: Moment,
@@ -62,6 +63,11 @@ pub struct Session {
 impl Session {
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Whose it is, as far as it says.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// The header values that tell the upstream about this session, in the order of whoever described it.
@@ -101,7 +107,9 @@ impl Session {
     /// What it says, in bytes.
     fn text_bytes(&self) -> usize {
         let headers = self.description.as_ref().map_or(&[][..], |headers| headers);
-        headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum()
+        let headers =
+            headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len));
+        headers.sum::<usize>() + self.user.as_ref().map_or(0, |user| user.len())
     }
 }
 

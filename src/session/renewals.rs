@@ -137,6 +137,7 @@ mod tests {
     fn session(id: &str, ends_at: Moment) -> Arc<Session> {
         Arc::new(Session {
             id: SessionId::new(id),
+            user: None,
             description: Ok([].into()),
             ends_at,
             kept_until: AtomicU64::new(Moment::NEVER.as_micros()),

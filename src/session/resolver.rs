@@ -1,5 +1,6 @@
 //! From a request's headers to a [`Resolution`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -200,20 +201,27 @@ impl Inner {
             },
             None => None,
         };
-        if let Some(cache) = &self.cache
-            && let Some(user) = user_in(&record.contents, &self.user)
-        {
-            cache.sightings.push(&user, id);
+        let user = user_in(&record.contents, &self.user);
+        if let (Some(cache), Some(user)) = (&self.cache, &user) {
+            cache.sightings.push(user, id);
         }
+        let user = user.map(Cow::into_owned);
         if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
         {
             self.renew(id, ttl).await;
         }
-        Ok(Known::Active(Arc::new(self.session(id, record, left, at))))
+        Ok(Known::Active(Arc::new(self.session(id, user, record, left, at))))
     }
 
-    fn session(&self, id: &SessionId, record: Record, left: Option<Duration>, at: Option<Moment>) -> Session {
+    fn session(
+        &self,
+        id: &SessionId,
+        user: Option<String>,
+        record: Record,
+        left: Option<Duration>,
+        at: Option<Moment>,
+    ) -> Session {
         let ends_at = at.zip(left).map_or(Moment::NEVER, |(at, left)| at.after(left));
         let (kept_until, renew_at) = match (at, record.ttl, self.idle_timeout) {
             (Some(at), Ttl::Left(ttl), Some(idle)) => {
@@ -225,6 +233,7 @@ impl Inner {
         };
         Session {
             id: id.clone(),
+            user: user.map(String::into_boxed_str),
             description: self.identity.describe(&record.contents),
             ends_at,
             kept_until: AtomicU64::new(kept_until.as_micros()),

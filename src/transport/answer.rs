@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, no_waker};
+use super::line::Permit;
 use super::pool::Pool;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
@@ -41,6 +42,8 @@ enum Source {
     Connection(Connection, Arc<Pool>),
     /// A connection that a task drives.
     Task(Box<Duplex>),
+    /// The connection serves another purpose.
+    Elsewhere(Permit),
     /// Nothing more comes.
     Over,
 }
@@ -80,9 +83,17 @@ impl UpstreamBody {
         UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false }
     }
 
-    /// The body of an answer whose connection has gone elsewhere.
-    pub(super) fn detached(incoming: Incoming) -> Self {
-        UpstreamBody { incoming, source: Source::Over, pausing: false }
+    /// The body of an answer whose connection goes elsewhere.
+    pub(super) fn detached(incoming: Incoming, permit: Permit) -> Self {
+        UpstreamBody { incoming, source: Source::Elsewhere(permit), pausing: false }
+    }
+
+    /// The right to the connection that went elsewhere.
+    pub(super) fn into_permit(self) -> Option<Permit> {
+        match self.source {
+            Source::Elsewhere(permit) => Some(permit),
+            _ => None,
+        }
     }
 
     fn release(&mut self) {
@@ -116,7 +127,7 @@ impl UpstreamBody {
                 connection.timer.poll_expired(cx)
             }
             Source::Task(duplex) => duplex.poll_stalled(pausing, cx),
-            Source::Over => Poll::Pending,
+            Source::Elsewhere(_) | Source::Over => Poll::Pending,
         }
     }
 }

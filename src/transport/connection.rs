@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::line::Permit;
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
@@ -38,6 +39,9 @@ pub enum ConnectError {
     Exhausted(#[source] std::io::Error),
     #[error("connecting took longer than allowed")]
     TimedOut,
+    /// The lack is ours, not the instance's.
+    #[error("as many connections to the instance are in use as it may have")]
+    Full,
     #[error("the connection could not be set up")]
     Setup(#[source] hyper::Error),
 }
@@ -75,10 +79,18 @@ pub struct Connection {
     pub(super) timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
+    pub(super) opened: Instant,
+    /// Requests sent on it so far.
+    pub(super) requests: u32,
+    permit: Permit,
 }
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr, limit: Duration) -> Result<Self, ConnectError> {
+    pub(super) async fn open(
+        address: SocketAddr,
+        limit: Duration,
+        permit: Permit,
+    ) -> Result<Self, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
         let stream = stream.map_err(|error| match is_exhaustion(&error) {
             true => ConnectError::Exhausted(error),
@@ -89,8 +101,10 @@ impl Connection {
             http1::Builder::new().handshake(Socket::new(stream)).await.map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
+        let timer = LazyTimer::new(now, limit);
+        let (idle_since, opened) = (now, now);
         let mut connection =
-            Connection { sender, driver: Some(driver), timer: LazyTimer::new(now, limit), idle_since: now };
+            Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0, permit };
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -126,6 +140,7 @@ impl Connection {
         let Some(taken) = request.take() else { return Err(SendError::Unsent) };
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
+        self.requests = self.requests.saturating_add(1);
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -185,7 +200,9 @@ impl Connection {
         home: &Arc<Pool>,
     ) -> UpstreamBody {
         // An error reaches whoever reads the answer.
-        let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
+        let permit = self.permit;
+        let task =
+            self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(move |_| drop(permit)))));
         UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
     }
 
@@ -195,7 +212,7 @@ impl Connection {
             // An error reaches whoever waits for the socket.
             tokio::spawn(driver.map(drop));
         }
-        answer.map(UpstreamBody::detached)
+        answer.map(|incoming| UpstreamBody::detached(incoming, self.permit))
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod answer;
 mod connection;
+mod line;
 mod pool;
 mod tunnel;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
 pub use connection::{ConnectError, Connection, SendError};
+pub use line::Lines;
 pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 

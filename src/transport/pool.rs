@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{ConnectError, Connection};
+use super::line::{Line, Lines};
 
-/// How long things may take on the way to an instance.
-#[derive(Debug, Clone, Copy)]
+/// How many connections to an instance there may be, and how long things may take on the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolSettings {
     /// To connect.
     pub connect: Duration,
@@ -20,6 +21,14 @@ pub struct PoolSettings {
     pub idle: Duration,
     /// How long an unused connection is kept.
     pub keep_alive: Duration,
+    /// Age at which a connection is not used again; `None`: never for its age.
+    pub max_lifetime: Option<Duration>,
+    /// Requests after which a connection is not used again; `None`: never for their number.
+    pub max_requests: Option<u32>,
+    /// Most connections of all workers together; `None`: as many as are needed.
+    pub limit: Option<usize>,
+    /// Idle connections that are kept ready.
+    pub warm: usize,
 }
 
 /// The idle connections of one worker to one address, the most recently used taken first, so that what
@@ -28,12 +37,16 @@ pub struct PoolSettings {
 pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
+    line: Arc<Line>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Pool {
-    fn new(address: SocketAddr, settings: PoolSettings) -> Self {
-        Pool { address, settings, idle: Mutex::default() }
+    fn new(address: SocketAddr, settings: PoolSettings, lines: &Lines) -> Arc<Self> {
+        let line = lines.to(address);
+        let pool = Arc::new(Pool { address, settings, line, idle: Mutex::default() });
+        pool.line.add(&pool);
+        pool
     }
 
     pub(super) fn settings(&self) -> &PoolSettings {
@@ -43,7 +56,7 @@ impl Pool {
     /// An idle connection, if there is one young enough. That the instance has closed it meanwhile is found
     /// when a request is sent, which is then handed back unsent.
     pub fn take(&self, now: Instant) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         let connection = idle.pop()?;
         if now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive {
             return Some(connection);
@@ -55,45 +68,90 @@ impl Pool {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        Connection::open(self.address, self.settings.connect).await
+        let PoolSettings { connect, limit, .. } = self.settings;
+        let permit = match limit {
+            None => self.line.enter(),
+            Some(limit) => {
+                timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
+            }
+        };
+        Connection::open(self.address, connect, permit).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
     pub(super) fn put(&self, mut connection: Connection) {
-        if connection.rest() {
-            connection.idle_since = Instant::now();
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let now = Instant::now();
+        if self.is_worth_keeping(&connection, now) && connection.rest() {
+            connection.idle_since = now;
+            self.idle().push(connection);
+        }
+    }
+
+    /// Closes the connection that was used longest ago; false when none is idle.
+    pub(super) fn close_one(&self) -> bool {
+        let mut idle = self.idle();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some()
+    }
+
+    /// Opens a connection if fewer idle ones are ready than there should be.
+    async fn warm(&self) {
+        if self.idle().len() >= self.settings.warm {
+            return;
+        }
+        let permit = match self.settings.limit {
+            None => Some(self.line.enter()),
+            Some(limit) => self.line.try_enter(limit),
+        };
+        let Some(permit) = permit else { return };
+        // An instance that cannot be reached is found out by those who need it.
+        if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit).await {
+            self.idle().insert(0, connection);
         }
     }
 
     /// Closes what has waited too long or was closed by the instance. True when something is left.
     fn sweep(&self, now: Instant) -> bool {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain_mut(|connection| {
             now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive
+                && self.is_worth_keeping(connection, now)
                 && connection.rest()
         });
         idle.shrink_to(16);
         !idle.is_empty()
     }
+
+    fn is_worth_keeping(&self, connection: &Connection, now: Instant) -> bool {
+        let PoolSettings { max_lifetime, max_requests, .. } = self.settings;
+        max_lifetime.is_none_or(|limit| now.saturating_duration_since(connection.opened) < limit)
+            && max_requests.is_none_or(|limit| connection.requests < limit)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// One worker's pools, by address.
+/// One worker's pools.
 #[derive(Debug)]
 pub struct Pools {
-    settings: PoolSettings,
-    pools: Mutex<BTreeMap<SocketAddr, Arc<Pool>>>,
+    lines: Lines,
+    pools: Mutex<BTreeMap<(SocketAddr, PoolSettings), Arc<Pool>>>,
 }
 
 impl Pools {
-    pub fn new(settings: PoolSettings) -> Self {
-        Pools { settings, pools: Mutex::default() }
+    /// `lines` are those of the process.
+    pub fn new(lines: Lines) -> Self {
+        Pools { lines, pools: Mutex::default() }
     }
 
-    /// The pool of connections to `address`.
-    pub fn to(&self, address: SocketAddr) -> Arc<Pool> {
+    /// The pool of connections to `address` that are kept as `settings` say.
+    pub fn to(&self, address: SocketAddr, settings: &PoolSettings) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.entry(address).or_insert_with(|| Arc::new(Pool::new(address, self.settings))).clone()
+        let pool = pools.entry((address, *settings));
+        pool.or_insert_with(|| Pool::new(address, *settings, &self.lines)).clone()
     }
 
     /// Closes old connections and forgets unused pools; to be called a few times a second.
@@ -102,5 +160,14 @@ impl Pools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         // A pool that somebody holds will get a connection back.
         pools.retain(|_, pool| pool.sweep(now) || Arc::strong_count(pool) > 1);
+    }
+
+    /// Sees to it that connections to `address` are ready before they are needed, if the settings want it; to be called
+    /// a few times a second within the worker's runtime.
+    pub fn keep_warm(&self, address: SocketAddr, settings: &PoolSettings) {
+        if settings.warm > 0 {
+            let pool = self.to(address, settings);
+            tokio::spawn(async move { pool.warm().await });
+        }
     }
 }

@@ -10,10 +10,14 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
+use super::answer::UpstreamBody;
+use super::line::Permit;
+
 /// The upstream's half of an upgraded connection, waiting for the client's half.
 pub struct Tunnel {
     upstream: TokioIo<Upgraded>,
     idle: Duration,
+    _permit: Option<Permit>,
 }
 
 /// How a tunnel ended.
@@ -26,10 +30,10 @@ pub struct TunnelReport {
 }
 
 impl Tunnel {
-    /// A tunnel that ends when no byte passes for `idle` (checked in steps of that length, so after at most
-    /// twice as long).
-    pub fn new(upstream: Upgraded, idle: Duration) -> Self {
-        Tunnel { upstream: TokioIo::new(upstream), idle }
+    /// A tunnel on the connection that `answer` came from. It ends when no byte passes for `idle` (checked in steps of
+    /// that length, so after at most twice as long).
+    pub fn new(upstream: Upgraded, answer: UpstreamBody, idle: Duration) -> Self {
+        Tunnel { upstream: TokioIo::new(upstream), idle, _permit: answer.into_permit() }
     }
 
     /// Copies both ways until both sides have finished, one breaks, or nothing passes for too long.

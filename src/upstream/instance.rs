@@ -1,22 +1,26 @@
-//! One server of an upstream: identity, condition, requests under way.
+//! One server of an upstream: identity, standing, requests under way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
+use super::group::Group;
 use crate::backoff::Backoff;
-use crate::config;
+use crate::config::{self, InstanceState};
 
 /// Names an instance by its address, the same in every process and after every restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub u64);
 
 impl InstanceId {
-    fn of(address: SocketAddr) -> Self {
+    pub fn of(address: SocketAddr) -> Self {
         let hash = digest(&SHA256, address.to_string().as_bytes());
         InstanceId(hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
@@ -47,58 +51,173 @@ impl Condition {
 const UP: u8 = 0;
 const DOWN: u8 = 1;
 
+const READY: u8 = 0;
+const DRAIN: u8 = 1;
+const TAKEN_OUT: u8 = 2;
+
 /// Pause after a failed connect: doubles from the first to the last.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
-/// One server. Shared by all workers; every field a request reads is an atomic.
+/// Least share of its requests that an instance gets while it starts slowly.
+const LEAST_SHARE: f32 = 0.1;
+
+/// One server. Shared by all workers and by all configurations it is a member in; every field a request reads is
+/// an atomic.
 #[derive(Debug)]
 pub struct Instance {
     pub id: InstanceId,
     pub address: SocketAddr,
     /// `address` as text, for logs and metrics.
     pub label: String,
-    pub weight: u32,
+    pub(super) group: Arc<Group>,
+    /// Written by whoever performs the operator's wishes only; these three.
+    weight: AtomicU32,
+    slots: AtomicUsize,
+    state: AtomicU8,
     /// Written by the instance's health check only.
     health: AtomicU8,
+    /// Whether it is among those that new requests go to. Written by the balancer only.
+    open: AtomicBool,
+    /// Its place in the group's tournament. Written by the balancer only.
+    place: AtomicU32,
     in_flight: AtomicUsize,
     requests: AtomicU64,
     connect_failures: AtomicU32,
     /// Milliseconds after `born` before which no request should connect; 0 = no pause.
     retry_at: AtomicU64,
+    /// Milliseconds after `born` when it came back, and how long it starts slowly from then; 0 = not at all.
+    back_at: AtomicU64,
+    slow_start: AtomicU64,
     born: Instant,
 }
 
 impl Instance {
-    pub(super) fn new(config: &config::Instance) -> Self {
-        let label = config.address.to_string();
-        Instance {
+    pub(super) fn new(config: &config::Instance, group: &Arc<Group>) -> Self {
+        let instance = Instance {
             id: InstanceId::of(config.address),
             address: config.address,
-            label,
-            weight: config.weight,
+            label: config.address.to_string(),
+            group: group.clone(),
+            weight: AtomicU32::new(config.weight),
+            slots: AtomicUsize::new(usize::MAX),
+            state: AtomicU8::new(READY),
             health: AtomicU8::new(UP),
+            open: AtomicBool::new(false),
+            place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             connect_failures: AtomicU32::new(0),
             retry_at: AtomicU64::new(0),
+            back_at: AtomicU64::new(0),
+            slow_start: AtomicU64::new(0),
             born: Instant::now(),
-        }
+        };
+        instance.set_slots(config.max_requests);
+        instance.set_state(config.state);
+        instance
     }
 
+    /// What checks and connects tell; the operator's wish is [`Instance::state`].
     pub fn condition(&self, now: Instant) -> Condition {
-        if self.health.load(Relaxed) == DOWN {
+        if !self.is_healthy() {
             return Condition::Down;
         }
-        let retry_at = self.retry_at.load(Relaxed);
-        if retry_at != 0 && self.millis(now) < retry_at { Condition::BackingOff } else { Condition::Up }
+        if self.is_backing_off(now) { Condition::BackingOff } else { Condition::Up }
     }
 
-    /// The health check's verdict; only the check calls this. A good verdict ends a pause.
-    pub fn set_healthy(&self, healthy: bool) {
-        self.health.store(if healthy { UP } else { DOWN }, Relaxed);
+    pub fn is_healthy(&self) -> bool {
+        self.health.load(Relaxed) != DOWN
+    }
+
+    /// Whether connecting failed so recently that it is not tried again yet.
+    pub fn is_backing_off(&self, now: Instant) -> bool {
+        let retry_at = self.retry_at.load(Relaxed);
+        retry_at != 0 && self.millis(now) < retry_at
+    }
+
+    /// The health check's verdict; only the check calls this. A good verdict ends a pause. True when it is a
+    /// change, which the balancer must be told.
+    pub fn set_healthy(&self, healthy: bool) -> bool {
+        let before = self.health.swap(if healthy { UP } else { DOWN }, Relaxed);
         if healthy {
             self.connected();
+            if before == DOWN {
+                self.back_at.store(self.millis(Instant::now()).max(1), Relaxed);
+            }
         }
+        (before == DOWN) == healthy
+    }
+
+    /// What the operator wants.
+    pub fn state(&self) -> InstanceState {
+        match self.state.load(Relaxed) {
+            READY => InstanceState::Ready,
+            DRAIN => InstanceState::Drain,
+            _ => InstanceState::Down,
+        }
+    }
+
+    /// The balancer must be told.
+    pub fn set_state(&self, state: InstanceState) {
+        let state = match state {
+            InstanceState::Ready => READY,
+            InstanceState::Drain => DRAIN,
+            InstanceState::Down => TAKEN_OUT,
+        };
+        self.state.store(state, Relaxed);
+    }
+
+    /// Whether it serves those who are tied to it.
+    pub fn keeps_ties(&self) -> bool {
+        self.is_open() || (self.state.load(Relaxed) != TAKEN_OUT && self.is_healthy())
+    }
+
+    /// Its share of requests, 0 to 1000; 0 is as good as [`InstanceState::Drain`].
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// The balancer must be told.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    /// Most requests at a time.
+    pub fn slots(&self) -> Option<usize> {
+        Some(self.slots.load(Relaxed)).filter(|slots| *slots != usize::MAX)
+    }
+
+    pub(super) fn set_slots(&self, slots: Option<usize>) {
+        self.slots.store(slots.unwrap_or(usize::MAX), Relaxed);
+    }
+
+    pub(super) fn set_slow_start(&self, slow_start: Option<Duration>) {
+        let millis = slow_start.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.slow_start.store(millis, Relaxed);
+    }
+
+    /// Whether new requests go to it.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Only the balancer calls this.
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Relaxed);
+    }
+
+    /// The share of its usual requests that it should get now, up to 1: less while it starts slowly.
+    pub fn share(&self, now: Instant) -> f32 {
+        let (back_at, slow_start) = (self.back_at.load(Relaxed), self.slow_start.load(Relaxed));
+        if back_at == 0 || slow_start == 0 {
+            return 1.0;
+        }
+        let since = self.millis(now).saturating_sub(back_at);
+        if since >= slow_start {
+            self.back_at.store(0, Relaxed);
+            return 1.0;
+        }
+        (since as f32 / slow_start as f32).max(LEAST_SHARE)
     }
 
     /// A connection was made: the instance is there.
@@ -112,7 +231,7 @@ impl Instance {
     /// A connection could not be made: new requests leave the instance alone for a while, longer each time.
     /// Of many that fail together, one counts.
     pub fn connect_failed(&self, now: Instant) {
-        if self.condition(now) == Condition::BackingOff {
+        if self.is_backing_off(now) {
             return;
         }
         let failures = self.connect_failures.fetch_add(1, Relaxed);
@@ -130,20 +249,43 @@ impl Instance {
         self.requests.load(Relaxed)
     }
 
+    pub(super) fn place(&self) -> usize {
+        self.place.load(Relaxed) as usize
+    }
+
+    pub(super) fn set_place(&self, place: u32) {
+        self.place.store(place, Relaxed);
+    }
+
+    /// Takes a slot; false when all are taken.
+    fn enter(&self) -> bool {
+        let slots = self.slots.load(Relaxed);
+        if slots == usize::MAX {
+            self.in_flight.fetch_add(1, SeqCst);
+            return true;
+        }
+        let next = |taken| (taken < slots).then_some(taken + 1);
+        self.in_flight.fetch_update(SeqCst, SeqCst, next).is_ok()
+    }
+
     fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// One request under way on an instance; dropping it is its end.
+/// One request under way on an instance; dropping it is its end, and gives its slot to who waits for it.
 #[derive(Debug)]
 pub struct Lease(Arc<Instance>);
 
 impl Lease {
-    pub fn new(instance: &Arc<Instance>) -> Self {
-        instance.in_flight.fetch_add(1, Relaxed);
+    /// Takes a slot; `None` when all are taken.
+    pub fn take(instance: &Arc<Instance>) -> Option<Self> {
+        if !instance.enter() {
+            return None;
+        }
         instance.requests.fetch_add(1, Relaxed);
-        Lease(instance.clone())
+        instance.group.entered(instance);
+        Some(Lease(instance.clone()))
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -153,7 +295,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        // The order matters: who begins to wait looks for a free slot after it can be seen waiting.
+        self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.group.left(&self.0);
     }
 }
 
@@ -161,14 +305,20 @@ impl Drop for Lease {
 mod tests {
     use super::*;
 
-    fn instance() -> Arc<Instance> {
-        let config = config::Instance { address: "127.0.0.1:5001".parse().unwrap(), weight: 1 };
-        Arc::new(Instance::new(&config))
+    fn instance(max_requests: Option<usize>) -> Arc<Instance> {
+        let config = config::Instance {
+            address: "127.0.0.1:5001".parse().unwrap(),
+            weight: 1,
+            backup: false,
+            state: InstanceState::Ready,
+            max_requests,
+        };
+        Arc::new(Instance::new(&config, &Arc::default()))
     }
 
     #[test]
     fn identity_depends_on_the_address_alone() {
-        assert_eq!(instance().id, instance().id);
+        assert_eq!(instance(None).id, instance(None).id);
         assert_ne!(
             InstanceId::of("127.0.0.1:5001".parse().unwrap()),
             InstanceId::of("127.0.0.1:5002".parse().unwrap())
@@ -177,32 +327,50 @@ mod tests {
 
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
-        let instance = instance();
-        let leases = [Lease::new(&instance), Lease::new(&instance)];
+        let instance = instance(None);
+        let leases = [Lease::take(&instance), Lease::take(&instance)];
         assert_eq!((instance.in_flight(), instance.requests()), (2, 2));
         drop(leases);
         assert_eq!((instance.in_flight(), instance.requests()), (0, 2));
     }
 
+    #[test]
+    fn no_more_slots_are_taken_than_there_are() {
+        let instance = instance(Some(2));
+        let leases = [Lease::take(&instance).unwrap(), Lease::take(&instance).unwrap()];
+        assert!(Lease::take(&instance).is_none());
+        drop(leases);
+        assert!(Lease::take(&instance).is_some());
+        assert_eq!(instance.in_flight(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failed_connect_pauses_for_longer_each_time_and_a_success_ends_it() {
-        let instance = instance();
+        let instance = instance(None);
         let now = Instant::now();
         instance.connect_failed(now);
         assert_eq!(instance.condition(now), Condition::BackingOff);
         assert_eq!(instance.condition(now + Duration::from_secs(10)), Condition::Up);
+        let later = now + Duration::from_secs(10);
+        instance.connect_failed(later);
+        instance.connect_failed(later);
+        assert_eq!(instance.condition(later + Duration::from_millis(240)), Condition::BackingOff);
         instance.connected();
-        assert_eq!(instance.condition(now), Condition::Up);
+        assert_eq!(instance.condition(later), Condition::Up);
     }
 
-    #[test]
-    fn a_failed_check_outranks_everything_and_a_good_one_ends_a_pause() {
-        let instance = instance();
-        let now = Instant::now();
-        instance.connect_failed(now);
-        instance.set_healthy(false);
-        assert_eq!(instance.condition(now), Condition::Down);
-        instance.set_healthy(true);
-        assert_eq!(instance.condition(now), Condition::Up);
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_that_comes_back_gets_its_share_little_by_little() {
+        let instance = instance(None);
+        instance.set_slow_start(Some(Duration::from_secs(10)));
+        assert_eq!(instance.share(Instant::now()), 1.0);
+        assert!(instance.set_healthy(false));
+        assert!(!instance.set_healthy(false));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(instance.set_healthy(true));
+        let back = Instant::now();
+        assert_eq!(instance.share(back), LEAST_SHARE);
+        assert_eq!(instance.share(back + Duration::from_secs(5)), 0.5);
+        assert_eq!(instance.share(back + Duration::from_secs(10)), 1.0);
     }
 }

@@ -1,24 +1,57 @@
 //! Upstreams: named groups of instances and what is known of each instance.
 
+mod group;
 mod instance;
+mod queue;
+mod tournament;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId, Lease};
+pub use queue::{Ticket, Wish};
+pub use tournament::Tournament;
 
 use crate::config;
 
 /// A named group of instances. Members never change; a new set is a new `Upstream`.
 #[derive(Debug)]
 pub struct Upstream {
-    pub name: String,
+    pub config: config::Upstream,
     instances: Box<[Arc<Instance>]>,
+    /// Places in `instances`.
+    by_id: HashMap<InstanceId, usize>,
+    group: Arc<Group>,
 }
 
 impl Upstream {
-    pub fn new(config: &config::Upstream) -> Self {
-        let instances = config.instances.iter().map(|instance| Arc::new(Instance::new(instance)));
-        Upstream { name: config.name.clone(), instances: instances.collect() }
+    /// The upstream that `config` describes. Of `previous`, which it takes over from, it keeps those who wait and the
+    /// instances with the same address; what the operator changed of one by other means stays as it is, unless the
+    /// configuration of that instance has changed since.
+    pub fn new(config: &config::Upstream, previous: Option<&Upstream>) -> Self {
+        let group = previous.map_or_else(Arc::default, |previous| previous.group.clone());
+        let instances: Box<[_]> = config
+            .instances
+            .iter()
+            .map(|instance| match previous.and_then(|previous| previous.member(instance)) {
+                Some((before, kept)) => adopt(before, kept, instance),
+                None => Arc::new(Instance::new(instance, &group)),
+            })
+            .collect();
+        instances.iter().for_each(|instance| instance.set_slow_start(config.slow_start));
+        let by_id: HashMap<_, _> =
+            instances.iter().zip(0..).map(|(instance, place)| (instance.id, place)).collect();
+        let before = previous.map_or(&[][..], Upstream::instances);
+        before
+            .iter()
+            .filter(|instance| !by_id.contains_key(&instance.id))
+            .for_each(|gone| gone.set_open(false));
+        Upstream { config: config.clone(), instances, by_id, group }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.name
     }
 
     /// All instances in the order of the configuration.
@@ -26,8 +59,33 @@ impl Upstream {
         &self.instances
     }
 
+    /// All instances with what the configuration says of each.
+    pub fn members(&self) -> impl Iterator<Item = (&Arc<Instance>, &config::Instance)> {
+        self.instances.iter().zip(&self.config.instances)
+    }
+
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
     /// The instance with this identity, if it is a member.
     pub fn find(&self, id: InstanceId) -> Option<&Arc<Instance>> {
-        self.instances.iter().find(|instance| instance.id == id)
+        self.by_id.get(&id).and_then(|place| self.instances.get(*place))
     }
+
+    fn member(&self, wanted: &config::Instance) -> Option<(&config::Instance, &Arc<Instance>)> {
+        let place = *self.by_id.get(&InstanceId::of(wanted.address))?;
+        Some((self.config.instances.get(place)?, self.instances.get(place)?))
+    }
+}
+
+fn adopt(before: &config::Instance, kept: &Arc<Instance>, now: &config::Instance) -> Arc<Instance> {
+    kept.set_slots(now.max_requests);
+    if now.weight != before.weight {
+        kept.set_weight(now.weight);
+    }
+    if now.state != before.state {
+        kept.set_state(now.state);
+    }
+    kept.clone()
 }

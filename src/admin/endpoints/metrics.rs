@@ -8,14 +8,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
 
 use crate::config::{Config, HostPattern};
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
-use crate::upstream::{Condition, Instance};
 
+use super::upstream_metrics::Upstreams;
 use crate::admin::Admin;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,19 +33,11 @@ pub(super) fn exposition(admin: &Admin) -> Result<String, fmt::Error> {
 struct Snapshot {
     counts: Counts,
     routes: Vec<String>,
-    instances: Vec<InstanceRow>,
+    upstreams: Upstreams,
     cache: CacheStats,
     mode: &'static str,
     connections: u64,
     lines_dropped: u64,
-}
-
-#[derive(Debug)]
-struct InstanceRow {
-    labels: [(&'static str, String); 2],
-    condition: Condition,
-    requests: u64,
-    in_flight: u64,
 }
 
 impl Snapshot {
@@ -54,15 +45,11 @@ impl Snapshot {
         let plan = admin.shared.plan.load();
         let mut counts = Counts::default();
         admin.shards.iter().for_each(|shard| counts.merge(&shard.read()));
-        let now = Instant::now();
-        let rows = plan.upstreams().flat_map(|upstream| {
-            upstream.instances().iter().map(|instance| row(&upstream.name, instance, now))
-        });
         let places = plan.config.limits.connections.saturating_sub(admin.places.available_permits());
         Snapshot {
             counts,
             routes: route_labels(&plan.config),
-            instances: rows.collect(),
+            upstreams: Upstreams::take(&plan),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
@@ -72,15 +59,6 @@ impl Snapshot {
 
     fn route(&self, index: Option<usize>) -> &str {
         index.and_then(|index| self.routes.get(index)).map_or("none", String::as_str)
-    }
-}
-
-fn row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRow {
-    InstanceRow {
-        labels: [("upstream", upstream.to_owned()), ("instance", instance.label.clone())],
-        condition: instance.condition(now),
-        requests: instance.requests(),
-        in_flight: instance.in_flight() as u64,
     }
 }
 
@@ -98,7 +76,7 @@ impl Collector for Snapshot {
         let out = &mut encoder;
         self.encode_requests(out)?;
         self.encode_sessions(out)?;
-        self.encode_instances(out)?;
+        self.upstreams.encode(&self.counts, out)?;
         self.encode_process(out)
     }
 }
@@ -159,41 +137,6 @@ impl Snapshot {
         )
     }
 
-    fn encode_instances(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut metric = counter(out, "upstream_requests", "Requests given to an instance")?;
-        for row in &self.instances {
-            metric.encode_family(&row.labels)?.encode_counter::<NoLabelSet, _, u64>(&row.requests, None)?;
-        }
-        let mut metric = gauge(out, "upstream_requests_in_flight", "Requests under way on an instance")?;
-        for row in &self.instances {
-            metric.encode_family(&row.labels)?.encode_gauge(&row.in_flight)?;
-        }
-        let mut metric = gauge(out, "upstream_instance_up", "1 when an instance takes requests")?;
-        for row in &self.instances {
-            let up = u64::from(row.condition == Condition::Up);
-            metric.encode_family(&row.labels)?.encode_gauge(&up)?;
-        }
-        let mut metric = gauge(out, "upstream_instance_condition", "1 for the condition an instance is in")?;
-        for row in &self.instances {
-            let [upstream, instance] = &row.labels;
-            let labels = [
-                (upstream.0, upstream.1.as_str()),
-                (instance.0, &instance.1),
-                ("condition", row.condition.as_str()),
-            ];
-            metric.encode_family(&labels)?.encode_gauge(&1u64)?;
-        }
-        encode_number(out, "upstream_connects", "Connections opened to instances", self.counts.connects)?;
-        let failures = self.counts.connect_failures;
-        encode_number(out, "upstream_connect_failures", "Connections that could not be opened", failures)?;
-        encode_number(
-            out,
-            "upstream_retries",
-            "Unsent requests given to another instance",
-            self.counts.retries,
-        )
-    }
-
     fn encode_process(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         gauge(out, "client_connections", "Open client connections")?.encode_gauge(&self.connections)?;
         let help = "Access-log lines lost because the output did not keep up";
@@ -228,7 +171,7 @@ fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Res
     Ok(())
 }
 
-fn counter<'a>(
+pub(super) fn counter<'a>(
     out: &'a mut DescriptorEncoder<'_>,
     name: &'a str,
     help: &str,
@@ -236,7 +179,7 @@ fn counter<'a>(
     out.encode_descriptor(name, help, None, MetricType::Counter)
 }
 
-fn gauge<'a>(
+pub(super) fn gauge<'a>(
     out: &'a mut DescriptorEncoder<'_>,
     name: &'a str,
     help: &str,
@@ -244,7 +187,12 @@ fn gauge<'a>(
     out.encode_descriptor(name, help, None, MetricType::Gauge)
 }
 
-fn encode_number(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, number: u64) -> fmt::Result {
+pub(super) fn encode_number(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    number: u64,
+) -> fmt::Result {
     counter(out, name, help)?.encode_counter::<NoLabelSet, _, u64>(&number, None)
 }
 
@@ -263,7 +211,7 @@ fn encode_words(
     Ok(())
 }
 
-fn encode_histogram(mut metric: MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
+pub(super) fn encode_histogram(mut metric: MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
     let buckets: Vec<(f64, u64)> = histogram.buckets().collect();
     metric.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), histogram.count(), &buckets, None)
 }

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod readyz;
+mod upstream_metrics;
 
 use http::StatusCode;
 

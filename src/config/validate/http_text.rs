@@ -13,8 +13,7 @@ use crate::config::value::text;
 /// A cookie name: an RFC 6265 token.
 pub(super) fn cookie_name(node: &Node) -> Result<String, Fault> {
     let text = text(node)?;
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if !text.is_empty() && text.chars().all(is_token) {
+    if is_cookie_name(text) {
         return Ok(text.to_owned());
     }
     Err(Fault::new(
@@ -22,6 +21,11 @@ pub(super) fn cookie_name(node: &Node) -> Result<String, Fault> {
         "browsers would drop or misread the cookie",
         "use letters, digits, `-` and `_`",
     ))
+}
+
+pub(super) fn is_cookie_name(text: &str) -> bool {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !text.is_empty() && text.chars().all(is_token)
 }
 
 /// The `Path` attribute of a cookie.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod affinity;
+mod balance;
 mod header;
 mod http_text;
 mod identity;
@@ -29,14 +30,15 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     let identity = s.table("identity", identity::identity);
     let session = s.table("session", |s| session::session(s, &identity))?;
     let affinity = s.table("affinity", |s| affinity::affinity(s, &session.cookie.name));
-    let upstreams = upstream::upstreams(s);
+    let timeouts = s.table("timeouts", process::timeouts);
+    let upstreams = upstream::upstreams(s, &timeouts, session.mode);
     let routes = route::routes(s, &upstreams, &session);
     Some(Config {
         workers,
         listeners,
         admin,
         limits: s.table("limits", process::limits),
-        timeouts: s.table("timeouts", process::timeouts),
+        timeouts,
         shutdown: s.table("shutdown", process::shutdown),
         access_log: s.table("access_log", process::access_log),
         forwarding: s.table("forwarding", process::forwarding),

@@ -7,9 +7,10 @@ use super::session::on_absent;
 use super::store::on_outage;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::Node;
-use crate::config::model::{HostPattern, OnAbsent, Route, Session, Upstream};
+use crate::config::model::{HostPattern, OnAbsent, Route, Session};
 use crate::config::nearest::nearest;
 use crate::config::section::Section;
+use crate::config::upstream::Upstream;
 use crate::config::value::{boolean, text};
 
 /// All routes that can be read; what is wrong with the others is reported.

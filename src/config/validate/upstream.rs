@@ -3,18 +3,25 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::balance::balance;
 use super::http_text::target;
 use super::listen::socket_address;
 use crate::config::fault::{Fault, Spot};
-use crate::config::file::Node;
-use crate::config::model::{Balance, HealthCheck, Instance, Upstream};
+use crate::config::file::{Node, Value};
+use crate::config::model::{Mode, Timeouts};
 use crate::config::section::Section;
-use crate::config::value::{boolean, choice, duration, integer, text};
+use crate::config::upstream::{
+    Balance, Connections, Hash, HashKey, HealthCheck, Instance, InstanceState, Queue, Upstream,
+};
+use crate::config::value::{boolean, choice, duration, duration_or_off, integer, text};
+
+/// Most requests at a time that a limit may say.
+const MAX_SLOTS: usize = 1_000_000;
 
 /// All upstreams; one without a readable name is reported and keeps its place with an empty name.
-pub(super) fn upstreams(s: &mut Section<'_>) -> Vec<Upstream> {
+pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Vec<Upstream> {
     let why = "without one there is nowhere to send a request";
-    let upstreams = s.tables("upstream", why, |s| (s.spot("name"), upstream(s)));
+    let upstreams = s.tables("upstream", why, |s| (s.spot("name"), upstream(s, timeouts, mode)));
     let mut seen: Vec<&(Spot, Upstream)> = Vec::new();
     for one in upstreams.iter().filter(|(_, upstream)| !upstream.name.is_empty()) {
         match seen.iter().find(|other| other.1.name == one.1.name) {
@@ -25,16 +32,64 @@ pub(super) fn upstreams(s: &mut Section<'_>) -> Vec<Upstream> {
     upstreams.into_iter().map(|(_, upstream)| upstream).collect()
 }
 
-fn upstream(s: &mut Section<'_>) -> Upstream {
-    let balance = choice(&[("round_robin", Balance::RoundRobin)]);
+fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
     let why = "routes, logs and metrics call it by its name";
+    let max_requests = s.value("max_requests", slots, None);
+    let balance = s.value("balance", balance, Balance::RoundRobin);
+    if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared {
+        s.fault(s.spot("balance"), no_users(mode));
+    }
     Upstream {
         name: s.required("name", why, "\"app\"", name).unwrap_or_default(),
-        balance: s.value("balance", balance, Balance::RoundRobin),
+        balance,
         session_control: s.value("session_control", boolean, false),
         health: s.optional_table("health", health),
-        instances: instances(s),
+        queue: s.table("queue", queue),
+        connections: s.table("connections", |s| connections(s, timeouts)),
+        slow_start: s.value("slow_start", duration_or_off, None),
+        panic_below: s.value("panic_below", integer(0..=100), 0),
+        instances: instances(s, max_requests),
     }
+}
+
+/// A number of slots, `None` for `"unlimited"`.
+fn slots(node: &Node) -> Result<Option<usize>, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "unlimited" => Ok(None),
+        _ => integer(1..=MAX_SLOTS)(node).map(Some),
+    }
+}
+
+fn queue(s: &mut Section<'_>) -> Queue {
+    Queue {
+        length: s.value("length", integer(0..=MAX_SLOTS), Queue::DEFAULT.length),
+        timeout: s.value("timeout", duration, Queue::DEFAULT.timeout),
+    }
+}
+
+fn connections(s: &mut Section<'_>, timeouts: &Timeouts) -> Connections {
+    Connections {
+        idle_timeout: s.value("idle_timeout", duration, timeouts.upstream_keep_alive),
+        max_lifetime: s.value("max_lifetime", duration_or_off, None),
+        max_requests: s.value("max_requests", uses, None),
+        warm: s.value("warm", integer(0..=1024), 0),
+    }
+}
+
+/// A number of requests, `None` for `"unlimited"`.
+fn uses(node: &Node) -> Result<Option<u32>, Fault> {
+    match &node.value {
+        Value::Text(word) if word == "unlimited" => Ok(None),
+        _ => integer(1..=u32::MAX)(node).map(Some),
+    }
+}
+
+fn no_users(mode: Mode) -> Fault {
+    Fault::new(
+        format!("users are not known in mode {:?}", mode.as_str()),
+        "every request would be without what is hashed",
+        "hash something else, such as \"session\", or set session.mode = \"shared\"",
+    )
 }
 
 fn name(node: &Node) -> Result<String, Fault> {
@@ -66,9 +121,9 @@ fn health(s: &mut Section<'_>) -> HealthCheck {
     }
 }
 
-fn instances(s: &mut Section<'_>) -> Vec<Instance> {
+fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> {
     let why = "an upstream without one cannot answer";
-    let written = s.tables("instance", why, |s| (s.spot("address"), instance(s)));
+    let written = s.tables("instance", why, |s| (s.spot("address"), instance(s, max_requests)));
     let mut instances: Vec<Instance> = Vec::new();
     for (spot, instance) in written {
         let Some(instance) = instance else { continue };
@@ -83,11 +138,16 @@ fn instances(s: &mut Section<'_>) -> Vec<Instance> {
     instances
 }
 
-fn instance(s: &mut Section<'_>) -> Option<Instance> {
+fn instance(s: &mut Section<'_>, max_requests: Option<usize>) -> Option<Instance> {
+    let states =
+        &[("ready", InstanceState::Ready), ("drain", InstanceState::Drain), ("down", InstanceState::Down)];
     let weight = s.value("weight", integer(1..=1000), 1);
+    let backup = s.value("backup", boolean, false);
+    let state = s.value("state", choice(states), InstanceState::Ready);
+    let max_requests = s.value("max_requests", slots, max_requests);
     let why = "it is where requests are sent";
     let address = s.required("address", why, "\"127.0.0.1:5001\"", instance_address)?;
-    Some(Instance { address, weight })
+    Some(Instance { address, weight, backup, state, max_requests })
 }
 
 fn instance_address(node: &Node) -> Result<SocketAddr, Fault> {

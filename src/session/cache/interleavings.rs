@@ -218,6 +218,7 @@ impl World {
 fn session(version: usize) -> Session {
     Session {
         id: SessionId::new(ID),
+        user: None,
         description: Ok([Some(HeaderValue::from(version))].into()),
         ends_at: Moment::NEVER,
         kept_until: AtomicU64::new(Moment::NEVER.as_micros()),

@@ -1,0 +1,135 @@
+//! The numbers of upstreams and their instances.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use tokio::time::Instant;
+
+use super::metrics::{counter, encode_histogram, encode_number, gauge};
+use crate::balance::Balancer;
+use crate::proxy::Plan;
+use crate::proxy::metrics::Counts;
+use crate::upstream::{Condition, Instance};
+
+/// What is known of all upstreams, gathered before it is written.
+#[derive(Debug)]
+pub(super) struct Upstreams {
+    upstreams: Vec<UpstreamRow>,
+    instances: Vec<InstanceRow>,
+}
+
+#[derive(Debug)]
+struct UpstreamRow {
+    labels: [(&'static str, String); 1],
+    waiting: u64,
+    panic: u64,
+}
+
+#[derive(Debug)]
+struct InstanceRow {
+    labels: [(&'static str, String); 2],
+    condition: Condition,
+    state: &'static str,
+    requests: u64,
+    in_flight: u64,
+}
+
+impl Upstreams {
+    pub(super) fn take(plan: &Plan) -> Self {
+        let now = Instant::now();
+        let instances = plan.upstreams().flat_map(|upstream| {
+            upstream.instances().iter().map(move |instance| instance_row(upstream.name(), instance, now))
+        });
+        Upstreams {
+            upstreams: plan.balancers().iter().map(|balancer| upstream_row(balancer)).collect(),
+            instances: instances.collect(),
+        }
+    }
+
+    pub(super) fn encode(&self, counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_instances(out)?;
+        self.encode_queues(counts, out)?;
+        encode_number(out, "upstream_connects", "Connections opened to instances", counts.connects)?;
+        let failures = counts.connect_failures;
+        encode_number(out, "upstream_connect_failures", "Connections that could not be opened", failures)?;
+        encode_number(out, "upstream_retries", "Unsent requests given to another instance", counts.retries)
+    }
+
+    fn encode_instances(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric = counter(out, "upstream_requests", "Requests given to an instance")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_counter::<NoLabelSet, _, u64>(&row.requests, None)?;
+        }
+        let mut metric = gauge(out, "upstream_requests_in_flight", "Requests under way on an instance")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.in_flight)?;
+        }
+        let mut metric = gauge(out, "upstream_instance_up", "1 when an instance is able to serve")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_gauge(&u64::from(row.condition == Condition::Up))?;
+        }
+        let mut metric = gauge(out, "upstream_instance_condition", "1 for the condition an instance is in")?;
+        for row in &self.instances {
+            metric.encode_family(&row.with("condition", row.condition.as_str()))?.encode_gauge(&1u64)?;
+        }
+        let mut metric =
+            gauge(out, "upstream_instance_state", "1 for what the operator wants of an instance")?;
+        for row in &self.instances {
+            metric.encode_family(&row.with("state", row.state))?.encode_gauge(&1u64)?;
+        }
+        Ok(())
+    }
+
+    fn encode_queues(&self, counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric =
+            gauge(out, "upstream_panic", "1 while too few instances pass their checks to believe them")?;
+        for row in &self.upstreams {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.panic)?;
+        }
+        let mut metric = gauge(out, "upstream_queue_length", "Requests that wait for a free slot")?;
+        for row in &self.upstreams {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.waiting)?;
+        }
+        let help = "Time for which requests waited for a free slot and got one";
+        let mut metric =
+            out.encode_descriptor("upstream_queue_wait_seconds", help, None, MetricType::Histogram)?;
+        for (upstream, queue) in &counts.queues {
+            encode_histogram(metric.encode_family(&[("upstream", upstream.as_str())])?, &queue.waits)?;
+        }
+        let help = "Requests refused because all slots were taken, by reason";
+        let mut metric = counter(out, "upstream_queue_refusals", help)?;
+        for (upstream, queue) in &counts.queues {
+            for (reason, count) in [("full", queue.full), ("timeout", queue.timeouts)] {
+                let labels = [("upstream", upstream.as_str()), ("reason", reason)];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn upstream_row(balancer: &Balancer) -> UpstreamRow {
+    UpstreamRow {
+        labels: [("upstream", balancer.upstream().name().to_owned())],
+        waiting: balancer.upstream().group().waiting() as u64,
+        panic: balancer.is_panicking().into(),
+    }
+}
+
+fn instance_row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRow {
+    InstanceRow {
+        labels: [("upstream", upstream.to_owned()), ("instance", instance.label.clone())],
+        condition: instance.condition(now),
+        state: instance.state().as_str(),
+        requests: instance.requests(),
+        in_flight: instance.in_flight() as u64,
+    }
+}
+
+impl InstanceRow {
+    fn with<'a>(&'a self, label: &'a str, value: &'a str) -> [(&'a str, &'a str); 3] {
+        let [upstream, instance] = &self.labels;
+        [(upstream.0, &upstream.1), (instance.0, &instance.1), (label, value)]
+    }
+}

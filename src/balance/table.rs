@@ -1,0 +1,78 @@
+//! The instances that new requests go to, prepared for choosing: one immutable value, made anew when the standing of an
+//! instance changes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::config::{Balance, InstanceState};
+use crate::upstream::{Instance, InstanceId, Tournament, Upstream};
+
+use super::ring::Ring;
+use super::round_robin::lay_out;
+
+/// Who serves at present.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Instances that new requests go to.
+    pub(super) open: Box<[Arc<Instance>]>,
+    /// Of all of these.
+    pub(super) weight: u64,
+    /// Backups that nobody needs as long as one of `open` can be reached.
+    pub(super) reserve: Box<[Arc<Instance>]>,
+    /// Places in `open`, each as often as its weight says, evenly spaced.
+    pub(super) cycle: Box<[u32]>,
+    pub(super) tournament: Option<Arc<Tournament>>,
+    /// Over all instances of the upstream, so that only those who lose theirs move.
+    pub(super) ring: Option<Ring>,
+    /// Whether checks are not believed, because too few instances would be left.
+    pub(super) panic: bool,
+}
+
+impl Table {
+    /// The table for the present standing of the instances.
+    pub(super) fn new(upstream: &Upstream) -> Self {
+        let config = &upstream.config;
+        let Able { open, reserve, panic } = Able::of(upstream);
+        let ids: HashSet<InstanceId> = open.iter().map(|instance| instance.id).collect();
+        upstream.instances().iter().for_each(|instance| instance.set_open(ids.contains(&instance.id)));
+        let weights: Vec<u32> = open.iter().map(|instance| instance.weight()).collect();
+        let is_least = config.balance == Balance::LeastRequests;
+        Table {
+            tournament: upstream.group().set_tournament(is_least.then_some(&open)),
+            ring: matches!(config.balance, Balance::Hash(_)).then(|| Ring::new(upstream.instances())),
+            cycle: lay_out(&weights),
+            weight: weights.iter().map(|weight| u64::from(*weight)).sum(),
+            open: open.into(),
+            reserve: reserve.into(),
+            panic,
+        }
+    }
+}
+
+struct Able {
+    open: Vec<Arc<Instance>>,
+    reserve: Vec<Arc<Instance>>,
+    panic: bool,
+}
+
+impl Able {
+    /// Of the ready instances the healthy ones, or all when too few are healthy; of these the backups only when no
+    /// other is left.
+    fn of(upstream: &Upstream) -> Self {
+        let mut able: Vec<_> = upstream.members().filter(|(instance, _)| is_ready(instance)).collect();
+        let healthy = able.iter().filter(|(instance, _)| instance.is_healthy()).count();
+        let panic = healthy * 100 < able.len() * usize::from(upstream.config.panic_below);
+        able.retain(|(instance, _)| panic || instance.is_healthy());
+        let (reserve, open): (Vec<_>, Vec<_>) = able.into_iter().partition(|(_, config)| config.backup);
+        let [open, reserve] = [open, reserve]
+            .map(|members| members.into_iter().map(|(instance, _)| Arc::clone(instance)).collect::<Vec<_>>());
+        match open.is_empty() {
+            true => Able { open: reserve, reserve: open, panic },
+            false => Able { open, reserve, panic },
+        }
+    }
+}
+
+fn is_ready(instance: &Instance) -> bool {
+    instance.state() == InstanceState::Ready && instance.weight() > 0
+}

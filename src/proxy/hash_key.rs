@@ -1,0 +1,38 @@
+//! The property of a request that leads it to an instance, where instances are chosen by hash.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use crate::balance::Balancer;
+use crate::config::{Balance, Hash, HashKey};
+use crate::headers::cookie::cookie_values;
+use crate::session::Session;
+
+use super::plan::Plan;
+
+/// `None` where nothing is hashed, and when the request does not have what is.
+pub(super) fn of(
+    plan: &Plan,
+    balancer: &Balancer,
+    headers: &HeaderMap,
+    session: Option<&Session>,
+    client: IpAddr,
+) -> Option<u64> {
+    let Balance::Hash(Hash { key, .. }) = &balancer.upstream().config.balance else { return None };
+    let text = match key {
+        HashKey::Session => session_id(plan, headers)?,
+        HashKey::User => session?.user()?.as_bytes(),
+        HashKey::Header(name) => headers.get(name)?.as_bytes(),
+        HashKey::Cookie(name) => cookie_values(headers, name).next()?,
+        HashKey::Client => return Some(plan.affinity.key(client.to_canonical().to_string().as_bytes())),
+    };
+    Some(plan.affinity.key(text))
+}
+
+/// As the client sent it, in whatever mode: nobody is trusted for it.
+fn session_id<'a>(plan: &Plan, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let config = &plan.config.session;
+    let in_header = || headers.get(config.header.as_ref()?).map(|value| value.as_bytes());
+    cookie_values(headers, &config.cookie.name).next().or_else(in_header)
+}

@@ -1,0 +1,78 @@
+//! What the instances of one upstream have in common, whatever the configuration says at the time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::ArcSwapOption;
+
+use super::instance::Instance;
+use super::queue::{Queue, Ticket, Wish};
+use super::tournament::Tournament;
+
+/// Shared by the instances of an upstream.
+#[derive(Debug, Default)]
+pub struct Group {
+    in_flight: AtomicUsize,
+    queue: Queue,
+    /// Where instances are chosen by their load.
+    tournament: ArcSwapOption<Tournament>,
+}
+
+impl Group {
+    /// Requests under way on all instances.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Requests that wait for a slot.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Joins those who wait for a slot; `None` when `length` wait already. Whoever joins must then look once more
+    /// for a free slot: one that became free just before is not handed out.
+    pub fn join(self: &Arc<Self>, wish: Wish, length: usize) -> Option<Ticket> {
+        Queue::join(self, wish, length)
+    }
+
+    /// Finds places for those who wait after `instances`, their standing or their slots have changed; who waits
+    /// in vain now is told to choose again.
+    pub fn settle(&self, instances: &[Arc<Instance>]) {
+        self.queue.settle(instances);
+        instances.iter().for_each(|instance| self.queue.serve(instance));
+    }
+
+    /// The instances among which the least loaded wins, in the order of their places; `None` when loads do not
+    /// matter.
+    pub fn set_tournament(&self, entrants: Option<&[Arc<Instance>]>) -> Option<Arc<Tournament>> {
+        let tournament = entrants.map(|entrants| Arc::new(Tournament::new(entrants)));
+        for (instance, place) in entrants.unwrap_or_default().iter().zip(0..) {
+            instance.set_place(place);
+        }
+        self.tournament.store(tournament.clone());
+        if let Some(tournament) = &tournament {
+            // What began or ended before the instances knew their places.
+            entrants.unwrap_or_default().iter().for_each(|instance| tournament.update(instance));
+        }
+        tournament
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(super) fn entered(&self, instance: &Instance) {
+        self.in_flight.fetch_add(1, Relaxed);
+        if let Some(tournament) = &*self.tournament.load() {
+            tournament.took(instance);
+        }
+    }
+
+    pub(super) fn left(&self, instance: &Arc<Instance>) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        if let Some(tournament) = &*self.tournament.load() {
+            tournament.update(instance);
+        }
+        self.queue.serve(instance);
+    }
+}

@@ -1,0 +1,298 @@
+//! Requests that wait for a slot, over all workers.
+//!
+//! A slot that becomes free goes to the first who can use it, before anybody else looks for one. Those of the worker
+//! on which it became free go first, because the connection is there, but nobody is overtaken more than
+//! [`OVERTAKERS`] times. The line's lock is taken only while somebody waits, and never held across an await.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use tokio::sync::oneshot;
+
+use super::group::Group;
+use super::instance::{Instance, InstanceId, Lease};
+
+/// How many who came later may be served before somebody.
+const OVERTAKERS: u64 = 16;
+
+/// Which instances somebody who waits can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Any that new requests go to, except these.
+    Any { except: Vec<InstanceId> },
+    /// The one that keeps the client's session.
+    Only(InstanceId),
+}
+
+impl Wish {
+    fn suits(&self, instance: &Instance) -> bool {
+        match self {
+            Wish::Any { except } => instance.is_open() && !except.contains(&instance.id),
+            Wish::Only(id) => *id == instance.id && instance.keeps_ties(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// As many as stand in the line; looked at without its lock.
+    waiting: AtomicUsize,
+    line: Mutex<Line>,
+}
+
+/// In the order of their numbers.
+#[derive(Debug, Default)]
+struct Line {
+    next: u64,
+    waiters: BTreeMap<u64, Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    wish: Wish,
+    worker: ThreadId,
+    slot: oneshot::Sender<Lease>,
+}
+
+impl Line {
+    /// Whose turn it is when a slot of `instance` becomes free here.
+    fn next_for(&self, instance: &Instance) -> Option<u64> {
+        let here = thread::current().id();
+        let mut suited = self.waiters.iter().filter(|(_, waiter)| waiter.wish.suits(instance));
+        let (first, waiter) = suited.next()?;
+        if waiter.worker == here {
+            return Some(*first);
+        }
+        let mut soon = suited.take_while(|(number, _)| **number <= first + OVERTAKERS);
+        Some(*soon.find(|(_, waiter)| waiter.worker == here).map_or(first, |(number, _)| number))
+    }
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    pub(super) fn join(group: &Arc<Group>, wish: Wish, length: usize) -> Option<Ticket> {
+        let queue = group.queue();
+        let (sender, slot) = oneshot::channel();
+        let mut line = queue.line();
+        if line.waiters.len() >= length {
+            return None;
+        }
+        let number = line.next;
+        line.next += 1;
+        line.waiters.insert(number, Waiter { wish, worker: thread::current().id(), slot: sender });
+        queue.waiting.store(line.waiters.len(), SeqCst);
+        Some(Ticket { number, group: group.clone(), slot })
+    }
+
+    /// Hands the free slots of `instance` to those who wait for them.
+    pub(super) fn serve(&self, instance: &Arc<Instance>) {
+        while self.len() > 0 {
+            let Some((waiter, lease)) = self.call_up(instance) else { return };
+            // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
+            let _ = waiter.slot.send(lease);
+        }
+    }
+
+    /// The first who can use `instance`, with a slot.
+    fn call_up(&self, instance: &Arc<Instance>) -> Option<(Waiter, Lease)> {
+        let mut line = self.line();
+        let number = line.next_for(instance)?;
+        let lease = Lease::take(instance)?;
+        let waiter = line.waiters.remove(&number);
+        self.waiting.store(line.waiters.len(), SeqCst);
+        // It stands in the line, as it was just found there.
+        waiter.map(|waiter| (waiter, lease))
+    }
+
+    /// Sends away whoever waits for what `instances` cannot give; they choose again.
+    pub(super) fn settle(&self, instances: &[Arc<Instance>]) {
+        let mut line = self.line();
+        line.waiters.retain(|_, waiter| instances.iter().any(|instance| waiter.wish.suits(instance)));
+        self.waiting.store(line.waiters.len(), SeqCst);
+    }
+
+    fn leave(&self, number: u64) {
+        let mut line = self.line();
+        line.waiters.remove(&number);
+        self.waiting.store(line.waiters.len(), SeqCst);
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the line; dropping it is leaving.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    group: Arc<Group>,
+    slot: oneshot::Receiver<Lease>,
+}
+
+impl Ticket {
+    /// The slot waited for; `None` when it cannot come any more, and another choice must be made. Cancel-safe.
+    pub async fn slot(&mut self) -> Option<Lease> {
+        (&mut self.slot).await.ok()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.group.queue().leave(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config;
+    use crate::upstream::Upstream;
+
+    fn upstream(slots: usize, instances: u16) -> Upstream {
+        let instances = (0..instances).map(|number| config::Instance {
+            max_requests: Some(slots),
+            ..config::Instance::at(([127, 0, 0, 1], 5001 + number).into())
+        });
+        let config = config::Upstream { instances: instances.collect(), ..config::Upstream::named("app") };
+        let upstream = Upstream::new(&config, None);
+        upstream.instances().iter().for_each(|instance| instance.set_open(true));
+        upstream
+    }
+
+    fn any() -> Wish {
+        Wish::Any { except: Vec::new() }
+    }
+
+    fn port(lease: &Lease) -> u16 {
+        lease.instance().address.port()
+    }
+
+    #[test]
+    fn who_came_first_gets_the_slot() {
+        let upstream = upstream(1, 1);
+        let group = upstream.group();
+        let taken = Lease::take(&upstream.instances()[0]).unwrap();
+        let mut tickets: Vec<_> = (0..3).map(|_| group.join(any(), 3).unwrap()).collect();
+        assert!(group.join(any(), 3).is_none());
+        drop(taken);
+        for left in [2, 1, 0] {
+            let lease = tickets.remove(0).slot().now_or_never().unwrap().unwrap();
+            assert_eq!(group.waiting(), left);
+            assert!(tickets.first_mut().is_none_or(|next| next.slot().now_or_never().is_none()));
+            drop(lease);
+        }
+        assert_eq!(upstream.instances()[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_slot_goes_to_the_first_who_can_use_it() {
+        let upstream = upstream(1, 2);
+        let (group, instances) = (upstream.group(), upstream.instances());
+        let taken: Vec<_> = instances.iter().map(|instance| Lease::take(instance).unwrap()).collect();
+        let mut tied = group.join(Wish::Only(instances[0].id), 9).unwrap();
+        let mut picky = group.join(Wish::Any { except: vec![instances[1].id] }, 9).unwrap();
+        let mut free = group.join(any(), 9).unwrap();
+        let [first, second] = <[Lease; 2]>::try_from(taken).unwrap();
+        drop(second);
+        let got = free.slot().now_or_never().unwrap().unwrap();
+        assert_eq!(port(&got), 5002);
+        assert!(tied.slot().now_or_never().is_none());
+        drop(first);
+        assert_eq!(port(&tied.slot().now_or_never().unwrap().unwrap()), 5001);
+        assert_eq!(port(&picky.slot().now_or_never().unwrap().unwrap()), 5001);
+    }
+
+    #[test]
+    fn who_leaves_loses_nothing_for_the_others() {
+        let upstream = upstream(1, 1);
+        let group = upstream.group();
+        let taken = Lease::take(&upstream.instances()[0]).unwrap();
+        let (first, mut second) = (group.join(any(), 9).unwrap(), group.join(any(), 9).unwrap());
+        drop(taken);
+        // The slot has been handed to the first, who never looks.
+        drop(first);
+        assert!(second.slot().now_or_never().unwrap().is_some());
+        assert_eq!((group.waiting(), group.in_flight()), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_in_vain_is_told_so() {
+        let upstream = upstream(1, 2);
+        let (group, instances) = (upstream.group(), upstream.instances());
+        let _taken: Vec<_> = instances.iter().map(|instance| Lease::take(instance).unwrap()).collect();
+        let mut tied = group.join(Wish::Only(instances[0].id), 9).unwrap();
+        let mut free = group.join(any(), 9).unwrap();
+        instances[0].set_healthy(false);
+        instances[0].set_open(false);
+        group.settle(instances);
+        assert!(tied.slot().now_or_never().unwrap().is_none());
+        assert!(free.slot().now_or_never().is_none());
+        instances[1].set_open(false);
+        group.settle(instances);
+        assert!(free.slot().now_or_never().unwrap().is_none());
+    }
+
+    #[test]
+    fn no_slot_is_lost_or_given_twice_whoever_comes_and_goes() {
+        let upstream = upstream(3, 2);
+        thread::scope(|scope| {
+            for worker in 0..4 {
+                let clients = (0..16).map(|client| client_of(&upstream, worker * 16 + client));
+                let clients = futures_util::future::join_all(clients.collect::<Vec<_>>());
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                scope.spawn(move || runtime.block_on(clients));
+            }
+        });
+        assert_eq!((upstream.group().waiting(), upstream.group().in_flight()), (0, 0));
+    }
+
+    async fn client_of(upstream: &Upstream, seed: u64) {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        for _ in 0..300 {
+            let lease = one_request(upstream, &mut chance).await;
+            assert!(upstream.instances().iter().all(|instance| instance.in_flight() <= 3));
+            tokio::task::yield_now().await;
+            drop(lease);
+        }
+    }
+
+    #[test]
+    fn those_of_the_same_worker_go_first_for_a_while() {
+        let upstream = upstream(1, 1);
+        let group = upstream.group();
+        let taken = Lease::take(&upstream.instances()[0]).unwrap();
+        let mut stranger =
+            thread::scope(|scope| scope.spawn(|| group.join(any(), 99).unwrap()).join().unwrap());
+        let mut own: Vec<_> = (0..=OVERTAKERS).map(|_| group.join(any(), 99).unwrap()).collect();
+        drop(taken);
+        for ticket in own.iter_mut().take(16) {
+            assert!(stranger.slot().now_or_never().is_none());
+            drop(ticket.slot().now_or_never().unwrap().unwrap());
+        }
+        assert!(stranger.slot().now_or_never().unwrap().is_some());
+    }
+
+    async fn one_request(upstream: &Upstream, chance: &mut fastrand::Rng) -> Option<Lease> {
+        let free = || upstream.instances().iter().find_map(Lease::take);
+        if let Some(lease) = free() {
+            return Some(lease);
+        }
+        let mut ticket = upstream.group().join(any(), 64).unwrap();
+        if let Some(lease) = free() {
+            return Some(lease);
+        }
+        // Some leave before it is their turn.
+        if chance.u8(..10) == 0 {
+            return ticket.slot().now_or_never().flatten();
+        }
+        Some(ticket.slot().await.unwrap())
+    }
+}
