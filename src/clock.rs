@@ -1,11 +1,16 @@
-//! Timers that cost nothing per request.
+//! Timers that cost nothing per request, and the time that other machines know.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Seconds since 1970; 0 when the system's clock is before that.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// A timeout that is armed again and again: arming only notes the new deadline, and the one timer behind
 /// it is moved when it fires early. A connection keeps one for its whole life.

@@ -36,6 +36,7 @@ fn route(host: HostPattern, number: usize) -> Route {
         on_absent: OnAbsent::Anonymous,
         on_outage: OnOutage::Deny,
         session: true,
+        single: false,
     }
 }
 

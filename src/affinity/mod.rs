@@ -2,11 +2,12 @@
 
 mod seal;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use http::HeaderValue;
 
+use crate::clock::unix_seconds;
 use crate::config;
 use crate::secret::{RandomError, Secret, random_bytes};
 use crate::upstream::InstanceId;
@@ -33,8 +34,20 @@ pub enum Hint {
     Forged,
     /// Its life is over by our clock.
     Expired,
-    /// The client is tied to this instance; `renew` when more than half of the tie's life is over.
-    Instance { id: InstanceId, renew: bool },
+    /// The client is tied to an instance.
+    Tied(Tied),
+}
+
+/// A tie. Times are Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tied {
+    pub instance: InstanceId,
+    /// When the instance was chosen.
+    pub since: u64,
+    /// When the cookie was last written: the client was there.
+    pub seen: u64,
+    /// Whether more than half of its life is over.
+    pub old: bool,
 }
 
 impl Affinity {
@@ -64,20 +77,39 @@ impl Affinity {
         let now = unix_seconds();
         match self.sealer.open(upstream, value) {
             None => Hint::Forged,
-            Some(tie) if now >= tie.expires || tie.expires - now > self.max_age.as_secs() => Hint::Expired,
-            Some(tie) => Hint::Instance {
-                id: InstanceId(tie.instance),
-                renew: now > tie.issued + (tie.expires - tie.issued) / 2,
-            },
+            Some(tie)
+                if now >= tie.expires
+                    || tie.expires - now > self.max_age.as_secs()
+                    || tie.seen > tie.expires =>
+            {
+                Hint::Expired
+            }
+            Some(tie) => Hint::Tied(Tied {
+                instance: InstanceId(tie.instance),
+                since: tie.tied,
+                seen: tie.seen,
+                old: now > tie.seen + (tie.expires - tie.seen) / 2,
+            }),
         }
     }
 
-    /// The `Set-Cookie` value that ties a client to `instance` from now on. `None` when the system gives
-    /// no random numbers; the client then stays untied.
-    pub fn set_cookie(&self, upstream: &str, instance: InstanceId, https: bool) -> Option<HeaderValue> {
-        let (issued, life) = (unix_seconds(), self.max_age.as_secs());
-        let tie = Tie { instance: instance.0, issued, expires: issued + life };
-        let value = self.sealer.seal(upstream, &tie)?;
+    /// The sealed tie to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system gives no
+    /// random numbers; the client then stays untied.
+    pub fn seal(&self, upstream: &str, instance: InstanceId, since: u64) -> Option<String> {
+        let seen = unix_seconds();
+        let tie = Tie { instance: instance.0, tied: since, seen, expires: seen + self.max_age.as_secs() };
+        self.sealer.seal(upstream, &tie)
+    }
+
+    /// The `Set-Cookie` value that holds [`Affinity::seal`].
+    pub fn set_cookie(
+        &self,
+        upstream: &str,
+        instance: InstanceId,
+        since: u64,
+        https: bool,
+    ) -> Option<HeaderValue> {
+        let (value, life) = (self.seal(upstream, instance, since)?, self.max_age.as_secs());
         let secure = if https { "; Secure" } else { "" };
         let name = &self.cookie;
         let text =
@@ -95,10 +127,6 @@ fn hashing_key(secret: Option<&Secret<Vec<u8>>>) -> Result<hmac::Key, RandomErro
     Ok(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
 }
 
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -113,7 +141,7 @@ mod tests {
     }
 
     fn issue(affinity: &Affinity) -> String {
-        let cookie = affinity.set_cookie("app", InstanceId(7), true).unwrap();
+        let cookie = affinity.set_cookie("app", InstanceId(7), 5, true).unwrap();
         let cookie = cookie.to_str().unwrap();
         assert!(cookie.ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
         cookie.strip_prefix("tie-app=").unwrap().split(';').next().unwrap().to_string()
@@ -124,7 +152,9 @@ mod tests {
         let secret = Some("0123456789abcdef0123456789abcdef");
         let value = issue(&affinity(secret, 60));
         let hint = affinity(secret, 60).read("app", value.as_bytes());
-        assert_eq!(hint, Hint::Instance { id: InstanceId(7), renew: false });
+        let Hint::Tied(tied) = hint else { panic!("{hint:?}") };
+        assert_eq!((tied.instance, tied.since, tied.old), (InstanceId(7), 5, false));
+        assert!(unix_seconds() - tied.seen < 5);
         assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
     }
 
@@ -168,7 +198,7 @@ mod tests {
             let value = issue(&affinity).into_bytes();
             let mut altered = value.clone();
             altered[place.index(value.len())] = byte;
-            let believed = matches!(affinity.read("app", &altered), Hint::Instance { .. });
+            let believed = matches!(affinity.read("app", &altered), Hint::Tied(_));
             prop_assert_eq!(believed, altered == value);
         }
 

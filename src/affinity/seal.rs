@@ -1,6 +1,6 @@
 //! The sealed value of an affinity cookie.
 //!
-//! Layout, then base64url without padding: 1 byte version, 12 bytes nonce, AES-256-GCM of the tie (three
+//! Layout, then base64url without padding: 1 byte version, 12 bytes nonce, AES-256-GCM of the tie (four
 //! big-endian u64), 16 bytes tag. The upstream's name is associated data.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::secret::{RandomError, Secret, random_bytes};
 
 const VERSION: u8 = 1;
-const TIE_LEN: usize = 24;
+const TIE_LEN: usize = 32;
 const TAG_LEN: usize = 16;
 const SEALED_LEN: usize = 1 + NONCE_LEN + TIE_LEN + TAG_LEN;
 /// Binds a key made from the operator's secret to this one use.
@@ -22,7 +22,8 @@ const PURPOSE: &[u8] = b"vestibule affinity cookie v1";
 /// The content of a cookie; times are Unix seconds.
 pub(super) struct Tie {
     pub(super) instance: u64,
-    pub(super) issued: u64,
+    pub(super) tied: u64,
+    pub(super) seen: u64,
     pub(super) expires: u64,
 }
 
@@ -53,7 +54,7 @@ impl Sealer {
     pub(super) fn seal(&self, upstream: &str, tie: &Tie) -> Option<String> {
         let nonce = random_bytes::<NONCE_LEN>().ok()?;
         let mut sealed = Vec::with_capacity(SEALED_LEN);
-        for number in [tie.instance, tie.issued, tie.expires] {
+        for number in [tie.instance, tie.tied, tie.seen, tie.expires] {
             sealed.extend_from_slice(&number.to_be_bytes());
         }
         let nonce_value = Nonce::assume_unique_for_key(nonce);
@@ -76,6 +77,11 @@ impl Sealer {
         let tie = self.0.open_in_place(nonce, Aad::from(upstream), sealed).ok()?;
         let mut numbers =
             tie.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok().map(u64::from_be_bytes));
-        Some(Tie { instance: numbers.next()?, issued: numbers.next()?, expires: numbers.next()? })
+        Some(Tie {
+            instance: numbers.next()?,
+            tied: numbers.next()?,
+            seen: numbers.next()?,
+            expires: numbers.next()?,
+        })
     }
 }

@@ -33,7 +33,7 @@ pub struct Balancer {
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// What is hashed, where instances are chosen by that.
+    /// What leads to an instance, where nothing else does: a hash.
     pub key: Option<u64>,
     /// Instances that this request went to already.
     pub tried: &'a [Arc<Instance>],
@@ -48,6 +48,29 @@ pub enum Pick {
     Full(Wish),
     /// Nobody is able to serve.
     None,
+}
+
+/// Instances that came later than others.
+#[derive(Debug)]
+pub struct Newcomers {
+    instances: Vec<(InstanceId, u32)>,
+    /// Their part of the weight of all.
+    pub share: f64,
+}
+
+impl Newcomers {
+    /// One of them by chance, as often as the weight says.
+    pub fn pick(&self) -> Option<InstanceId> {
+        let weight: u32 = self.instances.iter().map(|(_, weight)| weight).sum();
+        let mut left = fastrand::u32(..weight.max(1));
+        for (id, weight) in &self.instances {
+            match left.checked_sub(*weight) {
+                Some(less) => left = less,
+                None => return Some(*id),
+            }
+        }
+        None
+    }
 }
 
 impl Pick {
@@ -65,7 +88,7 @@ impl Balancer {
     pub fn new(config: &config::Upstream, previous: Option<&Balancer>) -> Self {
         let upstream = Arc::new(Upstream::new(config, previous.map(|previous| &*previous.upstream)));
         let balancer = Balancer {
-            table: ArcSwap::from_pointee(Table::new(&upstream)),
+            table: ArcSwap::from_pointee(Table::new(&upstream, None)),
             turn: AtomicUsize::new(previous.map_or(0, |previous| previous.turn.load(Relaxed))),
             upstream,
             making: Mutex::default(),
@@ -81,8 +104,18 @@ impl Balancer {
     /// To be called after the standing of an instance has changed: its health, its state, its weight.
     pub fn refresh(&self) {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        self.table.store(Arc::new(Table::new(&self.upstream)));
+        let previous = self.table.load_full();
+        self.table.store(Arc::new(Table::new(&self.upstream, Some(&previous))));
         self.upstream.group().settle(self.upstream.instances());
+    }
+
+    /// The instances that take new sessions and came after `since` (Unix seconds).
+    pub fn newcomers(&self, since: u64) -> Newcomers {
+        let table = self.table.load();
+        let later = table.open.iter().filter(|instance| instance.joined() > since);
+        let instances: Vec<_> = later.map(|instance| (instance.id, instance.weight())).collect();
+        let weight: u64 = instances.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        Newcomers { instances, share: weight as f64 / table.weight.max(1) as f64 }
     }
 
     /// Whether checks are not believed at present, because too few instances would be left.
@@ -96,12 +129,14 @@ impl Balancer {
         let table = self.table.load();
         let Wanted { key, tried, now } = wanted;
         let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && !is_tried(instance, tried);
-        let first = match (&self.upstream.config.balance, key) {
-            (Balance::Hash(hash), Some(key)) => return self.by_hash(&table, hash.bound, key, wanted),
-            (Balance::LeastRequests, _) => table.tournament.as_ref().and_then(|all| all.winner()),
-            (Balance::TwoChoices, _) => two_choices(&table),
-            (Balance::Random, _) => by_chance(&table),
-            (Balance::RoundRobin | Balance::Hash(_), _) => self.next_turn(&table),
+        if let Some(key) = key {
+            return self.by_hash(&table, key, wanted);
+        }
+        let first = match &self.upstream.config.balance {
+            Balance::LeastRequests => table.tournament.as_ref().and_then(|all| all.winner()),
+            Balance::TwoChoices => two_choices(&table),
+            Balance::Random => by_chance(&table),
+            Balance::RoundRobin | Balance::Hash(_) => self.next_turn(&table),
         };
         let mut next = first;
         for _ in 0..=TRIES.min(table.cycle.len()) {
@@ -130,10 +165,13 @@ impl Balancer {
     }
 
     /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
-    fn by_hash(&self, table: &Table, bound: Option<u32>, key: u64, wanted: Wanted<'_>) -> Pick {
-        let Some(ring) = &table.ring else { return Pick::None };
+    fn by_hash(&self, table: &Table, key: u64, wanted: Wanted<'_>) -> Pick {
+        let (ring, instances) = (table.ring.get(&self.upstream), self.upstream.instances());
+        let bound = match &self.upstream.config.balance {
+            Balance::Hash(hash) => hash.bound,
+            _ => None,
+        };
         let most = bound.map(|percent| self.average(table) * f64::from(percent) / 100.0);
-        let instances = self.upstream.instances();
         let able = || {
             let preferred = ring.walk(key).filter_map(|place| instances.get(place));
             preferred.filter(|instance| instance.is_open() && !is_tried(instance, wanted.tried))

@@ -18,13 +18,13 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(instances: &[Arc<Instance>]) -> Self {
-        let total: usize = instances.iter().map(|instance| instance.weight() as usize).sum();
+    pub(super) fn new(instances: &[Arc<Instance>], weights: &[u32]) -> Self {
+        let total: usize = weights.iter().map(|weight| *weight as usize).sum();
         let average = (POINTS / instances.len().max(1)).max(LEAST_POINTS);
         let mut points = Vec::new();
-        for (instance, place) in instances.iter().zip(0..) {
-            let share = instance.weight() as usize * instances.len() * average / total.max(1);
-            let share = if instance.weight() == 0 { 0 } else { share.max(1) };
+        for ((instance, weight), place) in instances.iter().zip(weights).zip(0..) {
+            let share = *weight as usize * instances.len() * average / total.max(1);
+            let share = if *weight == 0 { 0 } else { share.max(1) };
             points.extend((0..share).map(|number| (point(instance.id, number), place)));
         }
         points.sort_unstable();
@@ -66,13 +66,17 @@ mod tests {
         Upstream::new(&config, None).instances().to_vec()
     }
 
+    fn ring(instances: &[Arc<Instance>]) -> Ring {
+        Ring::new(instances, &instances.iter().map(|instance| instance.weight()).collect::<Vec<_>>())
+    }
+
     fn owner(ring: &Ring, key: u64) -> usize {
         ring.walk(key).next().unwrap()
     }
 
     #[test]
     fn shares_follow_the_weights() {
-        let ring = Ring::new(&instances(&[1, 2, 1]));
+        let ring = ring(&instances(&[1, 2, 1]));
         let mut shares = [0u32; 3];
         (0..100_000).for_each(|key| shares[owner(&ring, key)] += 1);
         for (share, wanted) in shares.into_iter().zip([25_000u32, 50_000, 25_000]) {
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn a_lost_instance_moves_its_own_keys_only_and_spreads_them() {
         let all = instances(&[1; 4]);
-        let (whole, without) = (Ring::new(&all), Ring::new(&all[..3]));
+        let (whole, without) = (ring(&all), ring(&all[..3]));
         let mut heirs = [0u32; 3];
         for key in 0..40_000 {
             let preferred: Vec<_> = whole.walk(key).collect();
@@ -103,8 +107,8 @@ mod tests {
 
     #[test]
     fn every_process_has_the_same_ring() {
-        assert_eq!(Ring::new(&instances(&[1, 5])), Ring::new(&instances(&[1, 5])));
-        let places: Vec<_> = (0..6).map(|key| owner(&Ring::new(&instances(&[1, 5])), key)).collect();
+        assert_eq!(ring(&instances(&[1, 5])), ring(&instances(&[1, 5])));
+        let places: Vec<_> = (0..6).map(|key| owner(&ring(&instances(&[1, 5])), key)).collect();
         assert_eq!(places, [1, 1, 1, 1, 1, 1]);
     }
 }

@@ -2,7 +2,7 @@
 //! instance changes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{Balance, InstanceState};
 use crate::upstream::{Instance, InstanceId, Tournament, Upstream};
@@ -23,14 +23,14 @@ pub(super) struct Table {
     pub(super) cycle: Box<[u32]>,
     pub(super) tournament: Option<Arc<Tournament>>,
     /// Over all instances of the upstream, so that only those who lose theirs move.
-    pub(super) ring: Option<Ring>,
+    pub(super) ring: Arc<LazyRing>,
     /// Whether checks are not believed, because too few instances would be left.
     pub(super) panic: bool,
 }
 
 impl Table {
     /// The table for the present standing of the instances.
-    pub(super) fn new(upstream: &Upstream) -> Self {
+    pub(super) fn new(upstream: &Upstream, previous: Option<&Table>) -> Self {
         let config = &upstream.config;
         let Able { open, reserve, panic } = Able::of(upstream);
         let ids: HashSet<InstanceId> = open.iter().map(|instance| instance.id).collect();
@@ -39,13 +39,35 @@ impl Table {
         let is_least = config.balance == Balance::LeastRequests;
         Table {
             tournament: upstream.group().set_tournament(is_least.then_some(&open)),
-            ring: matches!(config.balance, Balance::Hash(_)).then(|| Ring::new(upstream.instances())),
+            ring: LazyRing::new(upstream, previous.map(|previous| &previous.ring)),
             cycle: lay_out(&weights),
             weight: weights.iter().map(|weight| u64::from(*weight)).sum(),
             open: open.into(),
             reserve: reserve.into(),
             panic,
         }
+    }
+}
+
+/// A ring that is made when it is first used, and again only when weights have changed.
+#[derive(Debug)]
+pub(super) struct LazyRing {
+    weights: Box<[u32]>,
+    ring: OnceLock<Ring>,
+}
+
+impl LazyRing {
+    /// `previous` must be of the same upstream.
+    fn new(upstream: &Upstream, previous: Option<&Arc<LazyRing>>) -> Arc<Self> {
+        let weights = upstream.instances().iter().map(|instance| instance.weight()).collect();
+        match previous {
+            Some(previous) if previous.weights == weights => previous.clone(),
+            _ => Arc::new(LazyRing { weights, ring: OnceLock::new() }),
+        }
+    }
+
+    pub(super) fn get(&self, upstream: &Upstream) -> &Ring {
+        self.ring.get_or_init(|| Ring::new(upstream.instances(), &self.weights))
     }
 }
 

@@ -233,6 +233,19 @@ fn a_successor_keeps_instances_their_state_and_the_place_in_the_rotation() {
 }
 
 #[test]
+fn instances_that_came_later_are_known_with_their_share() {
+    let before = balancer(&[1, 1]);
+    assert_eq!(before.newcomers(0).share, 0.0);
+    let after = Balancer::new(&config(Balance::RoundRobin, &[1, 1, 1, 3]), Some(&before));
+    let newcomers = after.newcomers(5);
+    assert_eq!(newcomers.share, 4.0 / 6.0);
+    let picked: Vec<_> = (0..4_000).map(|_| newcomers.pick().unwrap()).collect();
+    let heavier = picked.iter().filter(|id| **id == instance(&after, 3).id).count();
+    assert!(heavier.abs_diff(3_000) < 200 && picked.iter().all(|id| *id != instance(&after, 0).id));
+    assert_eq!(after.newcomers(instance(&after, 3).joined()).share, 0.0);
+}
+
+#[test]
 fn the_weights_of_the_file_win_again_when_the_file_changes_them() {
     let before = balancer(&[1, 1]);
     instance(&before, 0).set_weight(9);

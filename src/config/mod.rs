@@ -16,6 +16,7 @@ mod problem;
 mod redis_url;
 mod reference;
 mod section;
+mod stickiness;
 mod upstream;
 mod validate;
 mod value;
@@ -24,6 +25,7 @@ pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
 pub use reference::{ReferenceError, secret};
+pub use stickiness::*;
 pub use upstream::*;
 
 use fault::{Fault, Report, Spot};

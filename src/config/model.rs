@@ -335,6 +335,8 @@ pub struct Route {
     pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.
     pub session: bool,
+    /// Whether all its requests go to one instance, the same for all, as long as that can serve.
+    pub single: bool,
 }
 
 /// The operator's listener.

@@ -17,6 +17,7 @@ address = "127.0.0.1:8080"
 [[upstream]]
 name = "app"
 health = {}
+rebalance = {}
 [[upstream.instance]]
 address = "127.0.0.1:5001"
 [[route]]

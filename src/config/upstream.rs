@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use super::stickiness::{OnLost, Rebalance, Stick};
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     /// Unique.
     pub name: String,
     pub balance: Balance,
+    /// In sticky mode.
+    pub stick: Stick,
+    pub on_lost: OnLost,
+    /// `None`: sessions are never moved to an instance that came later.
+    pub rebalance: Option<Rebalance>,
     /// Whether `Vestibule-Session` in its answers is obeyed.
     pub session_control: bool,
     pub health: Option<HealthCheck>,
@@ -96,6 +103,8 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     pub address: SocketAddr,
+    /// What the application calls it; unique within the upstream.
+    pub name: Option<String>,
     /// 1..=1000
     pub weight: u32,
     /// Whether it serves only while no other can.
@@ -133,6 +142,9 @@ impl Upstream {
         Upstream {
             name: name.to_owned(),
             balance: Balance::RoundRobin,
+            stick: Stick::Cookie,
+            on_lost: OnLost::Rebalance,
+            rebalance: None,
             session_control: false,
             health: None,
             queue: Queue::DEFAULT,
@@ -147,7 +159,14 @@ impl Upstream {
 impl Instance {
     /// An instance with all defaults.
     pub fn at(address: SocketAddr) -> Self {
-        Instance { address, weight: 1, backup: false, state: InstanceState::Ready, max_requests: None }
+        Instance {
+            address,
+            name: None,
+            weight: 1,
+            backup: false,
+            state: InstanceState::Ready,
+            max_requests: None,
+        }
     }
 }
 

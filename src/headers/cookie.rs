@@ -33,6 +33,24 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
+/// Lets of the value of every cookie called `name` only that part stand which `keep` says. All else stays byte for byte.
+pub fn shorten_cookie(headers: &mut HeaderMap, name: &str, keep: impl Fn(&[u8]) -> &[u8]) {
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).into_iter().cloned().collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        let shorter = parts(line.as_bytes()).map(|part| shortened(part, name.as_bytes(), &keep));
+        let mut value = HeaderValue::from_bytes(&shorter.collect::<Vec<_>>().join(&b';')).unwrap_or(line);
+        value.set_sensitive(true);
+        headers.append(COOKIE, value);
+    }
+}
+
+fn shortened(part: &[u8], name: &[u8], keep: impl Fn(&[u8]) -> &[u8]) -> Vec<u8> {
+    let Some(value) = value_of(part, name) else { return part.to_vec() };
+    let before = part.iter().position(|byte| *byte == b'=').and_then(|place| part.get(..=place));
+    [before.unwrap_or_default(), keep(value)].concat()
+}
+
 /// Makes several `Cookie` lines one, as HTTP/1.1 has it (RFC 9113 section 8.2.3): what follows may read only one
 /// of them, or join them wrongly.
 pub fn join_lines(headers: &mut HeaderMap) {
@@ -107,6 +125,14 @@ mod tests {
         let mut headers = headers(lines);
         remove_cookie(&mut headers, name);
         headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_value_is_shortened_and_everything_else_stays() {
+        let mut headers = headers(&["a=1; SID = abc~xyz ;b=~2", "SID=q; SID=\"r~s\""]);
+        shorten_cookie(&mut headers, "SID", |value| value.split(|byte| *byte == b'~').next().unwrap());
+        let lines: Vec<_> = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(lines, ["a=1; SID =abc;b=~2", "SID=q; SID=\"r"]);
     }
 
     #[test]

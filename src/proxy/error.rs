@@ -48,6 +48,8 @@ pub(super) enum ProxyError {
     Identity(#[from] IdentityError),
     #[error("no instance is able to serve")]
     NoInstance,
+    #[error("the instance that keeps the client's session cannot serve")]
+    TieLost,
     #[error("as many requests wait for a free slot as may")]
     QueueFull,
     #[error("no slot became free in time")]
@@ -112,6 +114,9 @@ impl ProxyError {
                 verdict(500, "identity", "The session holds a value that cannot be used.")
             }
             ProxyError::NoInstance => verdict(503, "no_instance", "No instance is able to serve.").retry(),
+            ProxyError::TieLost => {
+                verdict(503, "tie_lost", "The instance that keeps your session cannot serve.").retry()
+            }
             ProxyError::QueueFull => {
                 verdict(503, "queue_full", "All instances are busy, and too many requests wait already.")
                     .limit("upstream.queue.length")

@@ -54,6 +54,8 @@ pub(super) enum AffinityOutcome {
     Kept,
     /// The client had no tie.
     New,
+    /// The session was idle, and was moved to an instance that came later.
+    Moved,
     /// The instance of the tie cannot serve or is not a member any more.
     Lost,
     /// The tie's life was over.
@@ -67,6 +69,7 @@ impl AffinityOutcome {
         match self {
             AffinityOutcome::Kept => "kept",
             AffinityOutcome::New => "new",
+            AffinityOutcome::Moved => "moved",
             AffinityOutcome::Lost => "lost",
             AffinityOutcome::Expired => "expired",
             AffinityOutcome::Forged => "forged",

@@ -3,72 +3,18 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tokio::time::{Instant, sleep};
 
-use crate::affinity::Hint;
 use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
-use crate::config::Mode;
-use crate::headers::cookie::{cookie_values, remove_cookie};
+use crate::config::{InstanceState, OnLost};
 use crate::transport::{ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody};
-use crate::upstream::{Instance, InstanceId, Lease, Wish};
+use crate::upstream::{Instance, Lease, Wish};
 
 use super::error::ProxyError;
-use super::exchange::{AffinityOutcome, Exchange};
-use super::plan::Plan;
-
-/// The instance a client is tied to, and what becomes of the tie.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tie {
-    hint: Hint,
-}
-
-impl Tie {
-    /// Reads the tie to the upstream with this index and hides it from the instance. Nothing is read in
-    /// other modes than sticky.
-    pub(super) fn take(plan: &Plan, upstream: usize, headers: &mut HeaderMap) -> Option<Tie> {
-        if plan.mode != Mode::Sticky {
-            return None;
-        }
-        let (cookie, balancer) = (plan.affinity_cookies.get(upstream)?, plan.balancers.get(upstream)?);
-        let name = balancer.upstream().name();
-        let mut hint = Hint::None;
-        for value in cookie_values(headers, cookie) {
-            hint = plan.affinity.read(name, value);
-            if matches!(hint, Hint::Instance { .. }) {
-                break;
-            }
-        }
-        if hint != Hint::None {
-            remove_cookie(headers, cookie);
-        }
-        Some(Tie { hint })
-    }
-
-    fn instance(self) -> Option<InstanceId> {
-        match self.hint {
-            Hint::Instance { id, .. } => Some(id),
-            _ => None,
-        }
-    }
-
-    /// What the choice of `chosen` means for the tie.
-    fn outcome(self, chosen: InstanceId) -> AffinityOutcome {
-        match self.hint {
-            Hint::Instance { id, .. } if id == chosen => AffinityOutcome::Kept,
-            Hint::Instance { .. } => AffinityOutcome::Lost,
-            Hint::None => AffinityOutcome::New,
-            Hint::Expired => AffinityOutcome::Expired,
-            Hint::Forged => AffinityOutcome::Forged,
-        }
-    }
-
-    /// Whether the client needs a new cookie after going to `chosen`.
-    pub(super) fn needs_cookie(self, chosen: InstanceId) -> bool {
-        !matches!(self.hint, Hint::Instance { id, renew: false } if id == chosen)
-    }
-}
+use super::exchange::Exchange;
+use super::tie::Tie;
 
 /// Where a request may go, and what leads it there.
 pub(super) struct Destination<'a> {
@@ -119,9 +65,27 @@ impl Destination<'_> {
         let wanted = Wanted { key: self.key, tried, now };
         let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
         match tied.map(|instance| self.balancer.pick_tied(instance, wanted)) {
+            Some(Pick::None) if tied.is_some_and(|instance| self.holds_on_to(instance)) => Pick::None,
             None | Some(Pick::None) => self.balancer.pick(wanted),
             Some(pick) => pick,
         }
+    }
+
+    /// Why nobody was chosen, as the client should know it.
+    pub(super) fn explain(&self, error: ProxyError) -> ProxyError {
+        let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
+        match error {
+            ProxyError::NoInstance if tied.is_some_and(|instance| self.holds_on_to(instance)) => {
+                ProxyError::TieLost
+            }
+            error => error,
+        }
+    }
+
+    /// Whether a client tied to `instance`, which cannot serve, goes nowhere else.
+    fn holds_on_to(&self, instance: &Instance) -> bool {
+        let on_lost = self.balancer.upstream().config.on_lost;
+        on_lost == OnLost::Fail && instance.state() != InstanceState::Down
     }
 
     /// Waits for a slot, and chooses again when what is waited for cannot come any more.

@@ -5,22 +5,28 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use crate::balance::Balancer;
-use crate::config::{Balance, Hash, HashKey};
+use crate::config::{Balance, Hash, HashKey, Mode, Route, Stick};
 use crate::headers::cookie::cookie_values;
 use crate::session::Session;
 
 use super::plan::Plan;
 
+/// What leads all requests of a single-active route.
+const SINGLE: u64 = 0;
+
 /// `None` where nothing is hashed, and when the request does not have what is.
 pub(super) fn of(
     plan: &Plan,
+    route: &Route,
     balancer: &Balancer,
     headers: &HeaderMap,
     session: Option<&Session>,
     client: IpAddr,
 ) -> Option<u64> {
-    let Balance::Hash(Hash { key, .. }) = &balancer.upstream().config.balance else { return None };
-    let text = match key {
+    if route.single {
+        return Some(SINGLE);
+    }
+    let text = match hashed(plan, balancer)? {
         HashKey::Session => session_id(plan, headers)?,
         HashKey::User => session?.user()?.as_bytes(),
         HashKey::Header(name) => headers.get(name)?.as_bytes(),
@@ -28,6 +34,15 @@ pub(super) fn of(
         HashKey::Client => return Some(plan.affinity.key(client.to_canonical().to_string().as_bytes())),
     };
     Some(plan.affinity.key(text))
+}
+
+fn hashed<'a>(plan: &Plan, balancer: &'a Balancer) -> Option<&'a HashKey> {
+    let config = &balancer.upstream().config;
+    match (&config.stick, &config.balance) {
+        (Stick::Hash(key), _) if plan.mode == Mode::Sticky => Some(key),
+        (_, Balance::Hash(Hash { key, .. })) => Some(key),
+        _ => None,
+    }
 }
 
 /// As the client sent it, in whatever mode: nobody is trusted for it.

@@ -16,6 +16,7 @@ mod plan;
 mod respond;
 mod route;
 mod service;
+mod tie;
 mod upgrade;
 
 pub use client::Client;

@@ -17,10 +17,11 @@ use super::clean::{self, Origin};
 use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::{Exchange, SessionOutcome};
-use super::forward::{self, Destination, Tie};
+use super::forward::{self, Destination};
 use super::hash_key;
 use super::plan::Plan;
 use super::respond::{self, ResponseBody};
+use super::tie::Tie;
 use super::upgrade;
 
 /// Cookies to be set by the answer, whatever it will be.
@@ -234,19 +235,17 @@ async fn send_on(
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let balancer = plan.balancers.get(route.upstream).ok_or(ProxyError::NoInstance)?;
     let connections = plan.connections.get(route.upstream).ok_or(ProxyError::NoInstance)?;
-    let key = hash_key::of(plan, balancer, request.headers(), session, exchange.client);
-    let tie = Tie::take(plan, route.upstream, request.headers_mut());
+    let tie = if route.single { None } else { Tie::take(plan, route.upstream, request.headers_mut()) };
+    let key = hash_key::of(plan, route, balancer, request.headers(), session, exchange.client);
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
     let to = Destination { balancer, connections, tie, key };
-    let answer = forward::forward(exchange, &to, request).await;
-    if let (Some(tie), Some(lease), true) = (tie, &exchange.lease, answer.is_ok()) {
+    let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
+    if let (Some(tie), Some(lease)) = (tie, &exchange.lease) {
         let chosen = lease.instance().id;
-        if tie.needs_cookie(chosen) {
-            cookies.affinity = plan.affinity.set_cookie(balancer.upstream().name(), chosen, origin.https);
-        }
+        cookies.affinity = tie.renew(plan, balancer, chosen, answer.headers_mut(), origin.https);
     }
-    answer
+    Ok(answer)
 }
 
 /// Step 6. Nothing of the instance's hop reaches the client, and its word about sessions is obeyed.

@@ -109,6 +109,7 @@ mod tests {
             on_absent: OnAbsent::Anonymous,
             on_outage: OnOutage::Deny,
             session: true,
+            single: false,
         };
         Router::new(&routes.iter().map(route).collect::<Vec<_>>())
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use arc_swap::ArcSwapOption;
 
 use super::instance::Instance;
+use super::pace::Pace;
 use super::queue::{Queue, Ticket, Wish};
 use super::tournament::Tournament;
 
@@ -14,6 +15,8 @@ use super::tournament::Tournament;
 pub struct Group {
     in_flight: AtomicUsize,
     queue: Queue,
+    /// Of sessions that are moved.
+    moves: Pace,
     /// Where instances are chosen by their load.
     tournament: ArcSwapOption<Tournament>,
 }
@@ -55,6 +58,11 @@ impl Group {
             entrants.unwrap_or_default().iter().for_each(|instance| tournament.update(instance));
         }
         tournament
+    }
+
+    /// Whether one more session may be moved now, where so many may per second.
+    pub fn may_move(&self, per_second: u32) -> bool {
+        self.moves.allows(per_second)
     }
 
     pub(super) fn queue(&self) -> &Queue {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::group::Group;
 use crate::backoff::Backoff;
+use crate::clock::unix_seconds;
 use crate::config::{self, InstanceState};
 
 /// Names an instance by its address, the same in every process and after every restart.
@@ -88,11 +89,14 @@ pub struct Instance {
     /// Milliseconds after `born` when it came back, and how long it starts slowly from then; 0 = not at all.
     back_at: AtomicU64,
     slow_start: AtomicU64,
+    /// Unix seconds. Written with `state`.
+    joined: AtomicU64,
     born: Instant,
 }
 
 impl Instance {
-    pub(super) fn new(config: &config::Instance, group: &Arc<Group>) -> Self {
+    /// `joined`: see [`Instance::joined`].
+    pub(super) fn new(config: &config::Instance, group: &Arc<Group>, joined: u64) -> Self {
         let instance = Instance {
             id: InstanceId::of(config.address),
             address: config.address,
@@ -110,6 +114,7 @@ impl Instance {
             retry_at: AtomicU64::new(0),
             back_at: AtomicU64::new(0),
             slow_start: AtomicU64::new(0),
+            joined: AtomicU64::new(joined),
             born: Instant::now(),
         };
         instance.set_slots(config.max_requests);
@@ -157,8 +162,17 @@ impl Instance {
         }
     }
 
+    /// When it began to take sessions while others did so already, or did so again by the operator's wish (Unix
+    /// seconds); 0: it was there from the beginning.
+    pub fn joined(&self) -> u64 {
+        self.joined.load(Relaxed)
+    }
+
     /// The balancer must be told.
     pub fn set_state(&self, state: InstanceState) {
+        if state == InstanceState::Ready && self.state() != InstanceState::Ready {
+            self.joined.store(unix_seconds(), Relaxed);
+        }
         let state = match state {
             InstanceState::Ready => READY,
             InstanceState::Drain => DRAIN,
@@ -306,14 +320,9 @@ mod tests {
     use super::*;
 
     fn instance(max_requests: Option<usize>) -> Arc<Instance> {
-        let config = config::Instance {
-            address: "127.0.0.1:5001".parse().unwrap(),
-            weight: 1,
-            backup: false,
-            state: InstanceState::Ready,
-            max_requests,
-        };
-        Arc::new(Instance::new(&config, &Arc::default()))
+        let address = "127.0.0.1:5001".parse().unwrap();
+        let config = config::Instance { max_requests, ..config::Instance::at(address) };
+        Arc::new(Instance::new(&config, &Arc::default(), 0))
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod group;
 mod instance;
+mod pace;
 mod queue;
 mod tournament;
 
@@ -13,6 +14,7 @@ pub use instance::{Condition, Instance, InstanceId, Lease};
 pub use queue::{Ticket, Wish};
 pub use tournament::Tournament;
 
+use crate::clock::unix_seconds;
 use crate::config;
 
 /// A named group of instances. Members never change; a new set is a new `Upstream`.
@@ -22,6 +24,7 @@ pub struct Upstream {
     instances: Box<[Arc<Instance>]>,
     /// Places in `instances`.
     by_id: HashMap<InstanceId, usize>,
+    by_name: HashMap<String, usize>,
     group: Arc<Group>,
 }
 
@@ -36,7 +39,7 @@ impl Upstream {
             .iter()
             .map(|instance| match previous.and_then(|previous| previous.member(instance)) {
                 Some((before, kept)) => adopt(before, kept, instance),
-                None => Arc::new(Instance::new(instance, &group)),
+                None => Arc::new(Instance::new(instance, &group, previous.map_or(0, |_| unix_seconds()))),
             })
             .collect();
         instances.iter().for_each(|instance| instance.set_slow_start(config.slow_start));
@@ -47,7 +50,9 @@ impl Upstream {
             .iter()
             .filter(|instance| !by_id.contains_key(&instance.id))
             .for_each(|gone| gone.set_open(false));
-        Upstream { config: config.clone(), instances, by_id, group }
+        let named = config.instances.iter().zip(0..);
+        let by_name = named.filter_map(|(instance, place)| Some((instance.name.clone()?, place))).collect();
+        Upstream { config: config.clone(), instances, by_id, by_name, group }
     }
 
     pub fn name(&self) -> &str {
@@ -71,6 +76,11 @@ impl Upstream {
     /// The instance with this identity, if it is a member.
     pub fn find(&self, id: InstanceId) -> Option<&Arc<Instance>> {
         self.by_id.get(&id).and_then(|place| self.instances.get(*place))
+    }
+
+    /// The instance that the application calls by this name.
+    pub fn find_named(&self, name: &str) -> Option<&Arc<Instance>> {
+        self.by_name.get(name).and_then(|place| self.instances.get(*place))
     }
 
     fn member(&self, wanted: &config::Instance) -> Option<(&config::Instance, &Arc<Instance>)> {

@@ -16,6 +16,7 @@ mod proofs;
 mod session_store;
 mod sessions;
 mod shipped_modes;
+mod stickiness;
 mod streaming;
 mod stub;
 mod support;

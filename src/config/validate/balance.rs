@@ -59,7 +59,7 @@ fn unknown_part(what: &str) -> Fault {
     )
 }
 
-fn hash_key(text: &str) -> Result<HashKey, Fault> {
+pub(super) fn hash_key(text: &str) -> Result<HashKey, Fault> {
     match text.split_once(':') {
         None if text == "session" => Ok(HashKey::Session),
         None if text == "user" => Ok(HashKey::User),

@@ -11,6 +11,7 @@ mod process;
 mod route;
 mod session;
 mod session_cache;
+mod stickiness;
 mod store;
 mod store_url;
 mod upstream;

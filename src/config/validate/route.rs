@@ -48,6 +48,7 @@ fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &Session) -> Opti
     let host = s.value("host", host_pattern, HostPattern::Any);
     let path = s.value("path", path, "/".to_owned());
     let session = s.value("session", boolean, true);
+    let single = s.value("single", boolean, false);
     let own_on_absent = s.optional("on_absent", on_absent);
     let own_on_outage = s.optional("on_outage", on_outage);
     if own_on_absent.is_some() && !session {
@@ -60,7 +61,7 @@ fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &Session) -> Opti
     let on_outage = own_on_outage.unwrap_or(default.store.on_outage);
     let why = "it tells where the requests go";
     let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams))??;
-    let route = Route { host, path, upstream, on_absent, on_outage, session };
+    let route = Route { host, path, upstream, on_absent, on_outage, session, single };
     let written = Written { spot: s.spot("path"), on_absent: s.spot("on_absent"), route };
     s.are_sound(&["host", "path", "session", "on_absent", "on_outage"]).then_some(written)
 }

@@ -6,14 +6,18 @@ use std::time::Duration;
 use super::balance::balance;
 use super::http_text::target;
 use super::listen::socket_address;
+use super::stickiness::{rebalance, stick};
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::{Node, Value};
 use crate::config::model::{Mode, Timeouts};
 use crate::config::section::Section;
+use crate::config::stickiness::{OnLost, Stick};
 use crate::config::upstream::{
     Balance, Connections, Hash, HashKey, HealthCheck, Instance, InstanceState, Queue, Upstream,
 };
 use crate::config::value::{boolean, choice, duration, duration_or_off, integer, text};
+
+const ON_LOST: &[(&str, OnLost)] = &[("rebalance", OnLost::Rebalance), ("fail", OnLost::Fail)];
 
 /// Most requests at a time that a limit may say.
 const MAX_SLOTS: usize = 1_000_000;
@@ -39,9 +43,12 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
     if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared {
         s.fault(s.spot("balance"), no_users(mode));
     }
-    Upstream {
+    let upstream = Upstream {
         name: s.required("name", why, "\"app\"", name).unwrap_or_default(),
         balance,
+        stick: s.value("stick", stick, Stick::Cookie),
+        on_lost: s.value("on_lost", choice(ON_LOST), OnLost::Rebalance),
+        rebalance: s.optional_table("rebalance", rebalance),
         session_control: s.value("session_control", boolean, false),
         health: s.optional_table("health", health),
         queue: s.table("queue", queue),
@@ -49,7 +56,21 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
         slow_start: s.value("slow_start", duration_or_off, None),
         panic_below: s.value("panic_below", integer(0..=100), 0),
         instances: instances(s, max_requests),
+    };
+    if matches!(upstream.stick, Stick::AppSuffix(_))
+        && upstream.instances.iter().any(|one| one.name.is_none())
+    {
+        s.fault(s.spot("stick"), nameless());
     }
+    upstream
+}
+
+fn nameless() -> Fault {
+    Fault::new(
+        "an instance has no name, so no cookie can end with it",
+        "its sessions would be lost with every request that goes elsewhere",
+        "give each instance the `name` that the application appends to the cookie (jvmRoute)",
+    )
 }
 
 /// A number of slots, `None` for `"unlimited"`.
@@ -99,7 +120,7 @@ fn name(node: &Node) -> Result<String, Fault> {
         return Ok(text.to_owned());
     }
     Err(Fault::new(
-        format!("{text:?} is not a name for an upstream"),
+        format!("{text:?} is not a name for an upstream or an instance"),
         "it becomes part of log lines, metrics and URLs",
         "use 1 to 64 letters, digits, `-`, `_` and `.`",
     ))
@@ -127,6 +148,15 @@ fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> 
     let mut instances: Vec<Instance> = Vec::new();
     for (spot, instance) in written {
         let Some(instance) = instance else { continue };
+        if let Some(name) = &instance.name
+            && instances.iter().any(|other| other.name.as_ref() == Some(name))
+        {
+            let what = format!("{name:?} is the name of another instance already");
+            s.fault(
+                spot.clone(),
+                Fault::new(what, "a cookie could mean either of the two", "give each its own name"),
+            );
+        }
         if instances.iter().any(|other| other.address == instance.address) {
             let what = format!("{} is an instance of this upstream already", instance.address);
             let help = "leave one of them out; `weight` gives an instance a greater share";
@@ -147,7 +177,8 @@ fn instance(s: &mut Section<'_>, max_requests: Option<usize>) -> Option<Instance
     let max_requests = s.value("max_requests", slots, max_requests);
     let why = "it is where requests are sent";
     let address = s.required("address", why, "\"127.0.0.1:5001\"", instance_address)?;
-    Some(Instance { address, weight, backup, state, max_requests })
+    let name = s.optional("name", name);
+    Some(Instance { address, name, weight, backup, state, max_requests })
 }
 
 fn instance_address(node: &Node) -> Result<SocketAddr, Fault> {

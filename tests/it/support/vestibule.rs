@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vestibule::app::{App, Outcome};
+use vestibule::app::{App, AppHandle, Outcome};
 
 use super::client::{self, Client, Response};
 use super::config::Config;
@@ -19,6 +19,7 @@ use super::{metrics, within};
 pub(crate) struct Vestibule {
     address: SocketAddr,
     admin: SocketAddr,
+    pub(crate) handle: AppHandle,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Outcome>,
 }
@@ -34,6 +35,7 @@ impl Vestibule {
             vestibule::config::parse(config, "test").unwrap_or_else(|error| panic!("{error}\n{config}"));
         let app = App::bind(parsed).unwrap();
         let (address, admin) = (app.addresses()[0], app.admin_address().unwrap());
+        let handle = app.handle();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async {
             let stopped = async {
@@ -41,7 +43,7 @@ impl Vestibule {
             };
             app.run(stopped).await.unwrap()
         });
-        Self { address, admin, stop, task }
+        Self { address, admin, handle, stop, task }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

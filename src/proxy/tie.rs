@@ -1,0 +1,254 @@
+//! The instance a client is tied to, in sticky mode, and what becomes of the tie.
+
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::affinity::{Hint, Tied};
+use crate::balance::Balancer;
+use crate::clock::unix_seconds;
+use crate::config::{Mode, Stick};
+use crate::headers::cookie::{cookie_values, remove_cookie, shorten_cookie};
+use crate::upstream::InstanceId;
+
+use super::exchange::AffinityOutcome;
+use super::plan::Plan;
+
+/// Between an application's cookie and what we append to it.
+const SEPARATOR: u8 = b'~';
+/// Between an application's cookie and the name of the instance that it appends itself.
+const SUFFIX: u8 = b'.';
+/// The cookie is written again when this part of the time is over after which a session counts as idle.
+const SIGHTINGS: u64 = 4;
+
+/// The tie of one request to one upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tie {
+    hint: Hint,
+    /// Where an idle session is moved to.
+    moved_to: Option<InstanceId>,
+    /// It was considered to move the session, and it stays.
+    stays: bool,
+}
+
+impl Tie {
+    /// Reads the tie to the upstream with this index and hides it from the instance. Nothing is read in
+    /// other modes than sticky, or where nothing is remembered.
+    pub(super) fn take(plan: &Plan, upstream: usize, headers: &mut HeaderMap) -> Option<Tie> {
+        if plan.mode != Mode::Sticky {
+            return None;
+        }
+        let balancer = plan.balancers.get(upstream)?;
+        let hint = match &balancer.upstream().config.stick {
+            Stick::Cookie => own_cookie(plan, plan.affinity_cookies.get(upstream)?, balancer, headers),
+            Stick::AppCookie(name) => app_cookie(plan, name, balancer, headers),
+            Stick::AppSuffix(name) => app_suffix(name, balancer, headers),
+            Stick::Hash(_) => return None,
+        };
+        let mut tie = Tie { hint, moved_to: None, stays: false };
+        tie.consider_move(balancer);
+        Some(tie)
+    }
+
+    /// The instance that the request should go to.
+    pub(super) fn instance(self) -> Option<InstanceId> {
+        self.moved_to.or_else(|| self.tied().map(|tied| tied.instance))
+    }
+
+    /// What the choice of `chosen` means for the tie.
+    pub(super) fn outcome(self, chosen: InstanceId) -> AffinityOutcome {
+        match self.hint {
+            Hint::Tied(tied) if tied.instance == chosen => AffinityOutcome::Kept,
+            Hint::Tied(_) if self.moved_to == Some(chosen) => AffinityOutcome::Moved,
+            Hint::Tied(_) => AffinityOutcome::Lost,
+            Hint::None => AffinityOutcome::New,
+            Hint::Expired => AffinityOutcome::Expired,
+            Hint::Forged => AffinityOutcome::Forged,
+        }
+    }
+
+    /// Ties the client to `chosen`, where it is not already: in the application's cookies in the answer's `headers`,
+    /// or by the cookie that is returned.
+    pub(super) fn renew(
+        self,
+        plan: &Plan,
+        balancer: &Balancer,
+        chosen: InstanceId,
+        headers: &mut HeaderMap,
+        https: bool,
+    ) -> Option<HeaderValue> {
+        let (config, now) = (&balancer.upstream().config, unix_seconds());
+        match &config.stick {
+            Stick::Cookie => {
+                let since = match self.tied() {
+                    Some(tied) if tied.instance == chosen => {
+                        if !self.stays && !tied.old && !is_worth_a_sighting(&tied, balancer, now) {
+                            return None;
+                        }
+                        if self.stays { now } else { tied.since }
+                    }
+                    _ => now,
+                };
+                plan.affinity.set_cookie(&config.name, chosen, since, https)
+            }
+            Stick::AppCookie(name) => {
+                if let Some(sealed) = plan.affinity.seal(&config.name, chosen, now) {
+                    append_to_cookies(headers, name, &sealed);
+                }
+                None
+            }
+            Stick::AppSuffix(_) | Stick::Hash(_) => None,
+        }
+    }
+
+    fn tied(self) -> Option<Tied> {
+        match self.hint {
+            Hint::Tied(tied) => Some(tied),
+            _ => None,
+        }
+    }
+
+    /// An idle session that was tied before some instances came moves to one of them, as often as gives each its
+    /// share in the end. Each session is considered once.
+    fn consider_move(&mut self, balancer: &Balancer) {
+        let (Some(tied), Some(rebalance)) = (self.tied(), balancer.upstream().config.rebalance) else {
+            return;
+        };
+        let idle = unix_seconds().saturating_sub(tied.seen);
+        // The client may have been there until shortly before the next sighting. Whole seconds are compared, so that
+        // only more of them is enough.
+        let longest_unseen = rebalance.idle_over.as_secs() / SIGHTINGS;
+        if tied.seen == 0 || idle <= rebalance.idle_over.as_secs() + longest_unseen {
+            return;
+        }
+        let newcomers = balancer.newcomers(tied.since);
+        if fastrand::f64() >= newcomers.share {
+            self.stays = newcomers.share > 0.0;
+        } else if balancer.upstream().group().may_move(rebalance.per_second) {
+            self.moved_to = newcomers.pick();
+        }
+    }
+}
+
+fn is_worth_a_sighting(tied: &Tied, balancer: &Balancer, now: u64) -> bool {
+    let rebalance = balancer.upstream().config.rebalance;
+    rebalance.is_some_and(|rebalance| {
+        now.saturating_sub(tied.seen) >= (rebalance.idle_over.as_secs() / SIGHTINGS).max(1)
+    })
+}
+
+fn own_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut HeaderMap) -> Hint {
+    let name = balancer.upstream().name();
+    let hint = best(cookie_values(headers, cookie).map(|value| plan.affinity.read(name, value)));
+    if hint != Hint::None {
+        remove_cookie(headers, cookie);
+    }
+    hint
+}
+
+fn app_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut HeaderMap) -> Hint {
+    let read = |value: &[u8]| match split_at_last(value, SEPARATOR) {
+        Some((_, sealed)) => plan.affinity.read(balancer.upstream().name(), sealed),
+        None => Hint::None,
+    };
+    let hint = best(cookie_values(headers, cookie).map(read));
+    if hint != Hint::None {
+        // What is not ours is the application's own, whatever it looks like.
+        shorten_cookie(headers, cookie, |value| match read(value) {
+            Hint::None | Hint::Forged => value,
+            Hint::Expired | Hint::Tied(_) => split_at_last(value, SEPARATOR).map_or(value, |(own, _)| own),
+        });
+    }
+    hint
+}
+
+fn app_suffix(cookie: &str, balancer: &Balancer, headers: &HeaderMap) -> Hint {
+    let named = |value| {
+        let (_, name) = split_at_last(value, SUFFIX)?;
+        balancer.upstream().find_named(str::from_utf8(name).ok()?)
+    };
+    match cookie_values(headers, cookie).find_map(named) {
+        Some(instance) => Hint::Tied(Tied { instance: instance.id, since: 0, seen: 0, old: false }),
+        None => Hint::None,
+    }
+}
+
+/// The first tie, or what is wrong with the last value.
+fn best(hints: impl Iterator<Item = Hint>) -> Hint {
+    let mut best = Hint::None;
+    for hint in hints {
+        best = hint;
+        if matches!(hint, Hint::Tied(_)) {
+            break;
+        }
+    }
+    best
+}
+
+fn split_at_last(value: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let place = value.iter().rposition(|byte| *byte == separator)?;
+    Some((value.get(..place)?, value.get(place + 1..)?))
+}
+
+/// Appends `sealed` to the value of each cookie called `name` that the answer sets. One that is emptied stays empty.
+fn append_to_cookies(headers: &mut HeaderMap, name: &str, sealed: &str) {
+    let lines: Vec<HeaderValue> = headers.get_all(SET_COOKIE).into_iter().cloned().collect();
+    if lines.iter().all(|line| appended(line, name, sealed).is_none()) {
+        return;
+    }
+    headers.remove(SET_COOKIE);
+    for line in lines {
+        headers.append(SET_COOKIE, appended(&line, name, sealed).unwrap_or(line));
+    }
+}
+
+fn appended(line: &HeaderValue, name: &str, sealed: &str) -> Option<HeaderValue> {
+    let text = line.as_bytes();
+    let start = text.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+    let end = start.iter().position(|byte| *byte == b';').unwrap_or(start.len());
+    let (value, attributes) = start.split_at_checked(end)?;
+    let (value, quote) = match value.trim_ascii().strip_suffix(b"\"") {
+        Some(open) if open.len() > 1 => (open, &b"\""[..]),
+        _ => (value.trim_ascii(), &b""[..]),
+    };
+    if value.is_empty() || value == b"\"" {
+        return None;
+    }
+    let parts = [name.as_bytes(), b"=", value, &[SEPARATOR], sealed.as_bytes(), quote, attributes];
+    HeaderValue::from_bytes(&parts.concat()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_appendix(line: &str) -> Option<String> {
+        let line = appended(&HeaderValue::from_str(line).unwrap(), "SID", "xyz")?;
+        Some(line.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_instance_is_appended_to_the_value_alone() {
+        for (line, expected) in [
+            ("SID=abc; Path=/; HttpOnly", Some("SID=abc~xyz; Path=/; HttpOnly")),
+            ("SID=abc", Some("SID=abc~xyz")),
+            ("SID=\"abc\"; Path=/", Some("SID=\"abc~xyz\"; Path=/")),
+            ("SID=a~b=c; Secure", Some("SID=a~b=c~xyz; Secure")),
+            ("SID=; Max-Age=0", None),
+            ("SID=\"\"; Max-Age=0", None),
+            ("SIDE=abc", None),
+            ("sid=abc", None),
+        ] {
+            assert_eq!(with_appendix(line).as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn other_cookies_of_the_answer_stay_as_they_are_and_in_order() {
+        let mut headers = HeaderMap::new();
+        for line in ["a=1", "SID=abc", "b=2"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(line));
+        }
+        append_to_cookies(&mut headers, "SID", "xyz");
+        assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1", "SID=abc~xyz", "b=2"]);
+    }
+}
