@@ -22,7 +22,7 @@ use crate::config::{self, AccessLogOutput, Config, Mode, StoreKind};
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::metrics::Shard;
-use crate::proxy::{Plan, Service, Shared, Worker};
+use crate::proxy::{Plan, Service, Shared, Worker, steer_canaries};
 use crate::secret::{Fingerprints, RandomError};
 use crate::server::{self, Server};
 use crate::session::{MemoryStore, SessionCache, Store};
@@ -171,6 +171,7 @@ impl App {
             let changed = balancer.clone();
             health::watch(balancer.upstream(), &background, move || changed.refresh());
         }
+        background.spawn(steer_canaries(self.shared.clone(), self.shards.clone(), background.clone()));
         let watch = self.start_watch();
         let (started, mut all_started) = mpsc::channel(1);
         let mut workers = Vec::new();

@@ -21,6 +21,7 @@
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
 //! | health check | active judgement of an instance |
 //! | drain | stop new work, let running work end |
+//! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
 //!
 //! # The life of a request
 //!
@@ -38,9 +39,9 @@
 //!    kept for all workers while the store's own reports of changes arrive (`session::cache`); look-ups of
 //!    one session at the same time are one.
 //! 4. **Identify**: the configured headers are written from the session.
-//! 5. **Choose and forward**: a tie may name the instance, otherwise the balancer picks; an instance that
-//!    cannot be reached is left out and the unsent request goes to another. What may have been seen by an
-//!    instance is never sent twice.
+//! 5. **Choose and forward**: a route with a canary chooses the client's side (`canary`). A tie may name the
+//!    instance, otherwise the balancer picks; an instance that cannot be reached is left out and the unsent
+//!    request goes to another. What may have been seen by an instance is never sent twice.
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
 //!
@@ -64,6 +65,7 @@ pub mod body;
 pub mod clock;
 pub mod drain;
 pub mod headers;
+pub mod seal;
 pub mod secret;
 pub mod socket;
 pub mod telemetry;
@@ -79,6 +81,7 @@ pub mod upstream;
 // Layer 3: decisions.
 pub mod affinity;
 pub mod balance;
+pub mod canary;
 pub mod health;
 pub mod identity;
 

@@ -37,6 +37,7 @@ fn route(host: HostPattern, number: usize) -> Route {
         on_outage: OnOutage::Deny,
         session: true,
         single: false,
+        canary: None,
     }
 }
 

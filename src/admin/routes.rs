@@ -17,14 +17,18 @@ enum Endpoint {
     Readyz,
     Metrics,
     RevokeSessions,
+    ListCanaries,
+    SteerCanary,
 }
 
 /// Every address. One that takes `GET` takes `HEAD` as well.
-const ROUTES: [(&str, Method, Endpoint); 4] = [
+const ROUTES: [(&str, Method, Endpoint); 6] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
     ("/api/v1/sessions/revoke", Method::POST, Endpoint::RevokeSessions),
+    ("/api/v1/canaries", Method::GET, Endpoint::ListCanaries),
+    ("/api/v1/canaries", Method::POST, Endpoint::SteerCanary),
 ];
 
 /// Why a request leads nowhere.
@@ -43,6 +47,8 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::Readyz) => endpoints::readyz(&admin, request.uri().query()).await,
         Ok(Endpoint::Metrics) => endpoints::metrics(&admin),
         Ok(Endpoint::RevokeSessions) => api::revoke_sessions(&admin, request).await,
+        Ok(Endpoint::ListCanaries) => api::list_canaries(&admin, request).await,
+        Ok(Endpoint::SteerCanary) => api::steer_canary(&admin, request).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
 }

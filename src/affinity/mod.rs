@@ -1,7 +1,5 @@
 //! Which instance a client is tied to, in sticky mode.
 
-mod seal;
-
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -9,9 +7,12 @@ use http::HeaderValue;
 
 use crate::clock::unix_seconds;
 use crate::config;
-use crate::secret::{RandomError, Secret, random_bytes};
+use crate::seal::{self, Sealer};
+use crate::secret::{RandomError, Secret};
 use crate::upstream::InstanceId;
-use seal::{Sealer, Tie};
+
+/// Binds a key made from the operator's secret to this one use.
+const PURPOSE: &str = "vestibule affinity cookie v1";
 
 /// Reads and writes the affinity cookies of all upstreams.
 ///
@@ -56,7 +57,7 @@ impl Affinity {
         Ok(Affinity {
             cookie: config.cookie.clone(),
             max_age: config.max_age,
-            sealer: Sealer::new(config.secret.as_ref())?,
+            sealer: Sealer::new(config.secret.as_ref(), PURPOSE)?,
             hashing: hashing_key(config.secret.as_ref())?,
         })
     }
@@ -77,18 +78,16 @@ impl Affinity {
         let now = unix_seconds();
         match self.sealer.open(upstream, value) {
             None => Hint::Forged,
-            Some(tie)
-                if now >= tie.expires
-                    || tie.expires - now > self.max_age.as_secs()
-                    || tie.seen > tie.expires =>
+            Some([_, _, seen, expires])
+                if now >= expires || expires - now > self.max_age.as_secs() || seen > expires =>
             {
                 Hint::Expired
             }
-            Some(tie) => Hint::Tied(Tied {
-                instance: InstanceId(tie.instance),
-                since: tie.tied,
-                seen: tie.seen,
-                old: now > tie.seen + (tie.expires - tie.seen) / 2,
+            Some([instance, since, seen, expires]) => Hint::Tied(Tied {
+                instance: InstanceId(instance),
+                since,
+                seen,
+                old: now > seen + (expires - seen) / 2,
             }),
         }
     }
@@ -97,8 +96,7 @@ impl Affinity {
     /// random numbers; the client then stays untied.
     pub fn seal(&self, upstream: &str, instance: InstanceId, since: u64) -> Option<String> {
         let seen = unix_seconds();
-        let tie = Tie { instance: instance.0, tied: since, seen, expires: seen + self.max_age.as_secs() };
-        self.sealer.seal(upstream, &tie)
+        self.sealer.seal(upstream, [instance.0, since, seen, seen + self.max_age.as_secs()])
     }
 
     /// The `Set-Cookie` value that holds [`Affinity::seal`].
@@ -120,11 +118,8 @@ impl Affinity {
 
 /// A key for choosing instances, made from the operator's secret or a random one.
 fn hashing_key(secret: Option<&Secret<Vec<u8>>>) -> Result<hmac::Key, RandomError> {
-    const PURPOSE: &[u8] = b"vestibule choice by hash v1";
-    let random = random_bytes::<32>()?;
-    let material = secret.map_or(&random[..], |secret| secret.expose());
-    let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, material), PURPOSE);
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
+    let key = seal::key(secret, "vestibule choice by hash v1")?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -98,7 +98,16 @@ impl AdminClient {
     /// Posts a JSON document; the status and document of a good answer. What else may come is an error that
     /// tells what to do.
     pub(super) async fn post(&self, path: &str, document: &Value) -> anyhow::Result<(StatusCode, Value)> {
-        let call = timeout(DEADLINE, self.exchange(path, document)).await;
+        self.call(Method::POST, path, document.to_string()).await
+    }
+
+    /// The document at `path`; errors as of [`post`](Self::post).
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.call(Method::GET, path, String::new()).await?.1)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Value)> {
+        let call = timeout(DEADLINE, self.exchange(method, path, body)).await;
         let seconds = DEADLINE.as_secs();
         let (status, body) =
             call.with_context(|| format!("{} did not answer within {seconds} seconds", self.address))??;
@@ -125,7 +134,12 @@ impl AdminClient {
         }
     }
 
-    async fn exchange(&self, path: &str, document: &Value) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let address = self.address;
         let stream = TcpStream::connect(address).await.with_context(|| {
             format!(
@@ -136,12 +150,14 @@ impl AdminClient {
         let broken = || format!("{address} did not answer as an admin API does");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
         let connection = tokio::spawn(connection);
-        let request = Request::post(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, address.to_string())
             .header(header::USER_AGENT, concat!("vestibule/", env!("CARGO_PKG_VERSION")))
             .header(header::AUTHORIZATION, self.token.header.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(document.to_string())))?;
+            .body(Full::new(Bytes::from(body)))?;
         let answer = sender.send_request(request).await.with_context(broken)?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;

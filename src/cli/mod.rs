@@ -4,6 +4,7 @@
 //! cut by a forced stop.
 
 mod admin;
+mod canaries;
 mod demo;
 mod run;
 mod sessions;
@@ -48,6 +49,8 @@ enum Command {
     Check(ConfigFile),
     /// End sessions in a running vestibule
     Sessions(sessions::SessionsArgs),
+    /// Show and steer second versions in a running vestibule
+    Canaries(canaries::CanariesArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Run one Dify-style application instance, for demos, tests and load
@@ -87,6 +90,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Sessions(args) => sessions::run(args),
+        Command::Canaries(args) => canaries::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Stub(args) => stub::run(args),
     }

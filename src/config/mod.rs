@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+mod canary;
 mod excerpt;
 mod fault;
 mod file;
@@ -21,6 +22,7 @@ mod upstream;
 mod validate;
 mod value;
 
+pub use canary::{Canary, CanaryAuto, CanaryMatch, Condition, Device, Percent, ValueTest};
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};

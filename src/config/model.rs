@@ -11,6 +11,7 @@ use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::canary::Canary;
 use super::redis_url::{Credentials, RedisUrl};
 use super::upstream::Upstream;
 use crate::secret::Secret;
@@ -337,6 +338,19 @@ pub struct Route {
     pub session: bool,
     /// Whether all its requests go to one instance, the same for all, as long as that can serve.
     pub single: bool,
+    /// A second version that gets a share of the clients.
+    pub canary: Option<Canary>,
+}
+
+impl Route {
+    /// Its host, unless that is any, and its path: what logs, metrics and the API call it.
+    pub fn label(&self) -> String {
+        match &self.host {
+            HostPattern::Any => self.path.clone(),
+            HostPattern::Exact(host) => format!("{host}{}", self.path),
+            HostPattern::Suffix(suffix) => format!("*.{suffix}{}", self.path),
+        }
+    }
 }
 
 /// The operator's listener.

@@ -118,6 +118,19 @@ impl<'a> Section<'a> {
         done
     }
 
+    /// Like [`tables`](Self::tables), and none if the key is absent.
+    pub(super) fn optional_tables<T>(
+        &mut self,
+        key: &'static str,
+        why: &str,
+        read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        if self.find(key).is_none() {
+            return Vec::new();
+        }
+        self.tables(key, why, read)
+    }
+
     /// A list of values, empty if absent; wrong items are left out.
     pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&Node) -> Result<T, Fault>) -> Vec<T> {
         let items = self.optional(key, list).unwrap_or_default();
@@ -174,7 +187,9 @@ impl<'a> Section<'a> {
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'a Node> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.get(key)
     }
 

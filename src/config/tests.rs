@@ -33,7 +33,19 @@ fn shown(text: &str) -> String {
 const NEED_MORE: [&str; 8] =
     ["secret", "token", "ca", "certificate", "private_key", "sentinel_user", "sentinel_password", "session"];
 
-/// Every line of the reference that is a key, with those that are commented out put in force.
+/// The lines of the reference with those of tables that are commented out put in force, if `all` is so, or else
+/// left out.
+fn lines(all: bool) -> Vec<&'static str> {
+    let mut in_table = false;
+    let line = |line: &'static str| {
+        in_table = (in_table || line.starts_with("# [")) && line.starts_with("# ");
+        if in_table { line.strip_prefix("# ").filter(|_| all) } else { Some(line) }
+    };
+    REFERENCE.lines().filter_map(line).collect()
+}
+
+/// Every line of the reference that is a key, with those that are commented out put in force; tables that are, are
+/// left out.
 fn all_keys_in_force() -> String {
     let uncommented = |line: &'static str| match line.strip_prefix("# ") {
         Some(key)
@@ -45,7 +57,7 @@ fn all_keys_in_force() -> String {
         }
         _ => line,
     };
-    REFERENCE.lines().map(uncommented).collect::<Vec<_>>().join("\n")
+    lines(false).into_iter().map(uncommented).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -70,7 +82,7 @@ fn the_reference_shows_what_is_commented_out_as_it_is_written() {
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let mut tables = BTreeMap::from([(String::new(), BTreeSet::new())]);
     let mut table = String::new();
-    for line in REFERENCE.lines().filter(|line| !line.starts_with("#  ")) {
+    for line in lines(true).into_iter().filter(|line| !line.starts_with("#  ")) {
         if let Some(header) = line.strip_prefix('[') {
             table = header.split(']').next().unwrap().trim_start_matches('[').to_owned();
             let (parent, name) = table.rsplit_once('.').unwrap_or(("", &table));
@@ -90,17 +102,29 @@ fn the_reference_holds_exactly_the_keys_that_are_read() {
         true => format!("{line}\nstray-1234567890 = 0\n"),
         false => format!("{line}\n"),
     };
-    let text = format!("stray-1234567890 = 0\n{}", REFERENCE.lines().map(stray).collect::<String>());
+    let text = format!("stray-1234567890 = 0\n{}", lines(true).into_iter().map(stray).collect::<String>());
     let problems = parse(&text, "reference").unwrap_err();
     let read: BTreeMap<_, BTreeSet<_>> = problems
         .iter()
-        .map(|problem| {
-            let table = problem.place.key.strip_suffix("stray-1234567890").unwrap().trim_end_matches('.');
+        .filter_map(|problem| {
+            // Tables that are commented out may want what is not there.
+            let table = problem.place.key.strip_suffix("stray-1234567890")?.trim_end_matches('.');
             let keys = problem.help.strip_prefix("known here: ").unwrap().split(", ").map(str::to_owned);
-            (table.replace("[0]", ""), keys.collect())
+            Some((table.replace("[0]", ""), keys.collect()))
         })
         .collect();
     assert_eq!(read, documented());
+}
+
+#[test]
+fn tables_that_are_commented_out_show_how_they_are_written() {
+    let two = "[[upstream]]\nname = \"app-v2\"\n[[upstream.instance]]\naddress = \"127.0.0.1:5002\"\n";
+    let config = parse(&format!("{}\n{two}", lines(true).join("\n")), "reference").unwrap();
+    let canary = config.routes[0].canary.as_ref().unwrap();
+    assert_eq!((canary.upstream, canary.matches[0].0.len()), (1, 5));
+    let short = "[route.canary]\nupstream = \"app-v2\"\npercent = \"5%\"\n[route.canary.auto]\n";
+    let short = parse(&format!("{}{short}{two}", MINIMAL.replace("[admin]\n", "")), "x").unwrap();
+    assert_eq!(short.routes[0].canary.as_ref().unwrap().auto, canary.auto);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::secret::Fingerprints;
 pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, marks: &Fingerprints) {
     let config = &exchange.plan.config;
     let route = exchange.route.and_then(|index| config.routes.get(index));
-    let upstream = route.and_then(|route| config.upstreams.get(route.upstream));
+    let upstream = exchange.upstream().and_then(|index| config.upstreams.get(index));
     let mut line = Line::begin(out);
     line.text("request_id", exchange.request_id.as_ref().and_then(|id| id.to_str().ok()));
     line.show("client", exchange.client);
@@ -31,6 +31,7 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
     line.text("route", route.map(|route| route.path.as_str()));
     line.text("upstream", upstream.map(|upstream| upstream.name.as_str()));
     line.text("instance", exchange.lease.as_ref().map(|lease| lease.instance().label.as_str()));
+    line.text("canary", exchange.visit.map(|visit| visit.choice.side.as_str()));
     line.number("attempts", exchange.attempts);
     line.text("mode", Some(exchange.plan.mode.as_str()));
     line.text("session", Some(exchange.session.as_str()));

@@ -11,9 +11,11 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use crate::body::RequestBodyState;
+use crate::canary::Side;
 use crate::session::{AbsentReason, SessionId};
 use crate::upstream::Lease;
 
+use super::canary::Visit;
 use super::client::Client;
 use super::plan::Plan;
 use super::service::Service;
@@ -103,6 +105,8 @@ pub(super) struct Exchange {
     pub(super) request_id: Option<HeaderValue>,
     /// Index into the configuration's routes.
     pub(super) route: Option<usize>,
+    /// On a route with a canary, once its side is chosen.
+    pub(super) visit: Option<Visit>,
     pub(super) session: SessionOutcome,
     pub(super) session_id: Option<SessionId>,
     pub(super) affinity: Option<AffinityOutcome>,
@@ -141,6 +145,7 @@ impl Exchange {
             host: None,
             request_id: None,
             route: None,
+            visit: None,
             session: SessionOutcome::Off,
             session_id: None,
             affinity: None,
@@ -161,6 +166,15 @@ impl Exchange {
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());
+    }
+
+    /// Index of the upstream that the request goes to, once it has a route.
+    pub(super) fn upstream(&self) -> Option<usize> {
+        let route = self.route?;
+        match (self.plan.canaries.of_route(route), &self.visit) {
+            (Some(canary), Some(visit)) if visit.choice.side == Side::Canary => Some(canary.upstream()),
+            _ => self.plan.config.routes.get(route).map(|route| route.upstream),
+        }
     }
 
     /// The status as logged and counted.

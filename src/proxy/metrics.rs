@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::canary::SideCounts;
+use crate::canary::Side;
 use crate::session::{Source, StoreError};
 use crate::telemetry::histogram::Histogram;
 
@@ -55,6 +57,8 @@ pub struct Counts {
     pub affinity: BTreeMap<&'static str, u64>,
     /// By what was asked for: `set`, `end`, and `refused` for upstreams that are not trusted with it.
     pub session_control: BTreeMap<&'static str, u64>,
+    /// By the canary's id and the side.
+    pub canaries: BTreeMap<(usize, Side), SideCounts>,
     pub connects: u64,
     pub connect_failures: u64,
     pub retries: u64,
@@ -86,6 +90,7 @@ impl Counts {
         add_all(&mut self.store_errors, &other.store_errors);
         add_all(&mut self.affinity, &other.affinity);
         add_all(&mut self.session_control, &other.session_control);
+        self.merge_canaries(other);
         self.connects += other.connects;
         self.connect_failures += other.connect_failures;
         self.retries += other.retries;
@@ -97,6 +102,13 @@ impl Counts {
     /// The queue of the upstream with this name.
     pub(super) fn queue(&mut self, upstream: &str) -> &mut QueueCounts {
         self.queues.entry(upstream.to_owned()).or_default()
+    }
+
+    /// Adds what `other` has counted of canaries, and only that.
+    pub(super) fn merge_canaries(&mut self, other: &Counts) {
+        for (key, counts) in &other.canaries {
+            self.canaries.entry(*key).or_default().merge(counts);
+        }
     }
 
     /// Counts a finished request.

@@ -4,6 +4,7 @@
 //! story in between.
 
 mod access_log;
+mod canary;
 mod clean;
 mod client;
 mod error;
@@ -19,6 +20,7 @@ mod service;
 mod tie;
 mod upgrade;
 
+pub use canary::{SideCounts, steer_canaries};
 pub use client::Client;
 pub use plan::Plan;
 pub use respond::ResponseBody;

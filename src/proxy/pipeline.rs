@@ -13,6 +13,7 @@ use crate::headers::{hop_by_hop, host};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
 
+use super::canary;
 use super::clean::{self, Origin};
 use super::client::Client;
 use super::error::ProxyError;
@@ -30,11 +31,13 @@ struct NewCookies {
     /// Gives, or takes back, the session cookie.
     session: Option<HeaderValue>,
     affinity: Option<HeaderValue>,
+    /// Keeps the client's version on a route with two.
+    canary: Option<HeaderValue>,
 }
 
 impl NewCookies {
     fn add_to(self, headers: &mut HeaderMap) {
-        for cookie in [self.session, self.affinity].into_iter().flatten() {
+        for cookie in [self.session, self.affinity, self.canary].into_iter().flatten() {
             headers.append(SET_COOKIE, cookie);
         }
     }
@@ -118,6 +121,7 @@ async fn steps(
         }
     };
     plan.identity.apply(request.headers_mut(), session.as_deref())?;
+    cookies.canary = canary::choose(request.headers_mut(), plan, exchange, session.as_deref(), origin.https);
     if plan.config.session.cookie.hide && request.headers().contains_key(COOKIE) {
         remove_cookie(request.headers_mut(), &plan.config.session.cookie.name);
     }
@@ -233,9 +237,10 @@ async fn send_on(
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    let balancer = plan.balancers.get(route.upstream).ok_or(ProxyError::NoInstance)?;
-    let connections = plan.connections.get(route.upstream).ok_or(ProxyError::NoInstance)?;
-    let tie = if route.single { None } else { Tie::take(plan, route.upstream, request.headers_mut()) };
+    let upstream = exchange.upstream().ok_or(ProxyError::NoInstance)?;
+    let balancer = plan.balancers.get(upstream).ok_or(ProxyError::NoInstance)?;
+    let connections = plan.connections.get(upstream).ok_or(ProxyError::NoInstance)?;
+    let tie = if route.single { None } else { Tie::take(plan, upstream, request.headers_mut()) };
     let key = hash_key::of(plan, route, balancer, request.headers(), session, exchange.client);
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
@@ -300,7 +305,7 @@ async fn obey(
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<(), ProxyError> {
-    let upstream = plan.config.upstreams.get(route.upstream);
+    let upstream = exchange.upstream().and_then(|index| plan.config.upstreams.get(index));
     let trusted = upstream.is_some_and(|upstream| upstream.session_control);
     let counts = &exchange.service.worker().counts;
     if !trusted || plan.mode != Mode::Shared || !route.session {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::affinity::Affinity;
 use crate::balance::Balancer;
 use crate::body::RequestBodyRules;
+use crate::canary::{Canaries, Canary};
 use crate::config::{Config, Mode, Upstream};
 use crate::headers::name::NameSet;
 use crate::headers::{forwarded, hop_by_hop};
@@ -43,6 +44,7 @@ pub struct Plan {
     pub(super) connections: Arc<[PoolSettings]>,
     /// Names of the affinity cookies, in the same order.
     pub(super) affinity_cookies: Arc<[String]>,
+    pub(super) canaries: Arc<Canaries>,
     pub(super) rules: Arc<HeaderRules>,
     pub(super) body_rules: RequestBodyRules,
 }
@@ -59,17 +61,19 @@ pub(super) struct HeaderRules {
 impl Plan {
     /// Compiles `config`. Fails when the system gives no random numbers.
     pub fn new(config: Arc<Config>) -> Result<Self, RandomError> {
-        Plan::build(config, &[])
+        Plan::build(config, None)
     }
 
     /// The plan for `config` that takes over from this one: upstreams that are described as before are kept as they
-    /// are; others keep their instances by address, with all that is known of them, and their place in the rotation.
+    /// are; others keep their instances by address, with all that is known of them, and their place in the rotation;
+    /// canaries go on as [`Canaries::renewed`] says.
     /// The plan must then be put to use, and this one no more. Fails as [`Plan::new`] does.
     pub fn succeed(&self, config: Arc<Config>) -> Result<Self, RandomError> {
-        Plan::build(config, &self.balancers)
+        Plan::build(config, Some(self))
     }
 
-    fn build(config: Arc<Config>, previous: &[Arc<Balancer>]) -> Result<Self, RandomError> {
+    fn build(config: Arc<Config>, previous: Option<&Plan>) -> Result<Self, RandomError> {
+        let balancers = previous.map_or(&[][..], |previous| &previous.balancers);
         let affinity = Affinity::new(&config.affinity)?;
         let identity = Identity::new(&config.identity);
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
@@ -91,9 +95,13 @@ impl Plan {
                 .collect(),
             identity: Arc::new(identity),
             affinity: Arc::new(affinity),
+            canaries: Arc::new(match previous {
+                Some(previous) => previous.canaries.renewed(&config)?,
+                None => Canaries::new(&config)?,
+            }),
             connections: config.upstreams.iter().map(|upstream| pool_settings(&config, upstream)).collect(),
             // Last, as it changes what the instances know.
-            balancers: config.upstreams.iter().map(|upstream| balancer(upstream, previous)).collect(),
+            balancers: config.upstreams.iter().map(|upstream| balancer(upstream, balancers)).collect(),
             config,
         })
     }
@@ -101,6 +109,11 @@ impl Plan {
     /// The same plan in another mode: instances, their state and the balancers' positions are shared.
     pub fn with_mode(&self, mode: Mode) -> Self {
         Plan { mode, ..self.clone() }
+    }
+
+    /// The canaries in the order of their routes; live, and the same ones in clones of this plan.
+    pub fn canaries(&self) -> impl Iterator<Item = &Canary> {
+        self.canaries.iter()
     }
 
     /// The upstreams in the order of the configuration.

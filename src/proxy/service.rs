@@ -18,6 +18,7 @@ use crate::telemetry::lines::LineBuffer;
 use crate::transport::{Lines, PoolSettings, Pools};
 
 use super::access_log;
+use super::canary;
 use super::client::Client;
 use super::exchange::Exchange;
 use super::metrics::{RequestKey, Shard};
@@ -207,6 +208,7 @@ impl Service {
         let key = RequestKey::new(exchange.route, &exchange.method, exchange.final_status());
         self.worker.counts.update(|counts| {
             counts.request(key, took);
+            canary::count(counts, exchange, took);
             counts.retries += u64::from(exchange.attempts.saturating_sub(1));
             if let Some(affinity) = exchange.affinity {
                 *counts.affinity.entry(affinity.as_str()).or_default() += 1;

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod admin;
+mod canary;
 mod config_files;
 mod demo;
 mod drain;

@@ -2,8 +2,10 @@
 
 mod auth;
 mod body;
+mod canaries;
 mod problem;
 mod sessions;
 
+pub(super) use canaries::{list_canaries, steer_canary};
 pub(super) use problem::Problem;
 pub(super) use sessions::revoke_sessions;

@@ -9,11 +9,12 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::config::{Config, HostPattern};
+use crate::config::{Config, Route};
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 
+use super::canary_metrics::Canaries;
 use super::upstream_metrics::Upstreams;
 use crate::admin::Admin;
 
@@ -34,6 +35,7 @@ struct Snapshot {
     counts: Counts,
     routes: Vec<String>,
     upstreams: Upstreams,
+    canaries: Canaries,
     cache: CacheStats,
     mode: &'static str,
     connections: u64,
@@ -50,6 +52,7 @@ impl Snapshot {
             counts,
             routes: route_labels(&plan.config),
             upstreams: Upstreams::take(&plan),
+            canaries: Canaries::take(&plan),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
@@ -63,12 +66,7 @@ impl Snapshot {
 }
 
 fn route_labels(config: &Config) -> Vec<String> {
-    let label = |route: &crate::config::Route| match &route.host {
-        HostPattern::Any => route.path.clone(),
-        HostPattern::Exact(host) => format!("{host}{}", route.path),
-        HostPattern::Suffix(suffix) => format!("*.{suffix}{}", route.path),
-    };
-    config.routes.iter().map(label).collect()
+    config.routes.iter().map(Route::label).collect()
 }
 
 impl Collector for Snapshot {
@@ -77,6 +75,7 @@ impl Collector for Snapshot {
         self.encode_requests(out)?;
         self.encode_sessions(out)?;
         self.upstreams.encode(&self.counts, out)?;
+        self.canaries.encode(&self.counts, out)?;
         self.encode_process(out)
     }
 }

@@ -1,5 +1,6 @@
 //! What probes and monitoring ask.
 
+mod canary_metrics;
 mod metrics;
 mod readyz;
 mod upstream_metrics;

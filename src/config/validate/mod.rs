@@ -3,6 +3,8 @@
 mod admin;
 mod affinity;
 mod balance;
+mod canary;
+mod canary_match;
 mod header;
 mod http_text;
 mod identity;
@@ -33,7 +35,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     let affinity = s.table("affinity", |s| affinity::affinity(s, &session.cookie.name));
     let timeouts = s.table("timeouts", process::timeouts);
     let upstreams = upstream::upstreams(s, &timeouts, session.mode);
-    let routes = route::routes(s, &upstreams, &session);
+    let routes = route::routes(s, canary::Around { upstreams: &upstreams, session: &session });
     Some(Config {
         workers,
         listeners,

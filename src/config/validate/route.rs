@@ -2,21 +2,22 @@
 
 use std::collections::HashMap;
 
+use super::canary::{Around, canary};
 use super::http_text::{domain, host};
 use super::session::on_absent;
 use super::store::on_outage;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::Node;
-use crate::config::model::{HostPattern, OnAbsent, Route, Session};
+use crate::config::model::{HostPattern, OnAbsent, Route};
 use crate::config::nearest::nearest;
 use crate::config::section::Section;
 use crate::config::upstream::Upstream;
 use crate::config::value::{boolean, text};
 
 /// All routes that can be read; what is wrong with the others is reported.
-pub(super) fn routes(s: &mut Section<'_>, upstreams: &[Upstream], session: &Session) -> Vec<Route> {
+pub(super) fn routes(s: &mut Section<'_>, around: Around<'_>) -> Vec<Route> {
     let why = "without one every request would be answered with 404";
-    let written = s.tables("route", why, |s| route(s, upstreams, session));
+    let written = s.tables("route", why, |s| route(s, around));
     let count = written.len();
     let routes: Vec<_> = written.into_iter().flatten().collect();
     let mut seen: HashMap<(&HostPattern, &str), &str> = HashMap::new();
@@ -44,7 +45,8 @@ struct Written {
     route: Route,
 }
 
-fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &Session) -> Option<Written> {
+fn route(s: &mut Section<'_>, around: Around<'_>) -> Option<Written> {
+    let Around { upstreams, session: default, .. } = around;
     let host = s.value("host", host_pattern, HostPattern::Any);
     let path = s.value("path", path, "/".to_owned());
     let session = s.value("session", boolean, true);
@@ -60,14 +62,15 @@ fn route(s: &mut Section<'_>, upstreams: &[Upstream], default: &Session) -> Opti
     let on_absent = own_on_absent.unwrap_or_else(|| default.on_absent.clone());
     let on_outage = own_on_outage.unwrap_or(default.store.on_outage);
     let why = "it tells where the requests go";
-    let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams))??;
-    let route = Route { host, path, upstream, on_absent, on_outage, session, single };
+    let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams)).flatten();
+    let canary = s.optional_table("canary", |s| canary(s, around, upstream)).flatten();
+    let route = Route { host, path, upstream: upstream?, on_absent, on_outage, session, single, canary };
     let written = Written { spot: s.spot("path"), on_absent: s.spot("on_absent"), route };
     s.are_sound(&["host", "path", "session", "on_absent", "on_outage"]).then_some(written)
 }
 
 /// The place of an upstream; `None` if it may be one that was reported and has no name.
-fn upstream(name: &str, upstreams: &[Upstream]) -> Result<Option<usize>, Fault> {
+pub(super) fn upstream(name: &str, upstreams: &[Upstream]) -> Result<Option<usize>, Fault> {
     let names = || upstreams.iter().map(|upstream| upstream.name.as_str());
     let index = names().position(|known| known == name);
     if index.is_some() || upstreams.is_empty() || names().any(str::is_empty) {

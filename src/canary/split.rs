@@ -1,0 +1,217 @@
+//! Which side a client is on: drawn once, then kept in a sealed cookie.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderValue};
+
+use super::Side;
+use crate::clock::unix_seconds;
+use crate::config::{Affinity, Percent};
+use crate::headers::cookie::cookie_values;
+use crate::seal::{self, Sealer};
+use crate::secret::{RandomError, digest};
+
+const COOKIE_PURPOSE: &str = "vestibule canary cookie v1";
+const DRAW_PURPOSE: &str = "vestibule canary draw v1";
+
+/// The keys that all canaries have in common.
+#[derive(Clone)]
+pub(super) struct Keys {
+    sealer: Arc<Sealer>,
+    draws: hmac::Key,
+}
+
+impl Keys {
+    /// Fails when the system gives no random numbers, needed where no secret is configured.
+    pub(super) fn new(config: &Affinity) -> Result<Self, RandomError> {
+        let secret = config.secret.as_ref();
+        let draws = seal::key(secret, DRAW_PURPOSE)?;
+        Ok(Keys {
+            sealer: Arc::new(Sealer::new(secret, COOKIE_PURPOSE)?),
+            draws: hmac::Key::new(hmac::HMAC_SHA256, draws.expose()),
+        })
+    }
+}
+
+/// The side that a client has been given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) side: Side,
+    /// The canary's share when it was drawn.
+    pub(super) at: Percent,
+}
+
+/// One route's way to give sides.
+pub(super) struct Split {
+    keys: Keys,
+    pub(super) cookie: String,
+    /// What a cookie is good for: this route, these two upstreams.
+    context: String,
+    canary: String,
+    max_age: Duration,
+}
+
+impl fmt::Debug for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Split")
+    }
+}
+
+impl Split {
+    pub(super) fn new(keys: Keys, config: &Affinity, route: &str, stable: &str, canary: &str) -> Self {
+        let mark: String = digest(route).chars().take(8).collect();
+        Split {
+            keys,
+            cookie: format!("{}-canary-{mark}", config.cookie),
+            context: format!("{route}\n{stable}\n{canary}"),
+            canary: canary.to_owned(),
+            max_age: config.max_age,
+        }
+    }
+
+    /// What the client's cookie says, and whether it should be renewed since half of its life is over. `None` when
+    /// there is none, or none of ours that is still alive.
+    pub(super) fn given(&self, headers: &HeaderMap) -> Option<(Given, bool)> {
+        cookie_values(headers, &self.cookie).find_map(|value| self.read(value))
+    }
+
+    fn read(&self, value: &[u8]) -> Option<(Given, bool)> {
+        let [content, issued, expires] = self.keys.sealer.open(&self.context, value)?;
+        let now = unix_seconds();
+        if now >= expires || expires - now > self.max_age.as_secs() {
+            return None;
+        }
+        let side = if content & 1 == 1 { Side::Canary } else { Side::Stable };
+        let at = u16::try_from(content >> 1).ok().and_then(Percent::from_hundredths)?;
+        Some((Given { side, at }, now > issued + (expires - issued) / 2))
+    }
+
+    /// The `Set-Cookie` value that keeps what the client was given. `None` when the system gives no random numbers;
+    /// the client may then be given another side.
+    pub(super) fn set_cookie(&self, given: Given, https: bool) -> Option<HeaderValue> {
+        let (issued, life) = (unix_seconds(), self.max_age.as_secs());
+        let content = u64::from(given.at.hundredths()) << 1 | u64::from(given.side == Side::Canary);
+        let value = self.keys.sealer.seal(&self.context, [content, issued, issued + life])?;
+        let secure = if https { "; Secure" } else { "" };
+        let name = &self.cookie;
+        let text = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// Draws a side for a new client: the same one for the same session as long as the share is the same, and at a
+    /// greater share never stable for a session that was drawn for the canary. Without a session by chance.
+    pub(super) fn draw(&self, session: Option<&[u8]>, at: Percent) -> Given {
+        let lot = match session {
+            Some(session) => self.lot(session),
+            None => fastrand::u32(..),
+        };
+        // Uniform in 0..10000.
+        let place = (u64::from(lot) * u64::from(Percent::ALL.hundredths())) >> 32;
+        let side = if place < u64::from(at.hundredths()) { Side::Canary } else { Side::Stable };
+        Given { side, at }
+    }
+
+    fn lot(&self, session: &[u8]) -> u32 {
+        let mut context = hmac::Context::with_key(&self.keys.draws);
+        context.update(self.canary.as_bytes());
+        context.update(b"\n");
+        context.update(session);
+        context.sign().as_ref().iter().take(4).fold(0, |lot, byte| lot << 8 | u32::from(*byte))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::COOKIE;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn split(secret: Option<&str>, max_age: u64, canary: &str) -> Split {
+        let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
+        let config = Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
+        Split::new(Keys::new(&config).unwrap(), &config, "/", "app", canary)
+    }
+
+    fn percent(value: f64) -> Percent {
+        Percent::new(value).unwrap()
+    }
+
+    fn request(split: &Split, value: &str) -> HeaderMap {
+        let line = format!("a=1; {}={value}", split.cookie);
+        [(COOKIE, HeaderValue::try_from(line).unwrap())].into_iter().collect()
+    }
+
+    fn value(split: &Split, given: Given) -> String {
+        let cookie = split.set_cookie(given, true).unwrap();
+        let cookie = cookie.to_str().unwrap();
+        assert!(cookie.ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
+        cookie.split(['=', ';']).nth(1).unwrap().to_owned()
+    }
+
+    fn on_canary(split: &Split, sessions: usize, at: Percent) -> usize {
+        let drawn = (0..sessions)
+            .filter(|n| split.draw(Some(format!("session-{n}").as_bytes()), at).side == Side::Canary);
+        drawn.count()
+    }
+
+    #[test]
+    fn ten_percent_of_sessions_are_ten_percent() {
+        let split = split(Some(SECRET), 60, "app-v2");
+        let found = on_canary(&split, 20_000, percent(10.0));
+        assert!((1_800..=2_200).contains(&found), "{found}");
+        let by_chance = (0..20_000).filter(|_| split.draw(None, percent(10.0)).side == Side::Canary).count();
+        assert!((1_800..=2_200).contains(&by_chance), "{by_chance}");
+        assert_eq!(on_canary(&split, 1_000, Percent::NONE), 0);
+        assert_eq!(on_canary(&split, 1_000, Percent::ALL), 1_000);
+    }
+
+    #[test]
+    fn a_side_is_read_back_by_every_process_with_the_secret_and_by_no_other() {
+        let (one, other) = (split(Some(SECRET), 60, "app-v2"), split(Some(SECRET), 60, "app-v2"));
+        for side in [Side::Stable, Side::Canary] {
+            let given = Given { side, at: percent(12.5) };
+            let value = value(&one, given);
+            assert_eq!(other.given(&request(&other, &value)), Some((given, false)));
+            assert_eq!(split(None, 60, "app-v2").given(&request(&one, &value)), None);
+        }
+    }
+
+    #[test]
+    fn another_canarys_cookie_and_one_that_lives_too_long_say_nothing() {
+        let one = split(Some(SECRET), 60, "app-v2");
+        let value = value(&one, Given { side: Side::Canary, at: percent(10.0) });
+        assert_eq!(split(Some(SECRET), 60, "app-v3").given(&request(&one, &value)), None);
+        assert_eq!(split(Some(SECRET), 10, "app-v2").given(&request(&one, &value)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_greater_share_takes_no_session_from_the_canary(
+            session in proptest::collection::vec(any::<u8>(), 0..40), a in 0.0..100.0, b in 0.0..100.0,
+        ) {
+            let split = split(Some(SECRET), 60, "app-v2");
+            let (less, more) = (f64::min(a, b), f64::max(a, b));
+            if split.draw(Some(&session), percent(less)).side == Side::Canary {
+                prop_assert_eq!(split.draw(Some(&session), percent(more)).side, Side::Canary);
+            }
+        }
+
+        #[test]
+        fn nothing_but_the_cookie_itself_is_believed(place in 0..70_usize, byte in b'0'..=b'z') {
+            let split = split(Some(SECRET), 60, "app-v2");
+            let good = value(&split, Given { side: Side::Stable, at: percent(10.0) });
+            let mut bytes = good.clone().into_bytes();
+            let place = place % bytes.len();
+            bytes[place] = if byte == b';' { b'x' } else { byte };
+            let altered = String::from_utf8(bytes).unwrap();
+            prop_assert_eq!(split.given(&request(&split, &altered)).is_some(), altered == good);
+        }
+    }
+}
