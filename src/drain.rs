@@ -1,4 +1,7 @@
 //! Ending without cutting: stop new work, let running work end, give up at a deadline.
+//!
+//! A drain that another process takes over from begins with *retiring*: nothing is hurried then, because
+//! whoever comes anew is served elsewhere.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,10 +14,17 @@ use tokio_util::task::TaskTracker;
 /// One drain for a group of tasks; clones are handles to the same drain.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
-    /// The same as `begun`, cheap enough to be asked at every turn.
-    flag: Arc<AtomicBool>,
+    flags: Arc<Flags>,
+    retired: CancellationToken,
     begun: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// The same as the tokens, cheap enough to be asked at every turn.
+#[derive(Debug, Default)]
+struct Flags {
+    retired: AtomicBool,
+    begun: AtomicBool,
 }
 
 impl Drain {
@@ -27,20 +37,42 @@ impl Drain {
         self.tasks.spawn(task);
     }
 
-    /// Tells every task to come to its end. Idempotent.
-    pub fn begin(&self) {
-        self.flag.store(true, Relaxed);
-        self.begun.cancel();
+    /// Tells every task to take on nothing new and to end in its own time. Idempotent.
+    pub fn retire(&self) {
+        self.flags.retired.store(true, Relaxed);
+        self.retired.cancel();
         self.tasks.close();
     }
 
+    /// Tells every task to come to its end; retires it as well. Idempotent.
+    pub fn begin(&self) {
+        self.flags.begun.store(true, Relaxed);
+        self.begun.cancel();
+        self.retire();
+    }
+
+    /// Whether [`Drain::retire`] or [`Drain::begin`] was called.
+    pub fn is_retired(&self) -> bool {
+        self.flags.retired.load(Relaxed)
+    }
+
     pub fn has_begun(&self) -> bool {
-        self.flag.load(Relaxed)
+        self.flags.begun.load(Relaxed)
+    }
+
+    /// Completes once [`Drain::retire`] or [`Drain::begin`] was called. Cancel-safe.
+    pub fn retired(&self) -> WaitForCancellationFuture<'_> {
+        self.retired.cancelled()
     }
 
     /// Completes once [`Drain::begin`] was called. Cancel-safe.
     pub fn begun(&self) -> WaitForCancellationFuture<'_> {
         self.begun.cancelled()
+    }
+
+    /// Completes when every task has ended, once the drain is retired. Cancel-safe.
+    pub async fn ended(&self) {
+        self.tasks.wait().await;
     }
 
     /// Waits until every task has ended or `deadline` has passed; returns how many still ran. The caller
@@ -69,5 +101,18 @@ mod tests {
         assert!(drain.has_begun());
         assert_eq!(drain.finished(Duration::from_secs(5)).await, 1);
         assert_eq!(drain.finished(Duration::from_secs(120)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_retired_take_their_time_and_may_be_hurried_later() {
+        let drain = Drain::new();
+        let waiting = drain.clone();
+        drain.spawn(async move { waiting.begun().await });
+        drain.retire();
+        drain.retired().await;
+        assert!(drain.is_retired() && !drain.has_begun());
+        assert!(tokio::time::timeout(Duration::from_secs(60), drain.ended()).await.is_err());
+        drain.begin();
+        drain.ended().await;
     }
 }

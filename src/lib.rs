@@ -45,6 +45,14 @@
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
 //!
+//! # The life of a process
+//!
+//! [`app`] binds or inherits the sockets, starts the workers and ends them. What a request needs to know is one
+//! immutable [`proxy::Plan`]; one task alone replaces it, whether the file, an operator or a discovery wants a
+//! change, and a request keeps the plan that it began with. Worker, connection and client outlive plans, so what
+//! they keep from one they ask for anew. A new binary is a new process that is handed the sockets while the old one
+//! ends with its last client.
+//!
 //! # The house
 //!
 //! Modules are declared below from the ground up and import only downwards; a test enforces it. Siblings of

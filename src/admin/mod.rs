@@ -5,6 +5,7 @@
 
 mod api;
 mod endpoints;
+mod process;
 mod reply;
 mod routes;
 mod sessions;
@@ -24,6 +25,7 @@ use self::api::Problem;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
+pub use process::{Answer, Process, ReloadStats, Reloads};
 pub use sessions::Sessions;
 
 /// Time for a whole head, and to wait for the next request on a connection.
@@ -57,6 +59,8 @@ pub struct Admin {
     /// Free places for client connections.
     pub places: Arc<Semaphore>,
     pub sessions: Sessions,
+    pub process: Arc<dyn Process>,
+    pub reloads: Arc<Reloads>,
 }
 
 impl Admin {

@@ -19,16 +19,20 @@ enum Endpoint {
     RevokeSessions,
     ListCanaries,
     SteerCanary,
+    Reload,
+    Upgrade,
 }
 
 /// Every address. One that takes `GET` takes `HEAD` as well.
-const ROUTES: [(&str, Method, Endpoint); 6] = [
+const ROUTES: [(&str, Method, Endpoint); 8] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
     ("/api/v1/sessions/revoke", Method::POST, Endpoint::RevokeSessions),
     ("/api/v1/canaries", Method::GET, Endpoint::ListCanaries),
     ("/api/v1/canaries", Method::POST, Endpoint::SteerCanary),
+    ("/api/v1/reload", Method::POST, Endpoint::Reload),
+    ("/api/v1/upgrade", Method::POST, Endpoint::Upgrade),
 ];
 
 /// Why a request leads nowhere.
@@ -49,6 +53,8 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::RevokeSessions) => api::revoke_sessions(&admin, request).await,
         Ok(Endpoint::ListCanaries) => api::list_canaries(&admin, request).await,
         Ok(Endpoint::SteerCanary) => api::steer_canary(&admin, request).await,
+        Ok(Endpoint::Reload) => api::reload(&admin, request.headers()).await,
+        Ok(Endpoint::Upgrade) => api::upgrade(&admin, request.headers()).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
 }

@@ -4,42 +4,32 @@ use std::sync::OnceLock;
 
 use tokio::time::timeout;
 
-use crate::config;
 use crate::proxy::Shared;
 use crate::session::{RevokeTarget, Revoked, Revoker, Store, StoreError};
 
 /// The session store as the admin listener reaches it. Opened on first use, as most processes are never asked.
 #[derive(Debug, Default)]
-pub struct Sessions(OnceLock<Result<Opened, StoreError>>);
-
-#[derive(Debug)]
-struct Opened {
-    store: Store,
-    revoker: Revoker,
-}
+pub struct Sessions(OnceLock<Result<Store, StoreError>>);
 
 impl Sessions {
     /// Ends the sessions that `target` names; see [`Revoker::revoke`].
     pub(super) async fn revoke(&self, shared: &Shared, target: &RevokeTarget) -> Result<Revoked, StoreError> {
-        self.connected(shared).await?.revoker.revoke(target).await
+        let plan = shared.plan.load_full();
+        let store = self.connected(shared).await?.clone();
+        Revoker::new(&plan.config.session, store, shared.sessions.clone()).revoke(target).await
     }
 
     /// Whether the store answers.
     pub(super) async fn ping(&self, shared: &Shared) -> Result<(), StoreError> {
-        self.connected(shared).await?.store.ping().await
+        self.connected(shared).await?.ping().await
     }
 
     /// Waits for the connection, at most `connect_timeout`: a store that was opened just now is not down.
-    async fn connected(&self, shared: &Shared) -> Result<&Opened, StoreError> {
-        let config = &shared.plan.load_full().config.session;
-        let opened = self.0.get_or_init(|| open(config, shared)).as_ref().map_err(|error| *error)?;
+    async fn connected(&self, shared: &Shared) -> Result<&Store, StoreError> {
+        let config = &shared.plan.load_full().config.session.store;
+        let store = self.0.get_or_init(|| shared.open_store(config)).as_ref().map_err(|error| *error)?;
         // Without a connection the store says itself why.
-        let _ = timeout(config.store.connect_timeout, opened.store.connected()).await;
-        Ok(opened)
+        let _ = timeout(config.connect_timeout, store.connected()).await;
+        Ok(store)
     }
-}
-
-fn open(config: &config::Session, shared: &Shared) -> Result<Opened, StoreError> {
-    let store = shared.open_store(&config.store)?;
-    Ok(Opened { revoker: Revoker::new(config, store.clone(), shared.sessions.clone()), store })
 }

@@ -82,7 +82,7 @@ mod tests {
         assert!(matches(&one, &headers(&[("x-canary", "no"), ("x-canary", "yes")])));
         assert!(!matches(&one, &headers(&[("x-canary", "yes!")])));
         assert!(!matches(&one, &headers(&[])));
-        let pattern = ValueTest::Matches(Regex::new("^(?:v[0-9]+)$").unwrap());
+        let pattern = ValueTest::Matches(Regex::new("^(?:v[0-9]+)$").unwrap().into());
         let by_pattern = CanaryMatch(vec![Condition::Header { name, value: pattern }]);
         assert!(matches(&by_pattern, &headers(&[("x-canary", "v12")])));
         assert!(!matches(&by_pattern, &headers(&[("x-canary", "xv12")])));

@@ -98,17 +98,33 @@ impl AdminClient {
     /// Posts a JSON document; the status and document of a good answer. What else may come is an error that
     /// tells what to do.
     pub(super) async fn post(&self, path: &str, document: &Value) -> anyhow::Result<(StatusCode, Value)> {
-        self.call(Method::POST, path, document.to_string()).await
+        self.post_within(DEADLINE, path, document).await
+    }
+
+    /// [`post`](Self::post) with a deadline of its own.
+    pub(super) async fn post_within(
+        &self,
+        deadline: Duration,
+        path: &str,
+        document: &Value,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        self.call(deadline, Method::POST, path, document.to_string()).await
     }
 
     /// The document at `path`; errors as of [`post`](Self::post).
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(self.call(Method::GET, path, String::new()).await?.1)
+        Ok(self.call(DEADLINE, Method::GET, path, String::new()).await?.1)
     }
 
-    async fn call(&self, method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, Value)> {
-        let call = timeout(DEADLINE, self.exchange(method, path, body)).await;
-        let seconds = DEADLINE.as_secs();
+    async fn call(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let call = timeout(deadline, self.exchange(method, path, body)).await;
+        let seconds = deadline.as_secs();
         let (status, body) =
             call.with_context(|| format!("{} did not answer within {seconds} seconds", self.address))??;
         let document: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -6,6 +6,7 @@
 mod admin;
 mod canaries;
 mod demo;
+mod process;
 mod run;
 mod sessions;
 mod signals;
@@ -47,6 +48,10 @@ enum Command {
     Run(ConfigFile),
     /// Check a configuration file and report every problem in it
     Check(ConfigFile),
+    /// Have a running vestibule read its configuration again, and tell what has changed
+    Reload(admin::AdminArgs),
+    /// Let a new process take over from a running vestibule
+    Upgrade(admin::AdminArgs),
     /// End sessions in a running vestibule
     Sessions(sessions::SessionsArgs),
     /// Show and steer second versions in a running vestibule
@@ -83,12 +88,14 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(file) => run::run(config::load(&file.config)?),
+        Command::Run(file) => run::run(config::load(&file.config)?, file.config),
         Command::Check(file) => {
             config::load(&file.config)?;
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Reload(args) => process::reload(args),
+        Command::Upgrade(args) => process::upgrade(args),
         Command::Sessions(args) => sessions::run(args),
         Command::Canaries(args) => canaries::run(args),
         Command::Demo(args) => demo::run(args),

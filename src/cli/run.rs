@@ -1,18 +1,21 @@
 //! `vestibule run`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 
 use super::{EXIT_CUT, signals};
-use crate::app::App;
+use crate::app::{App, Inheritance};
 use crate::config::Config;
 use crate::transport;
 
-/// Runs the proxy until a signal ends it.
-pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
+/// Runs the proxy with `config`, which was read from `file`, until a signal ends it.
+pub(super) fn run(config: Config, file: PathBuf) -> anyhow::Result<ExitCode> {
+    let inheritance = Inheritance::take().context("cannot take over what this process was started with")?;
     block_on(async {
-        let app = App::bind(config)?;
+        let app = App::inherit(config, inheritance)?.reloading(file);
+        signals::steer(app.handle())?;
         for address in app.addresses() {
             tracing::info!(%address, "listening");
         }

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the process to end, the second ends it.
+//! SIGTERM and SIGINT: the first asks the process to end, the second ends it. SIGHUP asks for
+//! a reload, SIGUSR2 for an upgrade.
 
 use std::future::Future;
 use std::io;
@@ -7,6 +8,7 @@ use std::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::EXIT_CUT;
+use crate::app::AppHandle;
 
 /// A future that completes with the first signal; from then on a second one ends the process at once.
 /// Must be called within a runtime.
@@ -22,6 +24,24 @@ pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
             process::exit(i32::from(EXIT_CUT));
         });
     })
+}
+
+/// Lets signals steer `app`, as long as the runtime lives that this is called in.
+pub(super) fn steer(app: AppHandle) -> io::Result<()> {
+    let (mut reload, mut upgrade) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
+    let app_too = app.clone();
+    // The app itself says how it went.
+    tokio::spawn(async move {
+        while reload.recv().await.is_some() {
+            let _ = app_too.reload().await;
+        }
+    });
+    tokio::spawn(async move {
+        while upgrade.recv().await.is_some() {
+            let _ = app.upgrade().await;
+        }
+    });
+    Ok(())
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::change::Pattern;
 use http::header::HeaderName;
-use regex::Regex;
 
 /// A second version behind a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Canary {
     /// Index into [`Config::upstreams`](super::Config::upstreams); not the route's own.
     pub upstream: usize,
@@ -20,11 +20,11 @@ pub struct Canary {
 }
 
 /// Conditions that must all hold; never empty.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CanaryMatch(pub Vec<Condition>);
 
 /// One thing that is asked of a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
     /// Some line of the header has such a value.
     Header {
@@ -47,11 +47,11 @@ pub enum Condition {
 }
 
 /// What a text must be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ValueTest {
     Is(String),
     /// Anchored at both ends.
-    Matches(Regex),
+    Matches(Pattern),
 }
 
 /// What a client says in `User-Agent` that it runs on.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 mod canary;
+mod change;
 mod excerpt;
 mod fault;
 mod file;
@@ -23,6 +24,7 @@ mod validate;
 mod value;
 
 pub use canary::{Canary, CanaryAuto, CanaryMatch, Condition, Device, Percent, ValueTest};
+pub use change::{Pattern, Reload, RemovedStreams, Upgrade};
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use regex::Regex;
 
 use super::canary::Canary;
+use super::change::{Pattern, Reload, Upgrade};
 use super::redis_url::{Credentials, RedisUrl};
 use super::upstream::Upstream;
 use crate::secret::Secret;
@@ -26,6 +26,8 @@ pub struct Config {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub shutdown: Shutdown,
+    pub reload: Reload,
+    pub upgrade: Upgrade,
     pub access_log: AccessLogOutput,
     pub forwarding: Forwarding,
     pub session: Session,
@@ -40,7 +42,7 @@ pub struct Config {
 }
 
 /// What a client may send.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Open client connections over all workers.
     pub connections: usize,
@@ -55,7 +57,7 @@ pub struct Limits {
 }
 
 /// How long each step may take. All are greater than zero.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
     pub request_head: Duration,
     pub keep_alive: Duration,
@@ -68,7 +70,7 @@ pub struct Timeouts {
 }
 
 /// How the process ends on SIGTERM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shutdown {
     /// May be zero.
     pub accept_grace: Duration,
@@ -86,7 +88,7 @@ pub enum AccessLogOutput {
 }
 
 /// Forwarding headers: whom we believe and what we send.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Forwarding {
     pub trusted_peers: Vec<IpNet>,
     pub x_forwarded_for: ForwardedFor,
@@ -166,7 +168,7 @@ pub enum Renewal {
     Sync,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub mode: Mode,
     pub on_absent: OnAbsent,
@@ -174,7 +176,7 @@ pub struct Session {
     pub idle_timeout: Option<Duration>,
     pub absolute_timeout: Duration,
     /// Anchored at both ends.
-    pub id_pattern: Regex,
+    pub id_pattern: Pattern,
     /// Header to read the id from when there is no cookie.
     pub header: Option<HeaderName>,
     pub renewal: Renewal,
@@ -199,7 +201,7 @@ pub struct SessionCache {
     pub max_staleness: Duration,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionCookie {
     /// An RFC 6265 token.
     pub name: String,
@@ -239,7 +241,7 @@ pub enum SecureAttribute {
     Never,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Store {
     pub kind: StoreKind,
     /// Text before the id in a key.
@@ -277,7 +279,7 @@ pub struct ClientCertificate {
     pub private_key: PathBuf,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum StoreKind {
     /// Embedded, shared by all workers of this process.
     Memory,
@@ -293,7 +295,7 @@ pub enum StoreFormat {
     Json,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Affinity {
     /// An RFC 6265 token.
     pub cookie: String,
@@ -303,7 +305,7 @@ pub struct Affinity {
 }
 
 /// The headers that tell the upstream who the user is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// Preset and own headers merged; names are unique.
     pub headers: Vec<IdentityHeader>,
@@ -323,7 +325,7 @@ pub enum IdentitySource {
     Constant(HeaderValue),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub host: HostPattern,
     /// Begins with `/`; no trailing `/` unless it is the root.
@@ -354,7 +356,7 @@ impl Route {
 }
 
 /// The operator's listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub address: SocketAddr,
     /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.

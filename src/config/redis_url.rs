@@ -52,6 +52,15 @@ pub struct Credentials {
     pub password: Option<Secret<String>>,
 }
 
+/// Credentials behind a reference may change at any time, so the reference alone tells them.
+impl PartialEq for RedisUrl {
+    fn eq(&self, other: &Self) -> bool {
+        let rest =
+            |url: &Self| (url.kind.clone(), url.hosts.clone(), url.tls, url.database, url.reference.clone());
+        rest(self) == rest(other) && (self.reference.is_some() || self.credentials == other.credentials)
+    }
+}
+
 impl RedisUrl {
     /// Reads a URL.
     ///

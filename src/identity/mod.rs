@@ -1,6 +1,7 @@
 //! What the upstream is told about the user, and what a client may not say itself.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -60,6 +61,12 @@ impl Identity {
 
 /// One value per pointer.
 impl Describe for Identity {
+    fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.pointers.hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn describe(&self, contents: &[(Box<str>, Value)]) -> Description {
         let mut texts = Vec::with_capacity(self.pointers.len());
         for (header, pointer) in &self.pointers {

@@ -17,7 +17,7 @@ const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "
 /// Requests with these in common are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestKey {
-    /// Index of the route; `None` when none was found.
+    /// Number of the route's name in [`RouteLabels`](super::RouteLabels); `None` when none was found.
     pub route: Option<usize>,
     method: usize,
     pub status: u16,
@@ -46,7 +46,7 @@ impl RequestKey {
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     pub requests: BTreeMap<RequestKey, u64>,
-    /// By index of the route.
+    /// By number of the route's name.
     pub durations: BTreeMap<Option<usize>, Histogram>,
     /// By outcome of resolving.
     pub sessions: BTreeMap<&'static str, u64>,

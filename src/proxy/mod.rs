@@ -11,6 +11,7 @@ mod error;
 mod exchange;
 mod forward;
 mod hash_key;
+mod labels;
 pub mod metrics;
 mod pipeline;
 mod plan;
@@ -22,6 +23,7 @@ mod upgrade;
 
 pub use canary::{SideCounts, steer_canaries};
 pub use client::Client;
+pub use labels::RouteLabels;
 pub use plan::Plan;
 pub use respond::ResponseBody;
 pub use route::Router;

@@ -170,8 +170,8 @@ async fn resolve(
     if plan.mode != Mode::Shared || !route.session {
         return Ok(None);
     }
-    let resolver = &exchange.service.sessions()?.resolver;
-    let Resolved { outcome, source } = resolver.resolve(headers, route.on_outage).await;
+    let sessions = exchange.service.sessions(plan)?;
+    let Resolved { outcome, source } = sessions.resolver.resolve(headers, route.on_outage).await;
     let (seen, result) = match outcome {
         Resolution::Active(session) => {
             exchange.session_id = Some(session.id().clone());
@@ -315,7 +315,8 @@ async fn obey(
         tracing::warn!(upstream, why, "a Vestibule-Session header was refused");
         return Ok(());
     }
-    let lifecycle = &exchange.service.sessions()?.lifecycle;
+    let sessions = exchange.service.sessions(plan)?;
+    let lifecycle = &sessions.lifecycle;
     let (word, done) = match control? {
         Some(Control::Set(fields)) => {
             let created = lifecycle.create(fields, session.map(Session::id)).await;

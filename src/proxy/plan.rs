@@ -15,6 +15,7 @@ use crate::session::{CONTROL_HEADER, CookieWriter};
 use crate::transport::PoolSettings;
 use crate::upstream;
 
+use super::labels::RouteLabels;
 use super::route::Router;
 
 /// Fields that a client may not add in a trailer, because they would change what the head said.
@@ -45,6 +46,7 @@ pub struct Plan {
     /// Names of the affinity cookies, in the same order.
     pub(super) affinity_cookies: Arc<[String]>,
     pub(super) canaries: Arc<Canaries>,
+    pub(super) labels: Arc<RouteLabels>,
     pub(super) rules: Arc<HeaderRules>,
     pub(super) body_rules: RequestBodyRules,
 }
@@ -81,6 +83,10 @@ impl Plan {
         Ok(Plan {
             mode: config.session.mode,
             router: Arc::new(Router::new(&config.routes)),
+            labels: Arc::new(match previous {
+                Some(previous) => previous.labels.succeed(&config.routes),
+                None => RouteLabels::default().succeed(&config.routes),
+            }),
             rules: Arc::new(HeaderRules::new(&asserted)),
             body_rules: RequestBodyRules {
                 max_bytes: config.limits.body_bytes,
@@ -119,6 +125,11 @@ impl Plan {
     /// The upstreams in the order of the configuration.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<upstream::Upstream>> {
         self.balancers.iter().map(|balancer| balancer.upstream())
+    }
+
+    /// What routes are called in metrics.
+    pub fn labels(&self) -> &RouteLabels {
+        &self.labels
     }
 
     /// The balancers in the same order.

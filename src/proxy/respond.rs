@@ -8,8 +8,10 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::transport::{UpstreamBody, UpstreamBodyError};
+use crate::upstream::Lease;
 
 use super::error::{ProxyError, Verdict};
 use super::exchange::{Ending, Exchange};
@@ -21,6 +23,8 @@ pub struct ResponseBody {
     content: Content,
     /// `None` when the record went elsewhere: with an upgraded connection.
     exchange: Option<Box<Exchange>>,
+    /// Waits, once the answer has paused, for the end that removing its instance may bring.
+    severed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 #[derive(Debug)]
@@ -35,18 +39,29 @@ impl ResponseBody {
         if body.is_end_stream() {
             exchange.ending = Ending::Whole;
         }
-        ResponseBody { content: Content::Upstream(body), exchange: Some(exchange) }
+        ResponseBody { content: Content::Upstream(body), exchange: Some(exchange), severed: None }
     }
 
     /// The empty body of an answer that switches protocols.
     pub(super) fn switching() -> Self {
-        ResponseBody { content: Content::Text(None), exchange: None }
+        ResponseBody { content: Content::Text(None), exchange: None, severed: None }
     }
 
     fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.ending = Ending::Whole;
         exchange.sent = text.len() as u64;
-        ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange) }
+        ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange), severed: None }
+    }
+
+    fn poll_severed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lease = self.exchange.as_ref().and_then(|exchange| exchange.lease.as_ref());
+        let Some(instance) = lease.map(Lease::instance) else { return Poll::Pending };
+        match &mut self.severed {
+            // Once waited for, it wakes the task that polls this body, which is always the same.
+            Some(_) if !instance.is_severed() => Poll::Pending,
+            Some(_) => Poll::Ready(()),
+            none => none.insert(Box::pin(instance.severed())).as_mut().poll(cx),
+        }
     }
 
     fn end(&mut self, ending: Ending) {
@@ -127,6 +142,13 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(_))) => this.end(Ending::Cut),
             Poll::Ready(None) => this.end(Ending::Whole),
+            Poll::Pending if this.poll_severed(cx).is_ready() => {
+                this.end(Ending::Cut);
+                if let Some(exchange) = &mut this.exchange {
+                    exchange.reason = Some("removed");
+                }
+                return Poll::Ready(Some(Err(UpstreamBodyError::Removed)));
+            }
             Poll::Pending => {}
         }
         next

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::body::RequestBody;
-use crate::config::{self, Mode};
+use crate::config::{self, Config, Limits, Mode, Timeouts};
 use crate::secret::Fingerprints;
 use crate::session::{Backend, Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
 use crate::telemetry::lines::LineBuffer;
@@ -48,7 +48,9 @@ pub struct Worker {
     lines: Option<LineBuffer>,
     /// Requests under way.
     pub(super) running: AtomicUsize,
-    sessions: OnceLock<Result<Sessions, StoreError>>,
+    store: OnceLock<Result<Store, StoreError>>,
+    /// Of the latest configuration that a request needed them for.
+    sessions: ArcSwapOption<Sessions>,
     /// What still runs is ended by us.
     cutting: AtomicBool,
 }
@@ -59,10 +61,10 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// One worker's way to the sessions.
+/// One worker's way to the sessions, as one configuration wants it.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    store: Store,
+    config: Arc<Config>,
     pub(super) resolver: Resolver,
     pub(super) lifecycle: Lifecycle,
 }
@@ -92,7 +94,8 @@ impl Worker {
             counts,
             lines,
             running: AtomicUsize::new(0),
-            sessions: OnceLock::new(),
+            store: OnceLock::new(),
+            sessions: ArcSwapOption::empty(),
             cutting: AtomicBool::new(false),
         }
     }
@@ -139,9 +142,9 @@ impl Service {
     /// the first requests do not find a store that is merely not connected yet.
     pub async fn warm_up(&self) {
         // A failure is met again by the first request, which can say so to somebody.
-        if let Ok(sessions) = self.sessions() {
-            let limit = self.shared.plan.load().config.session.store.connect_timeout;
-            let _ = timeout(limit, sessions.store.connected()).await;
+        let limit = self.shared.plan.load().config.session.store.connect_timeout;
+        if let Ok(store) = self.store() {
+            let _ = timeout(limit, store.connected()).await;
         }
     }
 
@@ -179,6 +182,21 @@ impl Service {
         }
     }
 
+    /// What new requests are bound to.
+    pub fn limits(&self) -> Limits {
+        self.shared.plan.load().config.limits
+    }
+
+    /// The times that new requests and their connections keep.
+    pub fn timeouts(&self) -> Timeouts {
+        self.shared.plan.load().config.timeouts
+    }
+
+    /// How long running requests have to end when the process does.
+    pub fn shutdown_deadline(&self) -> Duration {
+        self.shared.plan.load().config.shutdown.deadline
+    }
+
     pub(super) fn is_cutting(&self) -> bool {
         self.worker.cutting.load(Relaxed)
     }
@@ -187,25 +205,34 @@ impl Service {
         &self.worker
     }
 
-    /// The way to the sessions, opened on first use.
-    pub(super) fn sessions(&self) -> Result<&Sessions, StoreError> {
-        self.worker.sessions.get_or_init(|| self.open_sessions()).as_ref().map_err(|error| *error)
+    /// The way to the sessions for requests that `plan` serves.
+    pub(super) fn sessions(&self, plan: &Plan) -> Result<Arc<Sessions>, StoreError> {
+        if let Some(sessions) = &*self.worker.sessions.load()
+            && Arc::ptr_eq(&sessions.config, &plan.config)
+        {
+            return Ok(sessions.clone());
+        }
+        let (config, cache) = (&plan.config.session, &self.shared.sessions);
+        let store = self.store()?;
+        let sessions = Arc::new(Sessions {
+            config: plan.config.clone(),
+            resolver: Resolver::new(config, store.clone(), cache.clone(), plan.identity.clone()),
+            lifecycle: Lifecycle::new(config, store.clone(), cache.clone()),
+        });
+        self.worker.sessions.store(Some(sessions.clone()));
+        Ok(sessions)
     }
 
-    fn open_sessions(&self) -> Result<Sessions, StoreError> {
-        let plan = self.shared.plan.load();
-        let (config, cache) = (&plan.config.session, &self.shared.sessions);
-        let store = self.shared.open_store(&config.store)?;
-        Ok(Sessions {
-            store: store.clone(),
-            resolver: Resolver::new(config, store.clone(), cache.clone(), plan.identity.clone()),
-            lifecycle: Lifecycle::new(config, store, cache.clone()),
-        })
+    /// The store, opened on first use.
+    fn store(&self) -> Result<&Store, StoreError> {
+        let open = || self.shared.open_store(&self.shared.plan.load().config.session.store);
+        self.worker.store.get_or_init(open).as_ref().map_err(|error| *error)
     }
 
     /// Counts a finished request and writes its line.
     pub(super) fn record(&self, exchange: &Exchange, took: Duration) {
-        let key = RequestKey::new(exchange.route, &exchange.method, exchange.final_status());
+        let route = exchange.route.and_then(|route| exchange.plan.labels.number(route));
+        let key = RequestKey::new(route, &exchange.method, exchange.final_status());
         self.worker.counts.update(|counts| {
             counts.request(key, took);
             canary::count(counts, exchange, took);

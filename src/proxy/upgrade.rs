@@ -35,8 +35,13 @@ impl Upgrade {
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Pending { tunnel, mut exchange }) = taken else { return };
-        let report = tunnel.run(client).await;
-        (exchange.received, exchange.sent, exchange.ending) = (report.received, report.sent, Ending::Whole);
+        let severed = exchange.lease.as_ref().map(|lease| lease.instance().severed());
+        let report = tunnel.run(client, severed).await;
+        (exchange.received, exchange.sent) = (report.received, report.sent);
+        exchange.ending = if report.severed { Ending::Cut } else { Ending::Whole };
+        if report.severed {
+            exchange.reason = Some("removed");
+        }
     }
 }
 

@@ -78,10 +78,11 @@ async fn serve_once(
 /// The first bytes a client sends, enough to tell its protocol. `None` when it left or said nothing in time:
 /// it has asked for nothing, so it is owed no answer.
 async fn first_bytes(server: &Server, stream: &mut TcpStream) -> Option<Bytes> {
+    let request_head = server.service.timeouts().request_head;
     // What a client has sent already is served, even if the drain has begun.
     tokio::select! {
         biased;
-        first = timeout(server.timeouts.request_head, read_first(stream)) => first.ok().flatten(),
+        first = timeout(request_head, read_first(stream)) => first.ok().flatten(),
         () = server.drain.begun() => None,
     }
 }
@@ -103,7 +104,8 @@ async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
 /// Parks the connection. True when the client has sent something or left (the next read tells which),
 /// false when its time is up.
 async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
-    let mut over = pin!(sleep(server.timeouts.keep_alive));
+    let keep_alive = server.service.timeouts().keep_alive;
+    let mut over = pin!(sleep(keep_alive));
     let mut draining = pin!(server.drain.begun());
     poll_fn(move |cx| {
         // Unlike `readable` it needs no room of its own.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -57,6 +58,10 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             server.service.handle(request, client.clone()).map(move |mut answer| {
                 if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
                     activity.set_upgrade(upgrade);
+                } else if server.drain.is_retired() {
+                    // Closing an idle connection could cross with its next request, which would be lost. So each
+                    // client has one more answer from here, and is told with it.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
             })
@@ -98,13 +103,13 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
 }
 
 fn builder(server: &Server) -> Builder {
-    let mut builder = Builder::new();
-    builder.half_close(false).max_header_size(server.limits.header_bytes);
-    if server.limits.header_bytes > HYPER_BUFFER {
-        builder.max_buf_size(server.limits.header_bytes);
+    let (mut builder, limits) = (Builder::new(), server.service.limits());
+    builder.half_close(false).max_header_size(limits.header_bytes);
+    if limits.header_bytes > HYPER_BUFFER {
+        builder.max_buf_size(limits.header_bytes);
     }
-    if server.limits.header_count != HYPER_HEADER_COUNT {
-        builder.max_headers(server.limits.header_count);
+    if limits.header_count != HYPER_HEADER_COUNT {
+        builder.max_headers(limits.header_count);
     }
     builder
 }

@@ -31,8 +31,8 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
         let answer = server.service.clone().handle(request, client.clone());
         async move { Ok::<_, Infallible>(answer.await.map(|body| RunningBody::new(body, running))) }
     });
-    let keep_alive = server.timeouts.keep_alive;
-    let head = server.limits.header_bytes.saturating_mul(HEAD_ROOM);
+    let keep_alive = server.service.timeouts().keep_alive;
+    let head = server.service.limits().header_bytes.saturating_mul(HEAD_ROOM);
     let mut connection = pin!(
         Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -48,7 +48,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
         tokio::select! {
             // How an HTTP/2 connection ends concerns nobody: each request has its own answer and line.
             _ = connection.as_mut() => return,
-            () = server.drain.begun(), if !draining => {
+            () = server.drain.retired(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -92,7 +92,8 @@ enum Look {
 
 impl<'a> Keeper<'a> {
     fn new(server: &Server, activity: &'a Activity) -> Self {
-        let (keep_alive, client_idle) = (server.timeouts.keep_alive, server.timeouts.client_idle);
+        let (keep_alive, client_idle) =
+            (server.service.timeouts().keep_alive, server.service.timeouts().client_idle);
         Keeper {
             activity,
             keep_alive,

@@ -69,7 +69,7 @@ impl<'a> Keeper<'a> {
     }
 
     pub(super) fn expect_head(&mut self, now: Instant) {
-        self.head = Some((now + self.server.timeouts.request_head, self.activity.requests()));
+        self.head = Some((now + self.server.service.timeouts().request_head, self.activity.requests()));
         let next = self.next_look(now);
         self.tick.as_mut().reset(next);
     }
@@ -79,7 +79,7 @@ impl<'a> Keeper<'a> {
         match self.head {
             Some((until, _)) => until.min(now + idle_tick(SERVED.get())),
             None if self.is_busy() => {
-                (self.progress_since + self.server.timeouts.client_idle).min(now + BUSY_TICK)
+                (self.progress_since + self.server.service.timeouts().client_idle).min(now + BUSY_TICK)
             }
             None => now + idle_tick(SERVED.get()),
         }
@@ -160,7 +160,7 @@ impl<'a> Keeper<'a> {
             (self.seen_progress, self.progress_since) = (progress, now);
             return false;
         }
-        now.saturating_duration_since(self.progress_since) >= self.server.timeouts.client_idle
+        now.saturating_duration_since(self.progress_since) >= self.server.service.timeouts().client_idle
     }
 }
 

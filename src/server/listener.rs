@@ -32,6 +32,15 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
     spread(bind_one(address, true)?, count)
 }
 
+/// Adds handles to the sockets in `held`, in turn, until there are `count`. Unlike a further socket such a
+/// handle takes no part of the queue with it when it is closed.
+pub fn share(held: &mut Vec<StdListener>, count: usize) -> io::Result<()> {
+    let more: io::Result<Vec<_>> =
+        held.iter().cycle().take(count.saturating_sub(held.len())).map(StdListener::try_clone).collect();
+    held.extend(more?);
+    Ok(())
+}
+
 /// Binds one socket that shares its address with no other.
 pub fn bind_exclusive(address: SocketAddr) -> io::Result<StdListener> {
     bind_one(address, false)
@@ -55,11 +64,14 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 
 pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
     let mut failures = 0;
-    loop {
+    // Whoever takes over has the same queue and serves what is in it.
+    while !server.drain.is_retired() || server.drain.has_begun() {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = server.drain.begun() => return,
+            () = server.drain.retired() => {
+                if server.drain.has_begun() { return } else { continue }
+            }
         };
         match accepted {
             Ok((stream, peer)) => {

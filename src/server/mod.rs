@@ -12,18 +12,15 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::config::{Limits, Timeouts};
 use crate::drain::Drain;
 use crate::proxy::Service;
 
-pub use listener::{bind, bind_exclusive};
+pub use listener::{bind, bind_exclusive, share};
 
 /// What all connections of one worker share.
 #[derive(Debug)]
 pub struct Server {
     pub service: Arc<Service>,
-    pub limits: Limits,
-    pub timeouts: Timeouts,
     /// Counts every client connection, idle ones included.
     pub drain: Drain,
     /// One permit per open connection, over all workers.
@@ -31,7 +28,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Accepts clients on `listener` until the drain begins and the backlog is empty.
+    /// Accepts clients on `listener` until the drain begins and the backlog is empty, or at once no more when it
+    /// retires.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         listener::accept(self, listener).await;
     }

@@ -20,6 +20,9 @@ pub type Description = Result<Box<[Option<HeaderValue>]>, Box<IdentityError>>;
 
 /// Makes descriptions.
 pub trait Describe: Debug + Send + Sync {
+    /// Equal for those who describe every session alike, and only for them.
+    fn mark(&self) -> u64;
+
     /// What the upstream is to be told of a session with these contents, which are sorted by name.
     fn describe(&self, contents: &[(Box<str>, Value)]) -> Description;
 }

@@ -58,7 +58,7 @@ impl IdReader {
             cookie: config.cookie.name.clone(),
             header: config.header.clone(),
             // A clone has its own scratch space, which workers would otherwise contend for.
-            pattern: config.id_pattern.clone(),
+            pattern: (*config.id_pattern).clone(),
         }
     }
 

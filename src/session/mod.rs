@@ -52,6 +52,8 @@ pub struct Session {
     id: SessionId,
     user: Option<Box<str>>,
     description: Description,
+    /// [`Describe::mark`] of whoever described it.
+    described_by: u64,
     /// When it is over by its own word.
     ends_at: Moment,
     /// A [`Moment`]: until when the store keeps it.

@@ -139,6 +139,7 @@ mod tests {
             id: SessionId::new(id),
             user: None,
             description: Ok([].into()),
+            described_by: 0,
             ends_at,
             kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
             renew_at: AtomicU64::new(Moment::NEVER.as_micros()),

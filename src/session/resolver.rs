@@ -33,6 +33,8 @@ struct Inner {
     /// JSON Pointer to the user in a session.
     user: String,
     identity: Arc<dyn Describe>,
+    /// Of `identity`: what others have described is not told, so that no value goes out under another's name.
+    mark: u64,
 }
 
 /// A resolution and where it came from.
@@ -70,6 +72,7 @@ impl Resolver {
             idle_timeout: config.idle_timeout,
             renewal: config.renewal,
             user: config.user.clone(),
+            mark: identity.mark(),
             identity,
         }))
     }
@@ -89,7 +92,7 @@ impl Resolver {
         };
         if let Some(cache) = &self.0.cache {
             let now = cache.freshness.now();
-            if let Some(known) = cache.get(id, now) {
+            if let Some(known) = cache.get(id, now).filter(|known| known.suits(self.0.mark)) {
                 return self.0.cached(cache, id, known, now).await;
             }
         }
@@ -116,6 +119,7 @@ impl Resolver {
         if let (OnOutage::Stale(bound), Some(cache)) = (on_outage, &self.0.cache)
             && let now = cache.freshness.now()
             && let Some(session) = cache.last_known(id.expose(), now, bound)
+            && session.described_by == self.0.mark
         {
             // Written when the store is back, so that the outage ends no session that was in use.
             self.0.use_now(cache, &session, now, Renewal::Async).await;
@@ -134,8 +138,12 @@ impl Resolver {
                 let inner = Arc::clone(&self.0);
                 tokio::spawn(async move { inner.fly(leader).await });
             }
-            if let Some(found) = flight.outcome().await {
-                return found;
+            match flight.outcome().await {
+                Some(Ok(known)) if !known.suits(self.0.mark) => {
+                    return self.0.read(id, Some(cache.freshness.now())).await;
+                }
+                Some(found) => return found,
+                None => {}
             }
         }
         Err(StoreError::Disconnected)
@@ -235,6 +243,7 @@ impl Inner {
             id: id.clone(),
             user: user.map(String::into_boxed_str),
             description: self.identity.describe(&record.contents),
+            described_by: self.mark,
             ends_at,
             kept_until: AtomicU64::new(kept_until.as_micros()),
             renew_at: AtomicU64::new(renew_at.as_micros()),

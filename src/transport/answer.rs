@@ -24,6 +24,8 @@ pub enum UpstreamBodyError {
     Broken(#[source] hyper::Error),
     #[error("the answer paused for longer than allowed")]
     Stalled,
+    #[error("the instance was removed")]
+    Removed,
 }
 
 /// The body of an answer. At its end the connection goes back to the pool; dropped before, it is closed.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
@@ -27,6 +28,8 @@ pub struct TunnelReport {
     pub received: u64,
     /// Bytes to the client.
     pub sent: u64,
+    /// It was ended from outside.
+    pub severed: bool,
 }
 
 impl Tunnel {
@@ -36,8 +39,13 @@ impl Tunnel {
         Tunnel { upstream: TokioIo::new(upstream), idle, _permit: answer.into_permit() }
     }
 
-    /// Copies both ways until both sides have finished, one breaks, or nothing passes for too long.
-    pub async fn run<C: AsyncRead + AsyncWrite + Unpin>(mut self, client: C) -> TunnelReport {
+    /// Copies both ways until both sides have finished, one breaks, nothing passes for too long, or `severed`
+    /// completes, if there is such a thing.
+    pub async fn run<C: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        client: C,
+        severed: Option<impl Future<Output = ()>>,
+    ) -> TunnelReport {
         let counts = Arc::new(Counts::default());
         let mut client = Counted { inner: client, counts: counts.clone() };
         let silence = async {
@@ -55,6 +63,9 @@ impl Tunnel {
             // A break is an end like any other here: what was copied until then is in the counts.
             _ = copy_bidirectional(&mut client, &mut self.upstream) => {}
             () = silence => {}
+            Some(()) = OptionFuture::from(severed) => {
+                return TunnelReport { severed: true, ..counts.report() };
+            }
         }
         counts.report()
     }
@@ -68,7 +79,7 @@ struct Counts {
 
 impl Counts {
     fn report(&self) -> TunnelReport {
-        TunnelReport { received: self.received.load(Relaxed), sent: self.sent.load(Relaxed) }
+        TunnelReport { received: self.received.load(Relaxed), sent: self.sent.load(Relaxed), severed: false }
     }
 }
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::group::Group;
+use super::severance::Severance;
 use crate::backoff::Backoff;
 use crate::clock::unix_seconds;
 use crate::config::{self, InstanceState};
@@ -92,6 +94,7 @@ pub struct Instance {
     /// Unix seconds. Written with `state`.
     joined: AtomicU64,
     born: Instant,
+    severance: Severance,
 }
 
 impl Instance {
@@ -116,6 +119,7 @@ impl Instance {
             slow_start: AtomicU64::new(0),
             joined: AtomicU64::new(joined),
             born: Instant::now(),
+            severance: Severance::default(),
         };
         instance.set_slots(config.max_requests);
         instance.set_state(config.state);
@@ -256,6 +260,21 @@ impl Instance {
     /// Requests under way, streams and upgraded connections included.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Ends the answers and tunnels that still come from this instance; there is no way back.
+    pub fn sever(&self) {
+        self.severance.order();
+    }
+
+    /// Whether [`Instance::sever`] was called.
+    pub fn is_severed(&self) -> bool {
+        self.severance.is_ordered()
+    }
+
+    /// Completes when [`Instance::sever`] was called.
+    pub fn severed(&self) -> WaitForCancellationFutureOwned {
+        self.severance.ordered()
     }
 
     /// Requests ever given to this instance.

@@ -4,6 +4,7 @@ mod group;
 mod instance;
 mod pace;
 mod queue;
+mod severance;
 mod tournament;
 
 use std::collections::HashMap;

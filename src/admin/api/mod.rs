@@ -4,8 +4,10 @@ mod auth;
 mod body;
 mod canaries;
 mod problem;
+mod process;
 mod sessions;
 
 pub(super) use canaries::{list_canaries, steer_canary};
 pub(super) use problem::Problem;
+pub(super) use process::{reload, upgrade};
 pub(super) use sessions::revoke_sessions;

@@ -37,6 +37,12 @@ pub(in crate::admin) enum Problem {
     Invalid(&'static str),
     #[error("{0}; what has happened is unknown: repeat the call")]
     Store(#[source] StoreError),
+    /// Why the configuration stays as it was.
+    #[error("{0}")]
+    NotReloaded(String),
+    /// Why this process goes on.
+    #[error("{0}")]
+    NotUpgraded(String),
     #[error("vestibule failed; what has happened is unknown: repeat the call")]
     Internal,
 }
@@ -60,8 +66,8 @@ impl Problem {
             Problem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Problem::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Problem::BrokenOff | Problem::Malformed(_) => StatusCode::BAD_REQUEST,
-            Problem::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Problem::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Invalid(_) | Problem::NotReloaded(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::Store(_) | Problem::NotUpgraded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -80,6 +86,8 @@ impl Problem {
             Problem::Malformed(_) => "malformed",
             Problem::Invalid(_) => "invalid",
             Problem::Store(error) => error.kind(),
+            Problem::NotReloaded(_) => "not_reloaded",
+            Problem::NotUpgraded(_) => "not_upgraded",
             Problem::Internal => "internal",
         }
     }

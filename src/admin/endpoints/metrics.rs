@@ -9,14 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::config::{Config, Route};
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 
 use super::canary_metrics::Canaries;
 use super::upstream_metrics::Upstreams;
-use crate::admin::Admin;
+use crate::admin::{Admin, ReloadStats};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -40,6 +39,7 @@ struct Snapshot {
     mode: &'static str,
     connections: u64,
     lines_dropped: u64,
+    reloads: ReloadStats,
 }
 
 impl Snapshot {
@@ -50,12 +50,13 @@ impl Snapshot {
         let places = plan.config.limits.connections.saturating_sub(admin.places.available_permits());
         Snapshot {
             counts,
-            routes: route_labels(&plan.config),
+            routes: plan.labels().names().to_vec(),
             upstreams: Upstreams::take(&plan),
             canaries: Canaries::take(&plan),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
+            reloads: admin.reloads.stats(),
             lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
         }
     }
@@ -65,10 +66,6 @@ impl Snapshot {
     }
 }
 
-fn route_labels(config: &Config) -> Vec<String> {
-    config.routes.iter().map(Route::label).collect()
-}
-
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let out = &mut encoder;
@@ -76,7 +73,8 @@ impl Collector for Snapshot {
         self.encode_sessions(out)?;
         self.upstreams.encode(&self.counts, out)?;
         self.canaries.encode(&self.counts, out)?;
-        self.encode_process(out)
+        self.encode_process(out)?;
+        self.encode_config(out)
     }
 }
 
@@ -168,6 +166,21 @@ fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Res
         encode_number(out, name, help, number)?;
     }
     Ok(())
+}
+
+impl Snapshot {
+    fn encode_config(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ReloadStats { applied, unchanged, failed, last_succeeded, last_success, hash } = &self.reloads;
+        let results = BTreeMap::from([("applied", *applied), ("unchanged", *unchanged), ("failed", *failed)]);
+        encode_words(out, "config_reloads", "Readings of the configuration, by result", "result", &results)?;
+        gauge(out, "config_last_reload_successful", "Whether the last reading was of use")?
+            .encode_gauge(&i64::from(*last_succeeded))?;
+        gauge(out, "config_last_reload_success_timestamp_seconds", "When the last one was that was of use")?
+            .encode_gauge(&i64::try_from(*last_success).unwrap_or(i64::MAX))?;
+        gauge(out, "config_hash", "The configuration in use, secrets left out, by its hash")?
+            .encode_family(&[("hash", hash.as_str())])?
+            .encode_gauge(&1_i64)
+    }
 }
 
 pub(super) fn counter<'a>(

@@ -84,7 +84,7 @@ fn pattern(node: &Node) -> Result<ValueTest, Fault> {
     let pattern = text(node)?;
     // Alone first: `a)|(?:b` is broken, yet between the anchors it would compile.
     let compiled = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
-    compiled.map(ValueTest::Matches).map_err(|error| {
+    compiled.map(|regex| ValueTest::Matches(regex.into())).map_err(|error| {
         let error = error.to_string();
         let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
         let help = "write a regular expression for the whole value, such as \"beta-[0-9]+\"";

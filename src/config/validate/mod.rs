@@ -5,6 +5,7 @@ mod affinity;
 mod balance;
 mod canary;
 mod canary_match;
+mod change;
 mod header;
 mod http_text;
 mod identity;
@@ -43,6 +44,8 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
         limits: s.table("limits", process::limits),
         timeouts,
         shutdown: s.table("shutdown", process::shutdown),
+        reload: s.table("reload", change::reload),
+        upgrade: s.table("upgrade", change::upgrade),
         access_log: s.table("access_log", process::access_log),
         forwarding: s.table("forwarding", process::forwarding),
         session,

@@ -35,7 +35,7 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
         on_absent: s.value("on_absent", on_absent, OnAbsent::Anonymous),
         idle_timeout: s.value("idle_timeout", duration_or_off, Some(half_an_hour)),
         absolute_timeout: s.value("absolute_timeout", duration, half_a_day),
-        id_pattern: id_pattern?,
+        id_pattern: id_pattern?.into(),
         header: s.optional("header", |node| id_header(text(node)?, identity)),
         renewal: s.value(
             "renewal",

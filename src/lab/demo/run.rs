@@ -101,7 +101,7 @@ impl Controls for Stage {
         Box::pin(async move {
             let mut fleet = self.fleet.lock().await;
             fleet.keep_logins_in(sessions(mode)).await?;
-            self.proxy.set_mode(mode);
+            self.proxy.set_mode(mode).await.map_err(|error| ControlError::Failed(io::Error::other(error)))?;
             Ok(())
         })
     }

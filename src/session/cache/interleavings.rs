@@ -220,6 +220,7 @@ fn session(version: usize) -> Session {
         id: SessionId::new(ID),
         user: None,
         description: Ok([Some(HeaderValue::from(version))].into()),
+        described_by: 0,
         ends_at: Moment::NEVER,
         kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
         renew_at: AtomicU64::new(Moment::NEVER.as_micros()),

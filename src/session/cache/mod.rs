@@ -48,6 +48,11 @@ pub(crate) enum Known {
 }
 
 impl Known {
+    /// Whether it may be told by whoever has this [`Describe::mark`](super::Describe::mark).
+    pub(crate) fn suits(&self, mark: u64) -> bool {
+        self.session().is_none_or(|session| session.described_by == mark)
+    }
+
     fn session(&self) -> Option<&Arc<Session>> {
         match self {
             Known::Active(session) => Some(session),

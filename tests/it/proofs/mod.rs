@@ -11,6 +11,7 @@ mod failovers;
 mod idle_clients;
 mod large_bodies;
 mod look_ups;
+mod reloads;
 mod renewals;
 mod revocation_faults;
 mod revocations;
@@ -18,8 +19,10 @@ mod session_memory;
 mod shares;
 mod shutdown;
 mod slow_clients;
+mod steady;
 mod store_outages;
 mod ties;
+mod upgrades;
 mod websockets;
 
 use std::fmt::Display;

@@ -82,6 +82,10 @@ fn caching_resolver(
 struct Whole;
 
 impl Describe for Whole {
+    fn mark(&self) -> u64 {
+        0
+    }
+
     fn describe(&self, contents: &[(Box<str>, Value)]) -> Description {
         let whole: Map<String, Value> =
             contents.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
@@ -101,7 +105,7 @@ fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Sess
         on_absent: config::OnAbsent::Anonymous,
         idle_timeout,
         absolute_timeout: Duration::from_secs(43_200),
-        id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap(),
+        id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap().into(),
         header: None,
         renewal: config::Renewal::Async,
         cache: None,

@@ -21,8 +21,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` with its output captured line by line.
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Like [`start`](Self::start), with this standard input.
+    pub(crate) fn start_reading(command: &mut Command, input: Stdio) -> Self {
         let program = command.get_program().to_owned();
-        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let piped = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap_or_else(|error| panic!("cannot start {program:?}: {error}"));
         let ((stdout, out), (stderr, err)) = (lines(child.stdout.take()), lines(child.stderr.take()));
         Self { child, stdout, stderr, readers: [out, err] }
@@ -49,19 +54,31 @@ impl Process {
         lines.await.iter().find_map(|line| find(line)).unwrap()
     }
 
-    /// Sends a signal by its name without `SIG`, such as `TERM`.
-    pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
-        assert!(status.success(), "kill -s {name} {id}: {status}");
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
-    /// A figure of `/proc/PID/status` that is given in kibibytes, such as `VmRSS` or `VmHWM`, in bytes.
+    /// Sends a signal by its name without `SIG`, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.id(), name);
+    }
+
+    /// [`memory`] of this process.
     pub(crate) fn memory(&self, field: &str) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kibibytes.unwrap_or_else(|| panic!("no {field} in {status}")).parse::<usize>().unwrap() * 1024
+        memory(self.id(), field)
+    }
+
+    /// Waits for the end of the process alone: what it started may go on writing to its output.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        within("end", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await; // std has no wait that a test can bound
+            }
+        })
+        .await
     }
 
     /// Waits for the end of the process and of its output.
@@ -85,6 +102,20 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal by its name without `SIG`, such as `TERM`.
+pub(crate) fn signal(id: u32, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
+    assert!(status.success(), "kill -s {name} {id}: {status}");
+}
+
+/// A figure of `/proc/PID/status` that is given in kibibytes, such as `VmRSS` or `VmHWM`, in bytes.
+pub(crate) fn memory(id: u32, field: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kibibytes.unwrap_or_else(|| panic!("no {field} in {status}")).parse::<usize>().unwrap() * 1024
 }
 
 /// The lines of an output, and the thread that reads them to its end.

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
@@ -12,7 +13,7 @@ use vestibule::app::{App, AppHandle, Outcome};
 
 use super::client::{self, Client, Response};
 use super::config::Config;
-use super::process::Process;
+use super::process::{self, Process};
 use super::{metrics, within};
 
 /// The proxy in this process; dropping it lets it drain.
@@ -90,7 +91,18 @@ pub(crate) struct Program {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
-    _config: NamedTempFile,
+    config: NamedTempFile,
+}
+
+/// A process that took over from a program; dropping it kills it.
+pub(crate) struct Successor(pub(crate) u32);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let id = self.0.to_string();
+        // It may have ended already.
+        let _ = Command::new("kill").args(["-s", "KILL", &id]).stderr(Stdio::null()).status();
+    }
 }
 
 impl Program {
@@ -101,15 +113,73 @@ impl Program {
 
     /// Like [`start`](Self::start), with further options.
     pub(crate) async fn start_with(config: Config, options: &[&str]) -> Self {
+        Self::start_command(config, command().args(options)).await
+    }
+
+    /// Like [`start`](Self::start), with these variables in its environment.
+    pub(crate) async fn start_in(config: Config, environment: &[(&str, &str)]) -> Self {
+        Self::start_command(config, command().envs(environment.iter().copied())).await
+    }
+
+    async fn start_command(config: Config, command: &mut Command) -> Self {
         let file = write(&config.toml());
-        let mut command = command();
-        command.args(options).args(["--log-format", "json", "run", "-c"]).arg(file.path());
-        let process = Process::start(&mut command);
+        command.args(["--log-format", "json", "run", "-c"]).arg(file.path());
+        let process = Process::start(command);
         let address = announced(&process, "listening").await;
         let admin = announced(&process, "admin listening").await;
-        let program = Self { process, address, admin, _config: file };
+        let program = Self { process, address, admin, config: file };
         program.wait_for_readiness(200).await;
         program
+    }
+
+    /// Puts another configuration into its file.
+    pub(crate) fn configure(&self, config: &Config) {
+        std::fs::write(self.config.path(), config.toml()).unwrap();
+    }
+
+    pub(crate) fn config_path(&self) -> &Path {
+        self.config.path()
+    }
+
+    /// Tells `process`, the program or a successor of it, to let a new process take over, and waits until it has.
+    /// `successors`: how many there were before.
+    pub(crate) async fn upgrade(&self, process: u32, successors: usize) -> Successor {
+        process::signal(process, "USR2");
+        let lines = within("upgrade", async {
+            loop {
+                let lines = self.said("another process has taken over");
+                if lines.len() > successors {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await; // lines are for reading, not for waiting
+            }
+        });
+        Successor(lines.await[successors]["process"].as_u64().unwrap() as u32)
+    }
+
+    /// Tells the program to read its configuration again and waits until it has said how that went, in a line
+    /// that begins so; that line.
+    pub(crate) async fn reload(&self, result: &str) -> serde_json::Value {
+        let before = self.said(result).len();
+        self.process.signal("HUP");
+        within(result, async {
+            loop {
+                if let Some(line) = self.said(result).into_iter().nth(before) {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await; // lines are for reading, not for waiting
+            }
+        })
+        .await
+    }
+
+    /// All log lines whose message begins so.
+    pub(crate) fn said(&self, beginning: &str) -> Vec<serde_json::Value> {
+        let lines = self.process.stderr();
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines
+            .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(beginning)))
+            .collect()
     }
 
     /// Waits until the cache of sessions is in step with the store.

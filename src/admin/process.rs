@@ -1,0 +1,89 @@
+//! What the API steers of the process itself, and what is known of its configuration.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::config::Config;
+use crate::secret;
+
+/// What comes of an order; an error is a text for the operator that tells why nothing has changed.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// The process, as the API sees it.
+pub trait Process: Debug + Send + Sync {
+    /// Reads the configuration again; what has changed, one line each.
+    fn reload(&self) -> Answer<'_, Vec<String>>;
+
+    /// Lets a new process take over; its id.
+    fn upgrade(&self) -> Answer<'_, u32>;
+}
+
+/// How reloads went.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    applied: AtomicU64,
+    unchanged: AtomicU64,
+    failed: AtomicU64,
+    last_failed: AtomicBool,
+    /// Unix seconds; of the start, until there was a reload.
+    last_success: AtomicU64,
+    hash: Mutex<String>,
+}
+
+/// The numbers as they are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadStats {
+    pub applied: u64,
+    pub unchanged: u64,
+    pub failed: u64,
+    pub last_succeeded: bool,
+    /// Unix seconds.
+    pub last_success: u64,
+    /// Of the configuration in use, secrets left out.
+    pub hash: String,
+}
+
+impl Reloads {
+    /// The process starts with `config`.
+    pub fn began(&self, config: &Config) {
+        self.last_success.store(now(), Relaxed);
+        self.in_use(config);
+    }
+
+    /// `config` is in use from now on.
+    pub fn in_use(&self, config: &Config) {
+        *self.hash.lock().unwrap_or_else(PoisonError::into_inner) = secret::digest(&format!("{config:?}"));
+    }
+
+    /// The configuration was read again: whether something has changed, or that it could not be used.
+    pub fn record(&self, result: Result<bool, ()>) {
+        let counter = match result {
+            Ok(true) => &self.applied,
+            Ok(false) => &self.unchanged,
+            Err(()) => &self.failed,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.last_failed.store(result.is_err(), Relaxed);
+        if result.is_ok() {
+            self.last_success.store(now(), Relaxed);
+        }
+    }
+
+    pub fn stats(&self) -> ReloadStats {
+        ReloadStats {
+            applied: self.applied.load(Relaxed),
+            unchanged: self.unchanged.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            last_succeeded: !self.last_failed.load(Relaxed),
+            last_success: self.last_success.load(Relaxed),
+            hash: self.hash.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,267 @@
+//! The one writer of the plan: whatever changes it is a [`Command`], and commands are carried out one by one.
+//!
+//! The configuration in use is that of the file with the instances that were discovered; a command changes one of
+//! the two, and the plan made from them follows the one before in one step.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::watch::FileWatch;
+use super::workers::Warmth;
+use super::{changes, fixed, removal, systemd};
+use crate::admin::Reloads;
+use crate::balance::Balancer;
+use crate::config::{self, Config, Instance, LoadError, Mode};
+use crate::drain::Drain;
+use crate::health;
+use crate::proxy::Shared;
+use crate::secret::{RandomError, Secret};
+use crate::session::Store;
+
+/// How long the end waits for the last renewals of sessions to be written.
+const LAST_RENEWALS: Duration = Duration::from_millis(500);
+
+/// What has changed, one line each; nothing when nothing has.
+pub type Changes = Vec<String>;
+
+type Reply = oneshot::Sender<Result<Changes, ReloadError>>;
+
+/// Changes the plan. Whoever asked is told when the change is in use.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// The file is to be read again.
+    Reload(Reply),
+    /// New requests are to be served in this mode, until the file is read again.
+    SetMode(Mode, Reply),
+    /// These take the place of the instances that the file names for the upstream of this name.
+    SetInstances(String, Vec<Instance>, Reply),
+}
+
+/// Why the plan is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("the configuration came from no file")]
+    NoFile,
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(
+        "a running process cannot change {}; upgrade it (`vestibule upgrade` or kill -USR2), restart it, or put back \
+         what was there",
+        .0.join(", ")
+    )]
+    Fixed(Vec<&'static str>),
+    #[error("there is no upstream {0:?}")]
+    NoUpstream(String),
+    #[error("an upstream needs an instance")]
+    NoInstances,
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error("the process is ending")]
+    Over,
+}
+
+/// Carries out commands.
+pub(super) struct Control {
+    shared: Arc<Shared>,
+    source: Option<PathBuf>,
+    /// What the process was started with; some of it cannot change.
+    started: Arc<Config>,
+    file: Config,
+    /// By the name of the upstream.
+    discovered: BTreeMap<String, Vec<Instance>>,
+    /// For a configuration without one.
+    secret: Secret<Vec<u8>>,
+    reloads: Arc<Reloads>,
+    warmth: Warmth,
+    checks: Vec<(Arc<Balancer>, Drain)>,
+    /// Keeps the session cache in step with the store.
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Must be called within the runtime that does what goes on in the background.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        source: Option<PathBuf>,
+        secret: Secret<Vec<u8>>,
+        reloads: Arc<Reloads>,
+        warmth: Warmth,
+    ) -> Self {
+        let started = shared.plan.load().config.clone();
+        reloads.began(&started);
+        let (file, discovered) = (Config::clone(&started), BTreeMap::new());
+        let mut control = Control {
+            shared,
+            source,
+            started,
+            file,
+            discovered,
+            secret,
+            reloads,
+            warmth,
+            checks: Vec::new(),
+            watch: None,
+        };
+        control.follow_plan();
+        control
+    }
+
+    /// Carries out `commands` until `stop`.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut watch = FileWatch::default();
+        loop {
+            let watched = self.source.clone().filter(|_| self.file.reload.watch);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self,
+                Some(command) = commands.recv() => self.carry_out(command).await,
+                () = watch.changed(watched) => {
+                    // It is logged.
+                    let _ = self.reload().await;
+                }
+            }
+        }
+    }
+
+    /// Ends what goes on in the background.
+    pub(super) async fn end(self) {
+        for (_, checks) in &self.checks {
+            checks.begin();
+        }
+        if let (Some(watch), Some(sessions)) = (self.watch, &self.shared.sessions) {
+            // What an unreachable store does not take by then is lost; the sessions only end earlier.
+            let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
+            watch.abort();
+        }
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        let (done, reply) = match command {
+            Command::Reload(reply) => (self.reload().await, reply),
+            Command::SetMode(mode, reply) => (self.set_mode(mode).await, reply),
+            Command::SetInstances(upstream, instances, reply) => {
+                (self.set_instances(upstream, instances).await, reply)
+            }
+        };
+        // Whoever asked may have left.
+        let _ = reply.send(done);
+    }
+
+    async fn reload(&mut self) -> Result<Changes, ReloadError> {
+        systemd::reloading();
+        let done = match self.load().await {
+            Ok(file) => self.apply(file).await,
+            Err(error) => Err(error),
+        };
+        systemd::ready();
+        self.reloads.record(done.as_ref().map(|changes| !changes.is_empty()).map_err(|_| ()));
+        match &done {
+            Ok(changes) if changes.is_empty() => tracing::info!("the configuration says nothing new"),
+            Ok(changes) => tracing::info!(changes = changes.join("; "), "the configuration was reloaded"),
+            Err(error) => {
+                tracing::error!(%error, "the configuration was not reloaded: the one before stays in use")
+            }
+        }
+        done
+    }
+
+    async fn load(&self) -> Result<Config, ReloadError> {
+        let path = self.source.clone().ok_or(ReloadError::NoFile)?;
+        let loaded = spawn_blocking(move || config::load(&path)).await.map_err(|_| ReloadError::Over)?;
+        let mut file = loaded?;
+        file.affinity.secret.get_or_insert_with(|| self.secret.clone());
+        let fixed = fixed::changed(&self.started, &file);
+        if fixed.is_empty() { Ok(file) } else { Err(ReloadError::Fixed(fixed)) }
+    }
+
+    async fn set_mode(&mut self, mode: Mode) -> Result<Changes, ReloadError> {
+        let mut file = self.file.clone();
+        file.session.mode = mode;
+        self.apply(file).await
+    }
+
+    async fn set_instances(
+        &mut self,
+        upstream: String,
+        instances: Vec<Instance>,
+    ) -> Result<Changes, ReloadError> {
+        if instances.is_empty() {
+            return Err(ReloadError::NoInstances);
+        }
+        if !self.file.upstreams.iter().any(|known| known.name == upstream) {
+            return Err(ReloadError::NoUpstream(upstream));
+        }
+        self.discovered.insert(upstream, instances);
+        let changes = self.apply(self.file.clone()).await?;
+        if !changes.is_empty() {
+            tracing::info!(changes = changes.join("; "), "instances were discovered");
+        }
+        Ok(changes)
+    }
+
+    /// Puts `file` to use, with what was discovered.
+    async fn apply(&mut self, file: Config) -> Result<Changes, ReloadError> {
+        self.discovered.retain(|name, _| file.upstreams.iter().any(|upstream| upstream.name == *name));
+        let mut config = file.clone();
+        for upstream in &mut config.upstreams {
+            if let Some(instances) = self.discovered.get(&upstream.name) {
+                upstream.instances.clone_from(instances);
+            }
+        }
+        let plan = self.shared.plan.load_full();
+        let changes = changes::between(&plan.config, &config);
+        if !changes.is_empty() {
+            if config.session.mode == Mode::Shared && plan.mode != Mode::Shared {
+                self.warmth.spread().await;
+            }
+            let config = Arc::new(config);
+            let next = Arc::new(plan.succeed(config.clone())?);
+            self.shared.plan.store(next.clone());
+            self.reloads.in_use(&config);
+            self.follow_plan();
+            removal::release(&plan, &next);
+        }
+        self.file = file;
+        Ok(changes)
+    }
+
+    /// Begins and ends what goes on in the background, as the plan wants it.
+    fn follow_plan(&mut self) {
+        let plan = self.shared.plan.load_full();
+        let same = |one: &Arc<Balancer>, other: &Arc<Balancer>| Arc::ptr_eq(one, other);
+        self.checks.retain(|(checked, checks)| {
+            let stays = plan.balancers().iter().any(|balancer| same(balancer, checked));
+            if !stays {
+                checks.begin();
+            }
+            stays
+        });
+        for balancer in plan.balancers() {
+            if !self.checks.iter().any(|(checked, _)| same(checked, balancer)) {
+                let (checks, changed) = (Drain::new(), balancer.clone());
+                health::watch(balancer.upstream(), &checks, move || changed.refresh());
+                self.checks.push((balancer.clone(), checks));
+            }
+        }
+        if plan.mode == Mode::Shared && self.watch.is_none() {
+            self.watch = self.start_watch();
+        }
+    }
+
+    fn start_watch(&self) -> Option<JoinHandle<()>> {
+        let sessions = self.shared.sessions.clone()?;
+        let (config, backend) = (self.started.clone(), self.shared.backend.get().cloned().flatten()?);
+        Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))
+    }
+}

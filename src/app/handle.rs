@@ -1,0 +1,88 @@
+//! Steering a running proxy.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::{Changes, Command, ReloadError};
+use super::upgrade::UpgradeError;
+use crate::admin::{Answer, Process, Readiness};
+use crate::config::{Instance, Mode};
+use crate::proxy::{Plan, Shared};
+
+pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
+
+/// A hand on a running proxy.
+#[derive(Debug, Clone)]
+pub struct AppHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) readiness: Readiness,
+    pub(super) upgrades: mpsc::Sender<UpgradeReply>,
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl AppHandle {
+    /// The mode that new requests are served in.
+    pub fn mode(&self) -> Mode {
+        self.shared.plan.load().mode
+    }
+
+    /// Serves new requests in `mode`, until the configuration is read again; requests under way end as they began.
+    /// Completes when it is so, in a proxy that runs.
+    pub async fn set_mode(&self, mode: Mode) -> Result<Changes, ReloadError> {
+        self.command(|reply| Command::SetMode(mode, reply)).await
+    }
+
+    /// Reads the configuration again. It is put to use whole and in one step; after an error everything is as it was.
+    /// Completes when that is done, in a proxy that runs.
+    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        self.command(Command::Reload).await
+    }
+
+    /// Gives the upstream of this name other instances than the configuration does. Completes when they are in use,
+    /// in a proxy that runs.
+    pub async fn set_instances(
+        &self,
+        upstream: &str,
+        instances: Vec<Instance>,
+    ) -> Result<Changes, ReloadError> {
+        self.command(|reply| Command::SetInstances(upstream.to_owned(), instances, reply)).await
+    }
+
+    async fn command(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<Changes, ReloadError>>) -> Command,
+    ) -> Result<Changes, ReloadError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| ReloadError::Over)?;
+        answer.await.map_err(|_| ReloadError::Over)?
+    }
+
+    /// The plan that new requests are served by.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.shared.plan.load_full()
+    }
+
+    /// Whether the proxy takes new work.
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
+    /// Starts the program again and lets it take over; the id of the new process. This one then ends when its last
+    /// client has left, or at the limits of `[upgrade]`. After an error nothing has changed.
+    pub async fn upgrade(&self) -> Result<u32, UpgradeError> {
+        let (reply, answer) = oneshot::channel();
+        self.upgrades.send(reply).await.map_err(|_| UpgradeError::Over)?;
+        answer.await.map_err(|_| UpgradeError::Over)?
+    }
+}
+
+impl Process for AppHandle {
+    fn reload(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(async { AppHandle::reload(self).await.map_err(|error| error.to_string()) })
+    }
+
+    fn upgrade(&self) -> Answer<'_, u32> {
+        Box::pin(async { AppHandle::upgrade(self).await.map_err(|error| error.to_string()) })
+    }
+}

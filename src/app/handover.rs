@@ -1,0 +1,282 @@
+//! What a process hands to the one that takes over from it: the listening sockets, and the secret that
+//! clients' ties are sealed with.
+//!
+//! Both talk over a pair of Unix sockets that keep the bounds of messages (`SOCK_SEQPACKET`), one of which is the
+//! successor's standard input. Sockets go along as `SCM_RIGHTS` (unix(7)), so both processes have the same queues
+//! of clients for a while and no client is refused. The predecessor sends all it has, then [`END`]; the
+//! successor answers [`READY`] when nothing can fail any more, and from then on accepts.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{AddrParseError, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
+    socketpair,
+};
+
+use super::sockets::{Group, Role};
+use crate::secret::Secret;
+
+/// Set in the environment of a successor; the value is the version of what is said here.
+pub(super) const MARK: &str = "VESTIBULE_HANDOVER";
+pub(super) const VERSION: &str = "1";
+
+/// Sockets that go along with one message; the kernel takes up to 253.
+const MOST_SOCKETS: usize = 200;
+/// Longest message in bytes.
+const MOST_BYTES: usize = 4096;
+
+const SECRET: &[u8] = b"secret ";
+const CLIENTS: &[u8] = b"clients ";
+const OPERATOR: &[u8] = b"operator ";
+const END: &[u8] = b"end";
+const READY: &[u8] = b"ready";
+
+/// Why a handover failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    #[error("the connection between the processes failed")]
+    Io(#[from] io::Error),
+    #[error("the other process closed the connection")]
+    Closed,
+    #[error("it did not answer in time")]
+    TooLate,
+    #[error("the other process says something unknown; its version may be too far from this one's")]
+    Unknown,
+}
+
+impl From<rustix::io::Errno> for HandoverError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        match errno {
+            rustix::io::Errno::AGAIN => HandoverError::TooLate,
+            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => HandoverError::Closed,
+            errno => HandoverError::Io(errno.into()),
+        }
+    }
+}
+
+impl From<AddrParseError> for HandoverError {
+    fn from(_: AddrParseError) -> Self {
+        HandoverError::Unknown
+    }
+}
+
+/// What is handed over besides the connection itself.
+#[derive(Debug, Default)]
+pub(super) struct Estate {
+    pub(super) groups: Vec<Group>,
+    pub(super) secret: Option<Secret<Vec<u8>>>,
+}
+
+/// One end of the connection between the processes. Calls block.
+#[derive(Debug)]
+pub(super) struct Channel(OwnedFd);
+
+impl Channel {
+    pub(super) fn new(end: OwnedFd) -> Self {
+        Channel(end)
+    }
+
+    /// Both ends. No call on them takes longer than `timeout`, which must be greater than zero.
+    pub(super) fn pair(timeout: Duration) -> Result<(Channel, OwnedFd), HandoverError> {
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+        for end in [&ours, &theirs] {
+            set_socket_timeout(end, Timeout::Recv, Some(timeout))?;
+            set_socket_timeout(end, Timeout::Send, Some(timeout))?;
+        }
+        Ok((Channel(ours), theirs))
+    }
+
+    /// Another handle to the same end.
+    pub(super) fn try_clone(&self) -> io::Result<Channel> {
+        self.0.try_clone().map(Channel)
+    }
+
+    /// Ends the conversation, for the other handles to this end as well.
+    pub(super) fn close(&self) {
+        // It fails only when the other side has closed it already.
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+
+    /// Hands everything over.
+    pub(super) fn send(&self, groups: &[Group], secret: &Secret<Vec<u8>>) -> Result<(), HandoverError> {
+        self.say(&[SECRET, secret.expose()].concat(), &[])?;
+        for group in groups {
+            let role = match group.role {
+                Role::Clients => CLIENTS,
+                Role::Operator => OPERATOR,
+            };
+            let text = [role, group.address.to_string().as_bytes()].concat();
+            for sockets in group.sockets.chunks(MOST_SOCKETS) {
+                self.say(&text, &sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+            }
+        }
+        self.say(END, &[])
+    }
+
+    /// Receives everything that the other process hands over.
+    pub(super) fn receive(&self) -> Result<Estate, HandoverError> {
+        let mut estate = Estate::default();
+        loop {
+            let (text, sockets) = self.hear(RecvFlags::CMSG_CLOEXEC)?;
+            if text == END {
+                return Ok(estate);
+            } else if let Some(secret) = text.strip_prefix(SECRET) {
+                estate.secret = Some(Secret::new(secret.to_vec()));
+            } else if let Some(address) = text.strip_prefix(CLIENTS) {
+                estate.add(Role::Clients, address, sockets)?;
+            } else if let Some(address) = text.strip_prefix(OPERATOR) {
+                estate.add(Role::Operator, address, sockets)?;
+            } else {
+                return Err(HandoverError::Unknown);
+            }
+        }
+    }
+
+    /// Tells the predecessor that we take over. After an error it goes on, and nothing may be accepted here.
+    pub(super) fn tell_ready(&self) -> Result<(), HandoverError> {
+        self.say(READY, &[])
+    }
+
+    /// Waits until the successor takes over. After an error it never will: what it says too late reaches nobody,
+    /// and it knows that.
+    pub(super) fn await_ready(&self) -> Result<(), HandoverError> {
+        let heard = match self.hear(RecvFlags::CMSG_CLOEXEC) {
+            Err(HandoverError::TooLate) => {
+                shutdown(&self.0, Shutdown::Read)?;
+                self.hear(RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT).map_err(|error| match error {
+                    HandoverError::Closed => HandoverError::TooLate,
+                    error => error,
+                })
+            }
+            heard => heard,
+        };
+        if heard?.0 == READY { Ok(()) } else { Err(HandoverError::Unknown) }
+    }
+
+    fn say(&self, text: &[u8], sockets: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
+            return Err(HandoverError::Unknown);
+        }
+        sendmsg(&self.0, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn hear(&self, flags: RecvFlags) -> Result<(Vec<u8>, Vec<OwnedFd>), HandoverError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut text = vec![0; MOST_BYTES];
+        let heard = recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?;
+        if heard.bytes == 0 {
+            return Err(HandoverError::Closed);
+        }
+        text.truncate(heard.bytes);
+        let mut sockets = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                sockets.extend(more);
+            }
+        }
+        Ok((text, sockets))
+    }
+}
+
+impl Estate {
+    fn add(&mut self, role: Role, address: &[u8], sockets: Vec<OwnedFd>) -> Result<(), HandoverError> {
+        let address: SocketAddr =
+            std::str::from_utf8(address).map_err(|_| HandoverError::Unknown)?.parse()?;
+        let sockets = sockets.into_iter().map(TcpListener::from);
+        // More of the group before: one that is full has been sent.
+        let more_of = self.groups.last_mut().filter(|group| {
+            group.role == role && group.address == address && group.sockets.len() % MOST_SOCKETS == 0
+        });
+        match more_of {
+            Some(group) => group.sockets.extend(sockets),
+            None => self.groups.push(Group { role, address, sockets: sockets.collect() }),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server;
+
+    const TIME: Duration = Duration::from_secs(5);
+
+    fn pair(timeout: Duration) -> (Channel, Channel) {
+        let (ours, theirs) = Channel::pair(timeout).unwrap();
+        (ours, Channel::new(theirs))
+    }
+
+    fn group(role: Role, count: usize) -> Group {
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut sockets = server::bind(address, 1).unwrap();
+        server::share(&mut sockets, count).unwrap();
+        Group { role, address, sockets }
+    }
+
+    #[test]
+    fn what_is_sent_arrives_whole_and_in_order() {
+        let groups =
+            [group(Role::Clients, MOST_SOCKETS + 50), group(Role::Clients, 2), group(Role::Operator, 1)];
+        let secret = Secret::new(vec![7; 32]);
+        let (old, new) = pair(TIME);
+        let estate = std::thread::scope(|scope| {
+            let receiving = scope.spawn(|| new.receive().unwrap());
+            old.send(&groups, &secret).unwrap();
+            receiving.join().unwrap()
+        });
+        assert_eq!(estate.secret, Some(secret));
+        assert_eq!(estate.groups.len(), groups.len());
+        for (sent, received) in groups.iter().zip(&estate.groups) {
+            assert_eq!((received.role, received.address), (sent.role, sent.address));
+            assert_eq!(received.sockets.len(), sent.sockets.len());
+            let at = |group: &Group| group.sockets[0].local_addr().unwrap();
+            assert_eq!(at(received), at(sent));
+        }
+    }
+
+    #[test]
+    fn a_successor_that_is_ready_too_late_is_told_so() {
+        let (old, new) = pair(Duration::from_millis(20));
+        assert!(matches!(old.await_ready(), Err(HandoverError::TooLate)));
+        assert!(matches!(new.tell_ready(), Err(HandoverError::Closed)));
+    }
+
+    #[test]
+    fn a_successor_that_was_ready_in_time_counts() {
+        let (old, new) = pair(TIME);
+        new.tell_ready().unwrap();
+        old.await_ready().unwrap();
+    }
+
+    #[test]
+    fn one_that_ends_is_noticed_at_once() {
+        let (old, new) = pair(TIME);
+        drop(new);
+        assert!(matches!(old.await_ready(), Err(HandoverError::Closed)));
+        let (old, new) = pair(TIME);
+        old.try_clone().unwrap().close();
+        assert!(matches!(old.await_ready(), Err(HandoverError::Closed)));
+        assert!(matches!(new.receive(), Err(HandoverError::Closed)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for text in [&b"x"[..], b"clients nowhere", b"clients \xff"] {
+            let (old, new) = pair(TIME);
+            old.say(text, &[]).unwrap();
+            assert!(matches!(new.receive(), Err(HandoverError::Unknown)), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The composition root: a configuration becomes a running proxy.
+//!
+//! [`App::run`] is the life of a process (`life`): workers are started, clients accepted, and in the end either nobody is
+//! accepted any more, or another process accepts them. `handover` tells how the latter comes about.
+
+mod access_log;
+mod changes;
+mod control;
+mod error;
+mod fixed;
+mod handle;
+mod handover;
+mod inheritance;
+mod life;
+mod removal;
+mod retirement;
+mod sockets;
+mod systemd;
+mod upgrade;
+mod watch;
+mod workers;
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin, Readiness, Reloads};
+use crate::config::{self, Config, StoreKind};
+use crate::drain::Drain;
+use crate::proxy::metrics::Shard;
+use crate::proxy::{Plan, Service, Shared, Worker};
+use crate::secret::{Fingerprints, Secret, random_bytes};
+use crate::server::Server;
+use crate::session::{MemoryStore, SessionCache};
+use crate::transport::Lines;
+use access_log::AccessLog;
+use control::{Command, Control};
+use handle::UpgradeReply;
+use inheritance::Predecessor;
+use sockets::Sockets;
+use workers::{Orders, Shift, Warmth};
+
+pub use control::{Changes, ReloadError};
+pub use error::AppError;
+pub use handle::AppHandle;
+pub use handover::HandoverError;
+pub use inheritance::Inheritance;
+pub use upgrade::UpgradeError;
+
+/// Commands that wait for the one before to be carried out.
+const COMMANDS: usize = 16;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests that were cut at the deadline.
+    pub cut: usize,
+}
+
+/// A proxy whose sockets are bound: clients may connect, and are served once it runs.
+pub struct App {
+    shared: Arc<Shared>,
+    readiness: Readiness,
+    sockets: Option<Arc<Sockets>>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<(SocketAddr, std::net::TcpListener)>,
+    shards: Vec<Arc<Shard>>,
+    access_log: Option<AccessLog>,
+    places: Arc<Semaphore>,
+    predecessor: Option<Predecessor>,
+    /// For a successor that has none in its configuration either.
+    secret: Secret<Vec<u8>>,
+    upgrades: mpsc::Receiver<UpgradeReply>,
+    commands: Option<mpsc::Receiver<Command>>,
+    /// The configuration's file.
+    source: Option<PathBuf>,
+    reloads: Arc<Reloads>,
+    handle: AppHandle,
+}
+
+impl App {
+    /// Binds every socket and opens the access log. Needs no runtime.
+    pub fn bind(config: Config) -> Result<App, AppError> {
+        Self::inherit(config, Inheritance::default())
+    }
+
+    /// Like [`App::bind`], but takes over what is inherited.
+    pub fn inherit(mut config: Config, inheritance: Inheritance) -> Result<App, AppError> {
+        let Inheritance { sockets, secret, predecessor } = inheritance;
+        let secret = match secret {
+            Some(secret) => secret,
+            None => Secret::new(random_bytes::<32>()?.to_vec()),
+        };
+        config.affinity.secret.get_or_insert_with(|| secret.clone());
+        let config = Arc::new(config);
+        let sockets = Sockets::acquire(&config, sockets)?;
+        let shared = Arc::new(Shared {
+            plan: ArcSwap::from_pointee(Plan::new(config.clone())?),
+            memory: MemoryStore::new(),
+            sessions: session_cache(&config.session),
+            backend: OnceLock::new(),
+            marks: Fingerprints::new()?,
+            lines: Lines::default(),
+        });
+        let readiness = Readiness::default();
+        let (upgrades, upgrade_orders) = mpsc::channel(1);
+        let (commands, command_orders) = mpsc::channel(COMMANDS);
+        Ok(App {
+            handle: AppHandle { shared: shared.clone(), readiness: readiness.clone(), upgrades, commands },
+            upgrades: upgrade_orders,
+            commands: Some(command_orders),
+            source: None,
+            reloads: Arc::default(),
+            addresses: sockets.addresses().map_err(AppError::Thread)?,
+            admin: sockets.for_operator().map_err(AppError::Thread)?,
+            sockets: Some(Arc::new(sockets)),
+            access_log: access_log::open(&config.access_log)?,
+            shards: std::iter::repeat_with(Arc::<Shard>::default).take(config.workers.get()).collect(),
+            places: Arc::new(Semaphore::new(config.limits.connections)),
+            shared,
+            readiness,
+            predecessor,
+            secret,
+        })
+    }
+
+    /// The same app, which reads its configuration again from `file` when it is told to.
+    pub fn reloading(mut self, file: PathBuf) -> Self {
+        self.source = Some(file);
+        self
+    }
+
+    /// Where clients connect, in the order of the configuration, with the ports the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, _)| *address)
+    }
+
+    pub fn handle(&self) -> AppHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until `shutdown` completes, then drains: not ready at once, accepting for the grace period,
+    /// then no new connections, and running requests until the deadline. After an upgrade it ends with its last
+    /// client.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Outcome, AppError> {
+        let told = CancellationToken::new();
+        let listen = async {
+            shutdown.await;
+            told.cancel();
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            outcome = self.live(&told) => outcome,
+            never = listen => match never {},
+        }
+    }
+
+    fn start_admin(&mut self) -> Result<Option<JoinHandle<()>>, AppError> {
+        let Some((_, listener)) = self.admin.take() else { return Ok(None) };
+        let listener = TcpListener::from_std(listener).map_err(AppError::Thread)?;
+        let admin = Admin {
+            shared: self.shared.clone(),
+            readiness: self.readiness.clone(),
+            shards: self.shards.clone(),
+            dropped_lines: self.access_log.as_ref().map(|(sink, _)| sink.dropped_counter()),
+            places: self.places.clone(),
+            sessions: admin::Sessions::default(),
+            process: Arc::new(self.handle.clone()),
+            reloads: self.reloads.clone(),
+        };
+        Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
+    }
+
+    fn start_control(&mut self, orders: &Orders, warmth: Warmth) -> JoinHandle<Control> {
+        let control = Control::start(
+            self.shared.clone(),
+            self.source.clone(),
+            self.secret.clone(),
+            self.reloads.clone(),
+            warmth,
+        );
+        // The other end lives in every handle, so that without it nothing can be commanded.
+        let commands = self.commands.take().unwrap_or_else(|| mpsc::channel(1).1);
+        tokio::spawn(control.run(commands, orders.stop.clone()))
+    }
+
+    fn start_workers(
+        &self,
+        orders: &Orders,
+        warmers: Vec<mpsc::Receiver<oneshot::Sender<()>>>,
+        started: mpsc::Sender<()>,
+    ) -> Result<Vec<oneshot::Receiver<usize>>, AppError> {
+        let sockets = self.sockets.as_ref().map(|sockets| sockets.for_workers(self.shards.len()));
+        let lists = sockets.transpose().map_err(AppError::Thread)?.unwrap_or_default();
+        let shift = |((listeners, counts), warmth)| Shift {
+            server: Arc::new(self.server(counts)),
+            listeners,
+            orders: orders.clone(),
+            warmth,
+            started: started.clone(),
+        };
+        let shifts = lists.into_iter().zip(&self.shards).zip(warmers).map(shift);
+        shifts.enumerate().map(|(index, shift)| workers::start(index, shift)).collect()
+    }
+
+    fn server(&self, counts: &Arc<Shard>) -> Server {
+        let lines = self.access_log.as_ref().map(|(sink, _)| sink.buffer());
+        let worker = Worker::new(&self.shared, counts.clone(), lines);
+        Server {
+            service: Arc::new(Service::new(self.shared.clone(), worker)),
+            drain: Drain::new(),
+            places: self.places.clone(),
+        }
+    }
+}
+
+/// The embedded store is asked faster than a cache.
+fn session_cache(config: &config::Session) -> Option<Arc<SessionCache>> {
+    match (&config.store.kind, &config.cache) {
+        (StoreKind::Redis(_), Some(cache)) => Some(Arc::new(SessionCache::new(cache, config.idle_timeout))),
+        _ => None,
+    }
+}

@@ -1,0 +1,71 @@
+//! What routes are called in metrics, whatever becomes of the configuration.
+
+use crate::config::Route;
+
+/// Numbers for the names of routes. A name keeps its number in every later configuration, so that counts stay
+/// with the route they were made for.
+#[derive(Debug, Clone, Default)]
+pub struct RouteLabels {
+    /// Of this configuration's routes and all earlier ones'.
+    names: Vec<String>,
+    /// By the index of the route: a place in `names`.
+    numbers: Vec<usize>,
+}
+
+impl RouteLabels {
+    /// The numbers for `routes`, which come after those that `self` was made for.
+    pub(super) fn succeed(&self, routes: &[Route]) -> Self {
+        let mut names = self.names.clone();
+        let number = |route: &Route| {
+            let name = route.label();
+            names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            })
+        };
+        let numbers = routes.iter().map(number).collect();
+        RouteLabels { names, numbers }
+    }
+
+    /// The number of the route with this index.
+    pub(super) fn number(&self, route: usize) -> Option<usize> {
+        self.numbers.get(route).copied()
+    }
+
+    /// By number.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HostPattern, OnAbsent, OnOutage};
+
+    fn route(host: HostPattern, path: &str) -> Route {
+        let (on_absent, on_outage) = (OnAbsent::Anonymous, OnOutage::Deny);
+        Route {
+            host,
+            path: path.into(),
+            upstream: 0,
+            on_absent,
+            on_outage,
+            session: true,
+            single: false,
+            canary: None,
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_its_number_wherever_its_route_stands() {
+        let (root, api) = (route(HostPattern::Any, "/"), route(HostPattern::Exact("h".into()), "/api"));
+        let first = RouteLabels::default().succeed(&[root.clone(), api.clone()]);
+        let second = first.succeed(&[route(HostPattern::Suffix("h".into()), "/"), api]);
+        let third = second.succeed(&[root]);
+        assert_eq!(third.names(), ["/", "h/api", "*.h/"]);
+        assert_eq!((first.number(0), first.number(1)), (Some(0), Some(1)));
+        assert_eq!((second.number(0), second.number(1)), (Some(2), Some(1)));
+        assert_eq!((third.number(0), third.number(1)), (Some(0), None));
+    }
+}
