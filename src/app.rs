@@ -1,5 +1,8 @@
 //! The composition root: a configuration becomes a running proxy.
 
+mod checks;
+mod instances;
+
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{self, Write};
@@ -19,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::config::{self, AccessLogOutput, Config, Mode, StoreKind};
+use crate::discovery::Discovery;
 use crate::drain::Drain;
-use crate::health;
 use crate::proxy::metrics::Shard;
 use crate::proxy::{Plan, Service, Shared, Worker};
-use crate::secret::{Fingerprints, RandomError};
+use crate::secret::{Fingerprints, RandomError, Secret, random_bytes};
 use crate::server::{self, Server};
 use crate::session::{MemoryStore, SessionCache, Store};
 use crate::telemetry::lines::{LineSink, LineWriter};
@@ -112,7 +115,11 @@ impl AppHandle {
 
 impl App {
     /// Binds every socket and opens the access log. Needs no runtime.
-    pub fn bind(config: Config) -> Result<App, AppError> {
+    pub fn bind(mut config: Config) -> Result<App, AppError> {
+        if config.affinity.secret.is_none() {
+            // Every plan of this process must know the ties of the one before.
+            config.affinity.secret = Some(Secret::new(random_bytes::<32>()?.to_vec()));
+        }
         let config = Arc::new(config);
         let workers = config.workers.get();
         let (mut addresses, mut listeners) = (Vec::new(), Vec::new());
@@ -164,13 +171,10 @@ impl App {
     /// then no new connections, and running requests until the deadline.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Outcome, AppError> {
         let stop = CancellationToken::new();
-        let background = Drain::new();
+        let discovery = Discovery::default();
         self.shared.open_backend();
-        let admin = self.start_admin()?;
-        for balancer in self.shared.plan.load().balancers() {
-            let changed = balancer.clone();
-            health::watch(balancer.upstream(), &background, move || changed.refresh());
-        }
+        let admin = self.start_admin(&discovery)?;
+        let instances = instances::follow(discovery, self.config.clone(), self.shared.clone()).await;
         let watch = self.start_watch();
         let (started, mut all_started) = mpsc::channel(1);
         let mut workers = Vec::new();
@@ -195,7 +199,7 @@ impl App {
         tokio::time::sleep(self.config.shutdown.accept_grace).await;
         stop.cancel();
         let cut = all.await?;
-        background.begin();
+        drop(instances);
         if let (Some(watch), Some(sessions)) = (watch, &self.shared.sessions) {
             // What an unreachable store does not take by then is lost; the sessions only end earlier.
             let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
@@ -214,7 +218,10 @@ impl App {
         Ok(Outcome { cut })
     }
 
-    fn start_admin(&mut self) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
+    fn start_admin(
+        &mut self,
+        discovery: &Discovery,
+    ) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
         let Some((_, listener)) = self.admin.take() else { return Ok(None) };
         let listener = TcpListener::from_std(listener).map_err(AppError::Thread)?;
         let admin = Admin {
@@ -224,6 +231,7 @@ impl App {
             dropped_lines: self.access_log.as_ref().map(|(sink, _)| sink.dropped_counter()),
             places: self.places.clone(),
             sessions: admin::Sessions::default(),
+            discovery: discovery.board(),
         };
         Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
     }

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::api::Problem;
+use crate::discovery::Board;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
@@ -57,6 +58,8 @@ pub struct Admin {
     /// Free places for client connections.
     pub places: Arc<Semaphore>,
     pub sessions: Sessions,
+    /// How the look-ups for instances stand.
+    pub discovery: Board,
 }
 
 impl Admin {

@@ -12,10 +12,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::HealthCheck;
-use crate::drain::Drain;
-use crate::upstream::{Instance, Upstream};
+use crate::upstream::Instance;
 use streak::Streak;
 
 /// Why a check counts as bad.
@@ -33,21 +33,17 @@ enum CheckError {
     TimedOut,
 }
 
-/// Starts the checks of every instance of `upstream`, if it is checked; they end when `drain` begins. `changed` is called
-/// whenever an instance's health has changed.
-pub fn watch(upstream: &Arc<Upstream>, drain: &Drain, changed: impl Fn() + Clone + Send + 'static) {
-    let Some(check) = &upstream.config.health else { return };
-    for instance in upstream.instances() {
-        let (name, instance, check, drain) =
-            (upstream.name().to_owned(), instance.clone(), check.clone(), drain.clone());
-        let changed = changed.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = drain.begun() => {}
-                () = watch_instance(&name, &instance, &check, changed) => {}
-            }
-        });
-    }
+/// Starts the checks of an instance; they end when the handle is dropped. `changed` is called whenever its health
+/// has changed.
+pub fn watch(
+    upstream: &str,
+    instance: &Arc<Instance>,
+    check: &HealthCheck,
+    changed: impl Fn() + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    let (name, instance, check) = (upstream.to_owned(), instance.clone(), check.clone());
+    let task = async move { watch_instance(&name, &instance, &check, changed).await };
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 /// Checks for ever. Before its first check an instance counts as up, so that a start does not refuse

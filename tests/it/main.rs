@@ -4,6 +4,7 @@
 mod admin;
 mod config_files;
 mod demo;
+mod discovery;
 mod drain;
 mod forwarding;
 mod header_trust;

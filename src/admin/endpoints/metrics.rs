@@ -10,10 +10,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::config::{Config, HostPattern};
+use crate::discovery::State;
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 
+use super::discovery_metrics;
 use super::upstream_metrics::Upstreams;
 use crate::admin::Admin;
 
@@ -34,6 +36,7 @@ struct Snapshot {
     counts: Counts,
     routes: Vec<String>,
     upstreams: Upstreams,
+    discovery: BTreeMap<String, State>,
     cache: CacheStats,
     mode: &'static str,
     connections: u64,
@@ -50,6 +53,7 @@ impl Snapshot {
             counts,
             routes: route_labels(&plan.config),
             upstreams: Upstreams::take(&plan),
+            discovery: admin.discovery.states(),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
@@ -77,6 +81,7 @@ impl Collector for Snapshot {
         self.encode_requests(out)?;
         self.encode_sessions(out)?;
         self.upstreams.encode(&self.counts, out)?;
+        discovery_metrics::encode(&self.discovery, out)?;
         self.encode_process(out)
     }
 }

@@ -1,5 +1,6 @@
 //! What probes and monitoring ask.
 
+mod discovery_metrics;
 mod metrics;
 mod readyz;
 mod upstream_metrics;

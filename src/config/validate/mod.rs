@@ -3,6 +3,7 @@
 mod admin;
 mod affinity;
 mod balance;
+mod discovery;
 mod header;
 mod http_text;
 mod identity;
@@ -21,6 +22,7 @@ pub(super) use http_text::domain;
 use super::fault::Fault;
 use super::model::Config;
 use super::section::Section;
+use super::upstream::Instance;
 use super::value::integer;
 
 /// Reads the whole file. `None` was reported.
@@ -49,6 +51,13 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
         upstreams,
         routes,
     })
+}
+
+/// Reads a file of instances, each with so many slots unless it says otherwise. None must be said explicitly, so that a file that is being written is not taken
+/// for one without.
+pub(super) fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> {
+    let said = s.has("instance");
+    upstream::instances(s, max_requests, said)
 }
 
 fn version(s: &mut Section<'_>) {
