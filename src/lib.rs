@@ -20,6 +20,7 @@
 //! | generation | what the session cache learned over one unbroken link to the store |
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
 //! | health check | active judgement of an instance |
+//! | discovery | looking for an upstream's instances while the proxy runs |
 //! | drain | stop new work, let running work end |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
 //!
@@ -81,7 +82,8 @@ pub mod telemetry;
 // Layer 1: what the operator wants.
 pub mod config;
 
-// Layer 2: the three worlds; they do not know each other.
+// Layer 2: the four worlds; they do not know each other.
+pub mod discovery;
 pub mod session;
 pub mod transport;
 pub mod upstream;

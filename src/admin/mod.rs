@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::api::Problem;
+use crate::discovery::Board;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
@@ -61,6 +62,8 @@ pub struct Admin {
     pub sessions: Sessions,
     pub process: Arc<dyn Process>,
     pub reloads: Arc<Reloads>,
+    /// How the look-ups for instances stand.
+    pub discovery: Board,
 }
 
 impl Admin {

@@ -1,9 +1,8 @@
 //! The one writer of the plan: whatever changes it is a [`Command`], and commands are carried out one by one.
 //!
-//! The configuration in use is that of the file with the instances that were discovered; a command changes one of
-//! the two, and the plan made from them follows the one before in one step.
+//! The configuration in use is that of the file with the instances that were discovered; when one of the two changes,
+//! the plan made from them follows the one before in one step.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,8 @@ use super::workers::Warmth;
 use super::{changes, fixed, removal, systemd};
 use crate::admin::Reloads;
 use crate::balance::Balancer;
-use crate::config::{self, Config, Instance, LoadError, Mode};
+use crate::config::{self, Config, LoadError, Mode};
+use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::Shared;
@@ -40,8 +40,6 @@ pub(super) enum Command {
     Reload(Reply),
     /// New requests are to be served in this mode, until the file is read again.
     SetMode(Mode, Reply),
-    /// These take the place of the instances that the file names for the upstream of this name.
-    SetInstances(String, Vec<Instance>, Reply),
 }
 
 /// Why the plan is as it was.
@@ -57,10 +55,6 @@ pub enum ReloadError {
         .0.join(", ")
     )]
     Fixed(Vec<&'static str>),
-    #[error("there is no upstream {0:?}")]
-    NoUpstream(String),
-    #[error("an upstream needs an instance")]
-    NoInstances,
     #[error(transparent)]
     Random(#[from] RandomError),
     #[error("the process is ending")]
@@ -74,8 +68,7 @@ pub(super) struct Control {
     /// What the process was started with; some of it cannot change.
     started: Arc<Config>,
     file: Config,
-    /// By the name of the upstream.
-    discovered: BTreeMap<String, Vec<Instance>>,
+    discovery: Discovery,
     /// For a configuration without one.
     secret: Secret<Vec<u8>>,
     reloads: Arc<Reloads>,
@@ -86,29 +79,34 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Must be called within the runtime that does what goes on in the background.
-    pub(super) fn start(
+    /// Looks for instances that are not written in the configuration, and completes when everything was looked for once;
+    /// what was found is in use then. Must be called within the runtime that does what goes on in the background.
+    pub(super) async fn start(
         shared: Arc<Shared>,
         source: Option<PathBuf>,
         secret: Secret<Vec<u8>>,
         reloads: Arc<Reloads>,
         warmth: Warmth,
+        discovery: Discovery,
     ) -> Self {
         let started = shared.plan.load().config.clone();
         reloads.began(&started);
-        let (file, discovered) = (Config::clone(&started), BTreeMap::new());
+        let file = Config::clone(&started);
         let mut control = Control {
             shared,
             source,
             started,
             file,
-            discovered,
+            discovery,
             secret,
             reloads,
             warmth,
             checks: Vec::new(),
             watch: None,
         };
+        control.discovery.follow(&control.file.upstreams);
+        control.discovery.first_looks().await;
+        control.discovered().await;
         control.follow_plan();
         control
     }
@@ -126,6 +124,7 @@ impl Control {
                 biased;
                 () = stop.cancelled() => return self,
                 Some(command) = commands.recv() => self.carry_out(command).await,
+                () = self.discovery.changed() => self.discovered().await,
                 () = watch.changed(watched) => {
                     // It is logged.
                     let _ = self.reload().await;
@@ -150,9 +149,6 @@ impl Control {
         let (done, reply) = match command {
             Command::Reload(reply) => (self.reload().await, reply),
             Command::SetMode(mode, reply) => (self.set_mode(mode).await, reply),
-            Command::SetInstances(upstream, instances, reply) => {
-                (self.set_instances(upstream, instances).await, reply)
-            }
         };
         // Whoever asked may have left.
         let _ = reply.send(done);
@@ -191,34 +187,19 @@ impl Control {
         self.apply(file).await
     }
 
-    async fn set_instances(
-        &mut self,
-        upstream: String,
-        instances: Vec<Instance>,
-    ) -> Result<Changes, ReloadError> {
-        if instances.is_empty() {
-            return Err(ReloadError::NoInstances);
+    /// Lets new requests see what was found.
+    async fn discovered(&mut self) {
+        match self.apply(self.file.clone()).await {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => tracing::info!(changes = changes.join("; "), "instances were found"),
+            Err(error) => tracing::error!(%error, "instances that were found cannot be used"),
         }
-        if !self.file.upstreams.iter().any(|known| known.name == upstream) {
-            return Err(ReloadError::NoUpstream(upstream));
-        }
-        self.discovered.insert(upstream, instances);
-        let changes = self.apply(self.file.clone()).await?;
-        if !changes.is_empty() {
-            tracing::info!(changes = changes.join("; "), "instances were discovered");
-        }
-        Ok(changes)
     }
 
     /// Puts `file` to use, with what was discovered.
     async fn apply(&mut self, file: Config) -> Result<Changes, ReloadError> {
-        self.discovered.retain(|name, _| file.upstreams.iter().any(|upstream| upstream.name == *name));
-        let mut config = file.clone();
-        for upstream in &mut config.upstreams {
-            if let Some(instances) = self.discovered.get(&upstream.name) {
-                upstream.instances.clone_from(instances);
-            }
-        }
+        self.discovery.follow(&file.upstreams);
+        let config = self.discovery.complete(&file);
         let plan = self.shared.plan.load_full();
         let changes = changes::between(&plan.config, &config);
         if !changes.is_empty() {

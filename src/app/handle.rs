@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::{Changes, Command, ReloadError};
 use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
-use crate::config::{Instance, Mode};
+use crate::config::Mode;
 use crate::proxy::{Plan, Shared};
 
 pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
@@ -37,16 +37,6 @@ impl AppHandle {
     /// Completes when that is done, in a proxy that runs.
     pub async fn reload(&self) -> Result<Changes, ReloadError> {
         self.command(Command::Reload).await
-    }
-
-    /// Gives the upstream of this name other instances than the configuration does. Completes when they are in use,
-    /// in a proxy that runs.
-    pub async fn set_instances(
-        &self,
-        upstream: &str,
-        instances: Vec<Instance>,
-    ) -> Result<Changes, ReloadError> {
-        self.command(|reply| Command::SetInstances(upstream.to_owned(), instances, reply)).await
     }
 
     async fn command(

@@ -35,7 +35,7 @@ impl App {
         let (warmth, warmers) = Warmth::of(self.shards.len());
         let background = Drain::new();
         background.spawn(steer_canaries(self.shared.clone(), self.shards.clone(), background.clone()));
-        let control = self.start_control(&orders, warmth);
+        let control = self.start_control(&orders, warmth).await;
         let (started, mut all_started) = mpsc::channel(1);
         let mut all = pin!(workers::all_ended(self.start_workers(&orders, warmers, started)?));
         let end = async {

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Readiness, Reloads};
 use crate::config::{self, Config, StoreKind};
+use crate::discovery::{Board, Discovery};
 use crate::drain::Drain;
 use crate::proxy::metrics::Shard;
 use crate::proxy::{Plan, Service, Shared, Worker};
@@ -83,6 +84,8 @@ pub struct App {
     /// The configuration's file.
     source: Option<PathBuf>,
     reloads: Arc<Reloads>,
+    discovery: Discovery,
+    board: Board,
     handle: AppHandle,
 }
 
@@ -113,7 +116,10 @@ impl App {
         let readiness = Readiness::default();
         let (upgrades, upgrade_orders) = mpsc::channel(1);
         let (commands, command_orders) = mpsc::channel(COMMANDS);
+        let discovery = Discovery::default();
         Ok(App {
+            board: discovery.board(),
+            discovery,
             handle: AppHandle { shared: shared.clone(), readiness: readiness.clone(), upgrades, commands },
             upgrades: upgrade_orders,
             commands: Some(command_orders),
@@ -179,18 +185,21 @@ impl App {
             sessions: admin::Sessions::default(),
             process: Arc::new(self.handle.clone()),
             reloads: self.reloads.clone(),
+            discovery: self.board.clone(),
         };
         Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
     }
 
-    fn start_control(&mut self, orders: &Orders, warmth: Warmth) -> JoinHandle<Control> {
+    async fn start_control(&mut self, orders: &Orders, warmth: Warmth) -> JoinHandle<Control> {
         let control = Control::start(
             self.shared.clone(),
             self.source.clone(),
             self.secret.clone(),
             self.reloads.clone(),
             warmth,
-        );
+            std::mem::take(&mut self.discovery),
+        )
+        .await;
         // The other end lives in every handle, so that without it nothing can be commanded.
         let commands = self.commands.take().unwrap_or_else(|| mpsc::channel(1).1);
         tokio::spawn(control.run(commands, orders.stop.clone()))

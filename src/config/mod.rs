@@ -9,6 +9,7 @@ use std::{fs, io};
 
 mod canary;
 mod change;
+mod discovery;
 mod excerpt;
 mod fault;
 mod file;
@@ -25,6 +26,7 @@ mod value;
 
 pub use canary::{Canary, CanaryAuto, CanaryMatch, Condition, Device, Percent, ValueTest};
 pub use change::{Pattern, Reload, RemovedStreams, Upgrade};
+pub use discovery::{AddressFamily, Discovery, DiscoverySource, DnsDiscovery, DnsQuestion, OnEmpty};
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
@@ -33,6 +35,7 @@ pub use stickiness::*;
 pub use upstream::*;
 
 use fault::{Fault, Report, Spot};
+use section::Section;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -56,17 +59,36 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 ///
 /// Reads the environment and the files that `env:NAME` and `file:PATH` refer to, and nothing else.
 pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
+    read(text, name, validate::config)
+}
+
+/// Validates the text of a file of instances: tables `[[instance]]` with the keys of `[[upstream.instance]]`,
+/// or `instance = []` for none. `name` is what the problems call the file. An instance has `max_requests` slots
+/// unless it says otherwise.
+pub fn parse_instances(
+    text: &str,
+    name: &str,
+    max_requests: Option<usize>,
+) -> Result<Vec<Instance>, Problems> {
+    read(text, name, |s| Some(validate::instances(s, max_requests)))
+}
+
+fn read<T>(
+    text: &str,
+    name: &str,
+    validate: impl FnOnce(&mut Section<'_>) -> Option<T>,
+) -> Result<T, Problems> {
     let mut report = Report::default();
-    let (config, leaves) = match file::parse(text) {
-        Ok(table) => (section::root(&table, &mut report, validate::config), table.leaves()),
+    let (read, leaves) = match file::parse(text) {
+        Ok(table) => (section::root(&table, &mut report, validate), table.leaves()),
         Err(error) => {
             let at = error.span.start;
             report.push(Spot { key: String::new(), span: at..at }, not_toml(&error.message));
             (None, Vec::new())
         }
     };
-    match config {
-        Some(config) if report.is_empty() => Ok(config),
+    match read {
+        Some(read) if report.is_empty() => Ok(read),
         _ => Err(report.into_problems(name, text, &leaves)),
     }
 }

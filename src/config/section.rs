@@ -91,6 +91,20 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         why: &str,
+        read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let is_empty = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+        if self.table.get(key).is_none_or(is_empty) {
+            let help = format!("add a table `{}`", self.header(key));
+            self.report.push(self.spot(key), Fault::new(format!("there is no `{key}`"), why, help));
+        }
+        self.any_tables(key, read)
+    }
+
+    /// Tables of the same kind, none if the key is absent.
+    pub(super) fn any_tables<T>(
+        &mut self,
+        key: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
     ) -> Vec<T> {
         let items = match self.find(key).map(|node| &node.value) {
@@ -103,10 +117,6 @@ impl<'a> Section<'a> {
                 return Vec::new();
             }
         };
-        if items.is_empty() {
-            let help = format!("add a table `{}`", self.header(key));
-            self.report.push(self.spot(key), Fault::new(format!("there is no `{key}`"), why, help));
-        }
         let mut done = Vec::new();
         for (index, node) in items.iter().enumerate() {
             let spot = Spot { key: format!("{}[{index}]", self.path(key)), span: node.span.clone() };
@@ -168,6 +178,11 @@ impl<'a> Section<'a> {
     pub(super) fn spot(&self, key: &str) -> Spot {
         let span = self.table.get(key).map_or(&self.spot.span, |node| &node.span);
         Spot { key: self.path(key), span: span.clone() }
+    }
+
+    /// Where the table stands.
+    pub(super) fn own_spot(&self) -> Spot {
+        self.spot.clone()
     }
 
     /// Whether nothing wrong with these keys is known, so that what was read is what the operator wrote.

@@ -30,8 +30,18 @@ fn shown(text: &str) -> String {
 }
 
 /// Keys of the reference that need a file, a variable or another value of another key.
-const NEED_MORE: [&str; 8] =
-    ["secret", "token", "ca", "certificate", "private_key", "sentinel_user", "sentinel_password", "session"];
+const NEED_MORE: [&str; 10] = [
+    "secret",
+    "token",
+    "ca",
+    "certificate",
+    "private_key",
+    "sentinel_user",
+    "sentinel_password",
+    "session",
+    "srv",
+    "file",
+];
 
 /// The lines of the reference with those of tables that are commented out put in force, if `all` is so, or else
 /// left out.
@@ -76,6 +86,52 @@ fn the_reference_shows_what_is_commented_out_as_it_is_written() {
     assert_eq!(config.session.cookie.domain.as_deref(), Some("example.com"));
     assert_eq!(config.identity.headers.last().unwrap().name, "x-tenant");
     assert_eq!(config.routes[0].host, HostPattern::Exact("app.example.com".into()));
+    let Some(Discovery { source: DiscoverySource::Dns(dns), .. }) = &config.upstreams[0].discovery else {
+        panic!("{:?}", config.upstreams[0].discovery);
+    };
+    assert_eq!(dns.resolvers, ["10.0.0.2:53".parse().unwrap()]);
+}
+
+/// An upstream that names where its instances are.
+fn discovered(keys: &str) -> String {
+    MINIMAL.replace(
+        "[[upstream.instance]]\naddress = \"127.0.0.1:5001\"",
+        &format!("[upstream.discovery]\n{keys}"),
+    )
+}
+
+#[test]
+fn the_reference_tells_the_defaults_of_discovery() {
+    let written = all_keys_in_force().replace("[\"10.0.0.2:53\"]", "[]");
+    let written = parse(&written, "reference").unwrap().upstreams.remove(0).discovery;
+    let text = discovered("dns = \"app.default.svc.cluster.local:5001\"");
+    assert_eq!(parse(&text, "minimal").unwrap().upstreams.remove(0).discovery, written);
+}
+
+#[test]
+fn instances_that_are_found_need_not_be_written() {
+    for keys in ["dns = \"app:80\"", "srv = \"_http._tcp.app\"", "file = \"/app.toml\""] {
+        assert!(parse(&discovered(keys), "x").unwrap().upstreams[0].instances.is_empty());
+    }
+    assert!(shown(&discovered("")).contains("there is no `instance`"));
+}
+
+#[test]
+fn a_file_of_instances_is_told_all_its_problems() {
+    let address = |address: &str| format!("[[instance]]\naddress = \"{address}\"\n");
+    let good = format!("{}weight = 3\n{}max_requests = 2\n", address("127.0.0.1:1"), address("[::1]:1"));
+    let read: Vec<_> = parse_instances(&good, "x", Some(7))
+        .unwrap()
+        .iter()
+        .map(|one| (one.weight, one.max_requests))
+        .collect();
+    assert_eq!(read, [(3, Some(7)), (1, Some(2))]);
+    assert_eq!(parse_instances("instance = []", "x", None), Ok(Vec::new()));
+    assert!(parse_instances("", "x", None).is_err());
+    let bad = format!("{0}{0}wait = 1\n{1}", address("127.0.0.1:1"), address("host:1"));
+    let problems = parse_instances(&bad, "x", None).unwrap_err();
+    let places: Vec<_> = problems.iter().map(|problem| problem.place.key.as_str()).collect();
+    assert_eq!(places, ["instance[1].address", "instance[1].wait", "instance[2].address"]);
 }
 
 /// Tables of the reference with their keys and the tables directly below them.
@@ -286,4 +342,14 @@ fn in_a_cluster_a_key_has_no_braces_of_its_own() {
     assert!(shown(&text("redis+cluster://h", "{app}:{id}")).contains("the key holds braces"));
     assert!(parse(&text("redis://h", "{app}:{id}"), "x").is_ok());
     assert!(parse(&text("redis+cluster://h", "app:{id}"), "x").is_ok());
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_instances_or_problems(text in "(\\[\\[instance\\]\\]|address|weight|=|\n|\"|127\\.0\\.0\\.1:|[0-9]{1,6}| |[a-z]|,|\\[|\\]){0,30}") {
+        match parse_instances(&text, "x.toml", None) {
+            Ok(instances) => prop_assert!(instances.iter().all(|one| one.address.port() > 0 && one.weight > 0)),
+            Err(problems) => prop_assert!(problems.iter().count() > 0),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use super::discovery::Discovery;
 use super::stickiness::{OnLost, Rebalance, Stick};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +27,10 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// Percent of instances: when fewer are able to serve, checks are not believed any more. 0: always believed.
     pub panic_below: u8,
-    /// Never empty; addresses are unique.
+    /// Addresses are unique. Empty only with `discovery`.
     pub instances: Vec<Instance>,
+    /// Where further instances are looked for.
+    pub discovery: Option<Discovery>,
 }
 
 /// How an instance is chosen for a request without a tie.
@@ -152,6 +155,7 @@ impl Upstream {
             slow_start: None,
             panic_below: 0,
             instances: Vec::new(),
+            discovery: None,
         }
     }
 }

@@ -210,7 +210,7 @@ fn appended(line: &HeaderValue, name: &str, sealed: &str) -> Option<HeaderValue>
         Some(open) if open.len() > 1 => (open, &b"\""[..]),
         _ => (value.trim_ascii(), &b""[..]),
     };
-    if value.is_empty() || value == b"\"" {
+    if value.is_empty() || value == b"\"\"" {
         return None;
     }
     let parts = [name.as_bytes(), b"=", value, &[SEPARATOR], sealed.as_bytes(), quote, attributes];

@@ -5,6 +5,7 @@ mod admin;
 mod canary;
 mod config_files;
 mod demo;
+mod discovery;
 mod drain;
 mod forwarding;
 mod header_trust;

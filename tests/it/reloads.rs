@@ -5,8 +5,6 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Message;
-use vestibule::app::{App, ReloadError};
-use vestibule::config;
 
 use crate::support::client::{self, Client};
 use crate::support::config::Config;
@@ -309,23 +307,4 @@ fn calling(name: &str, admin: SocketAddr) -> Command {
     let mut command = command();
     command.args([name, "--admin", &admin.to_string()]).env("VESTIBULE_ADMIN_TOKEN", TOKEN);
     command
-}
-
-#[tokio::test]
-async fn discovered_instances_take_the_place_of_those_in_the_file() {
-    let (old, new) = (telling("old"), telling("new"));
-    let app = App::bind(config::parse(&Config::to(&[old.address()]).toml(), "test").unwrap()).unwrap();
-    let (address, handle) = (app.addresses()[0], app.handle());
-    let running = tokio::spawn(app.run(std::future::pending()));
-    assert_eq!(client::get(address, "/").await.text(), "old");
-    let mut instances = handle.plan().config.upstreams[0].instances.clone();
-    instances[0].address = new.address();
-    let changes = handle.set_instances("app", instances.clone()).await.unwrap();
-    assert_eq!(changes, ["upstream app: 1 instances added, 1 removed"]);
-    assert_eq!(client::get(address, "/").await.text(), "new");
-    assert!(handle.set_instances("app", instances.clone()).await.unwrap().is_empty());
-    assert!(matches!(handle.set_instances("app", Vec::new()).await, Err(ReloadError::NoInstances)));
-    assert!(matches!(handle.set_instances("none", instances).await, Err(ReloadError::NoUpstream(_))));
-    assert!(matches!(handle.reload().await, Err(ReloadError::NoFile)));
-    running.abort();
 }

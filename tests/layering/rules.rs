@@ -14,6 +14,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("socket", 0),
     ("telemetry", 0),
     ("config", 1),
+    ("discovery", 2),
     ("session", 2),
     ("transport", 2),
     ("upstream", 2),
@@ -41,6 +42,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["server", "transport"]),
     ("toml", &["config/file"]),
     ("clap", &["cli"]),
+    ("hickory_proto", &["discovery/dns"]),
 ];
 
 fn layer(module: &str) -> Option<u8> {

@@ -9,11 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::discovery::State;
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 
 use super::canary_metrics::Canaries;
+use super::discovery_metrics;
 use super::upstream_metrics::Upstreams;
 use crate::admin::{Admin, ReloadStats};
 
@@ -35,6 +37,7 @@ struct Snapshot {
     routes: Vec<String>,
     upstreams: Upstreams,
     canaries: Canaries,
+    discovery: BTreeMap<String, State>,
     cache: CacheStats,
     mode: &'static str,
     connections: u64,
@@ -53,6 +56,7 @@ impl Snapshot {
             routes: plan.labels().names().to_vec(),
             upstreams: Upstreams::take(&plan),
             canaries: Canaries::take(&plan),
+            discovery: admin.discovery.states(),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.mode.as_str(),
             connections: places as u64,
@@ -73,6 +77,7 @@ impl Collector for Snapshot {
         self.encode_sessions(out)?;
         self.upstreams.encode(&self.counts, out)?;
         self.canaries.encode(&self.counts, out)?;
+        discovery_metrics::encode(&self.discovery, out)?;
         self.encode_process(out)?;
         self.encode_config(out)
     }

@@ -1,6 +1,7 @@
 //! What probes and monitoring ask.
 
 mod canary_metrics;
+mod discovery_metrics;
 mod metrics;
 mod readyz;
 mod upstream_metrics;

@@ -6,6 +6,7 @@ mod balance;
 mod canary;
 mod canary_match;
 mod change;
+mod discovery;
 mod header;
 mod http_text;
 mod identity;
@@ -24,6 +25,7 @@ pub(super) use http_text::domain;
 use super::fault::Fault;
 use super::model::Config;
 use super::section::Section;
+use super::upstream::Instance;
 use super::value::integer;
 
 /// Reads the whole file. `None` was reported.
@@ -54,6 +56,13 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
         upstreams,
         routes,
     })
+}
+
+/// Reads a file of instances, each with so many slots unless it says otherwise. None must be said explicitly, so that a file that is being written is not taken
+/// for one without.
+pub(super) fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> {
+    let said = s.has("instance");
+    upstream::instances(s, max_requests, said)
 }
 
 fn version(s: &mut Section<'_>) {

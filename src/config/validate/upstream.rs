@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::balance::balance;
+use super::discovery;
 use super::http_text::target;
 use super::listen::socket_address;
 use super::stickiness::{rebalance, stick};
+use crate::config::discovery::DiscoverySource;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::{Node, Value};
 use crate::config::model::{Mode, Timeouts};
@@ -39,6 +41,8 @@ pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) ->
 fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
     let why = "routes, logs and metrics call it by its name";
     let max_requests = s.value("max_requests", slots, None);
+    let discovery =
+        s.optional_table("discovery", |s| discovery::discovery(s, max_requests)).unwrap_or_default();
     let balance = s.value("balance", balance, Balance::RoundRobin);
     if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared {
         s.fault(s.spot("balance"), no_users(mode));
@@ -55,10 +59,13 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
         connections: s.table("connections", |s| connections(s, timeouts)),
         slow_start: s.value("slow_start", duration_or_off, None),
         panic_below: s.value("panic_below", integer(0..=100), 0),
-        instances: instances(s, max_requests),
+        instances: instances(s, max_requests, discovery.named),
+        discovery: discovery.discovery,
     };
+    // DNS tells no names.
+    let is_dns = matches!(&upstream.discovery, Some(one) if matches!(one.source, DiscoverySource::Dns(_)));
     if matches!(upstream.stick, Stick::AppSuffix(_))
-        && upstream.instances.iter().any(|one| one.name.is_none())
+        && (is_dns || upstream.instances.iter().any(|one| one.name.is_none()))
     {
         s.fault(s.spot("stick"), nameless());
     }
@@ -142,9 +149,17 @@ fn health(s: &mut Section<'_>) -> HealthCheck {
     }
 }
 
-fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> {
-    let why = "an upstream without one cannot answer";
-    let written = s.tables("instance", why, |s| (s.spot("address"), instance(s, max_requests)));
+/// The instances of an upstream, or of a file of instances; `max_requests` is for those that do not say.
+pub(super) fn instances(
+    s: &mut Section<'_>,
+    max_requests: Option<usize>,
+    may_be_none: bool,
+) -> Vec<Instance> {
+    let read = |s: &mut Section<'_>| (s.spot("address"), instance(s, max_requests));
+    let written = match may_be_none {
+        true => s.any_tables("instance", read),
+        false => s.tables("instance", "an upstream without one cannot answer", read),
+    };
     let mut instances: Vec<Instance> = Vec::new();
     for (spot, instance) in written {
         let Some(instance) = instance else { continue };

@@ -5,6 +5,7 @@ mod black_holes;
 mod canaries;
 mod cancellations;
 mod cancelled_look_ups;
+mod discovery;
 mod durable_revocations;
 mod event_streams;
 mod failovers;

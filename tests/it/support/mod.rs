@@ -3,6 +3,7 @@
 pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod config;
+pub(crate) mod dns;
 pub(crate) mod fault;
 pub(crate) mod h2;
 pub(crate) mod metrics;
