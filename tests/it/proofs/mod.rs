@@ -12,6 +12,7 @@ mod failovers;
 mod idle_clients;
 mod large_bodies;
 mod look_ups;
+mod newcomers;
 mod reloads;
 mod renewals;
 mod revocation_faults;
