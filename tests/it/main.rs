@@ -4,6 +4,7 @@
 mod admin;
 mod canary;
 mod config_files;
+mod connections;
 mod demo;
 mod discovery;
 mod drain;
