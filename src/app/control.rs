@@ -231,7 +231,7 @@ impl Control {
         for balancer in plan.balancers() {
             if !self.checks.iter().any(|(checked, _)| same(checked, balancer)) {
                 let (checks, changed) = (Drain::new(), balancer.clone());
-                health::watch(balancer.upstream(), &checks, move || changed.refresh());
+                health::watch(balancer.upstream(), &self.shared.lines, &checks, move || changed.refresh());
                 self.checks.push((balancer.clone(), checks));
             }
         }

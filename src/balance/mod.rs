@@ -93,6 +93,7 @@ impl Balancer {
             upstream,
             making: Mutex::default(),
         };
+        balancer.tell_of_panic(previous.is_some_and(Balancer::is_panicking));
         balancer.upstream.group().settle(balancer.upstream.instances());
         balancer
     }
@@ -106,6 +107,7 @@ impl Balancer {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.table.load_full();
         self.table.store(Arc::new(Table::new(&self.upstream, Some(&previous))));
+        self.tell_of_panic(previous.panic);
         self.upstream.group().settle(self.upstream.instances());
     }
 
@@ -121,6 +123,32 @@ impl Balancer {
     /// Whether checks are not believed at present, because too few instances would be left.
     pub fn is_panicking(&self) -> bool {
         self.table.load().panic
+    }
+
+    /// Says it once when a panic begins, and once when it is over.
+    fn tell_of_panic(&self, before: bool) {
+        let table = self.table.load();
+        let (upstream, healthy, ready) = (self.upstream.name(), table.healthy, table.ready);
+        let panic_below = self.upstream.config.panic_below;
+        match (before, table.panic) {
+            (false, true) => tracing::error!(
+                upstream,
+                healthy,
+                ready,
+                panic_below,
+                "panic: too few instances are fit to serve to believe it, so all of them get requests"
+            ),
+            (true, false) => {
+                tracing::warn!(
+                    upstream,
+                    healthy,
+                    ready,
+                    panic_below,
+                    "the panic is over: enough instances are fit to serve"
+                )
+            }
+            _ => {}
+        }
     }
 
     /// Chooses an instance that this request has not tried: one that takes new requests, else one that is only

@@ -26,13 +26,16 @@ pub(super) struct Table {
     pub(super) ring: Arc<LazyRing>,
     /// Whether checks are not believed, because too few instances would be left.
     pub(super) panic: bool,
+    /// Of `ready` instances that the operator wants in use, those that are fit to serve.
+    pub(super) healthy: usize,
+    pub(super) ready: usize,
 }
 
 impl Table {
     /// The table for the present standing of the instances.
     pub(super) fn new(upstream: &Upstream, previous: Option<&Table>) -> Self {
         let config = &upstream.config;
-        let Able { open, reserve, panic } = Able::of(upstream);
+        let Able { open, reserve, panic, healthy, ready } = Able::of(upstream);
         let ids: HashSet<InstanceId> = open.iter().map(|instance| instance.id).collect();
         upstream.instances().iter().for_each(|instance| instance.set_open(ids.contains(&instance.id)));
         let weights: Vec<u32> = open.iter().map(|instance| instance.weight()).collect();
@@ -45,6 +48,8 @@ impl Table {
             open: open.into(),
             reserve: reserve.into(),
             panic,
+            healthy,
+            ready,
         }
     }
 }
@@ -75,6 +80,8 @@ struct Able {
     open: Vec<Arc<Instance>>,
     reserve: Vec<Arc<Instance>>,
     panic: bool,
+    healthy: usize,
+    ready: usize,
 }
 
 impl Able {
@@ -83,14 +90,15 @@ impl Able {
     fn of(upstream: &Upstream) -> Self {
         let mut able: Vec<_> = upstream.members().filter(|(instance, _)| is_ready(instance)).collect();
         let healthy = able.iter().filter(|(instance, _)| instance.is_healthy()).count();
-        let panic = healthy * 100 < able.len() * usize::from(upstream.config.panic_below);
+        let ready = able.len();
+        let panic = healthy * 100 < ready * usize::from(upstream.config.panic_below);
         able.retain(|(instance, _)| panic || instance.is_healthy());
         let (reserve, open): (Vec<_>, Vec<_>) = able.into_iter().partition(|(_, config)| config.backup);
         let [open, reserve] = [open, reserve]
             .map(|members| members.into_iter().map(|(instance, _)| Arc::clone(instance)).collect::<Vec<_>>());
         match open.is_empty() {
-            true => Able { open: reserve, reserve: open, panic },
-            false => Able { open, reserve, panic },
+            true => Able { open: reserve, reserve: open, panic, healthy, ready },
+            false => Able { open, reserve, panic, healthy, ready },
         }
     }
 }

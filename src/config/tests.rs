@@ -18,6 +18,7 @@ address = "127.0.0.1:8080"
 name = "app"
 health = {}
 rebalance = {}
+outlier = {}
 [[upstream.instance]]
 address = "127.0.0.1:5001"
 [[route]]

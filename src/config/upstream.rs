@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use super::discovery::Discovery;
+use super::health::{HealthCheck, Outlier};
 use super::stickiness::{OnLost, Rebalance, Stick};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,7 @@ pub struct Upstream {
     /// Whether `Vestibule-Session` in its answers is obeyed.
     pub session_control: bool,
     pub health: Option<HealthCheck>,
+    pub outlier: Outlier,
     pub queue: Queue,
     pub connections: Connections,
     /// How long an instance that comes back takes to its full share; `None`: has it at once.
@@ -92,18 +94,6 @@ pub struct Connections {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// Origin-form target, begins with `/`.
-    pub path: String,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// At least 1.
-    pub rise: u32,
-    /// At least 1.
-    pub fall: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     pub address: SocketAddr,
     /// What the application calls it; unique within the upstream.
@@ -150,6 +140,7 @@ impl Upstream {
             rebalance: None,
             session_control: false,
             health: None,
+            outlier: Outlier::CAUTIOUS,
             queue: Queue::DEFAULT,
             connections: Connections::DEFAULT,
             slow_start: None,

@@ -1,95 +1,53 @@
-//! Active health checks: one task per instance, which alone writes that instance's health.
+//! The health of instances. One task per upstream, its warden, alone decides who is fit to serve; active checks and
+//! what requests meet are its evidence, and every decision has a reason.
 
+mod check;
+mod probe;
 mod streak;
+mod warden;
+mod window;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::mpsc;
 
-use crate::config::HealthCheck;
 use crate::drain::Drain;
-use crate::upstream::{Instance, Upstream};
-use streak::Streak;
+use crate::transport::Lines;
+use crate::upstream::Upstream;
+use warden::Warden;
 
-/// Why a check counts as bad.
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error("cannot connect: {0}")]
-    Connect(#[source] std::io::Error),
-    #[error("no valid answer: {0}")]
-    Answer(#[source] hyper::Error),
-    #[error("the request cannot be written: {0}")]
-    Request(#[source] http::Error),
-    #[error("answered {0}")]
-    Status(StatusCode),
-    #[error("no answer in time")]
-    TimedOut,
-}
+/// Findings of checks that wait for the warden.
+const FINDINGS: usize = 64;
 
-/// Starts the checks of every instance of `upstream`, if it is checked; they end when `drain` begins. `changed` is called
-/// whenever an instance's health has changed.
-pub fn watch(upstream: &Arc<Upstream>, drain: &Drain, changed: impl Fn() + Clone + Send + 'static) {
-    let Some(check) = &upstream.config.health else { return };
-    for instance in upstream.instances() {
-        let (name, instance, check, drain) =
-            (upstream.name().to_owned(), instance.clone(), check.clone(), drain.clone());
-        let changed = changed.clone();
+/// Puts a warden and the configured checks over the instances of `upstream`, until `drain` begins; then another may
+/// take over, which goes on from their present standing. `lines` are the connections of the process. `changed` is
+/// called whenever an instance begins or ceases to be fit to serve.
+pub fn watch(
+    upstream: &Arc<Upstream>,
+    lines: &Lines,
+    drain: &Drain,
+    changed: impl Fn() + Clone + Send + 'static,
+) {
+    let (sender, findings) = mpsc::channel(FINDINGS);
+    for (instance, place) in upstream.instances().iter().zip(0..) {
+        let Some(check) = upstream.config.health.clone() else { break };
+        let (instance, lines) = (instance.clone(), lines.clone());
+        let (sender, drain) = (sender.clone(), drain.clone());
         tokio::spawn(async move {
+            let checks = check::repeat(&instance, &check, &lines, |finding| sender.send((place, finding)));
             tokio::select! {
+                biased;
                 () = drain.begun() => {}
-                () = watch_instance(&name, &instance, &check, changed) => {}
+                () = checks => {}
             }
         });
     }
-}
-
-/// Checks for ever. Before its first check an instance counts as up, so that a start does not refuse
-/// everybody; the first check then decides alone.
-async fn watch_instance(upstream: &str, instance: &Instance, check: &HealthCheck, changed: impl Fn()) {
-    let mut streak = Streak::new(check.rise, check.fall);
-    let mut ticks = interval(check.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let result = timeout(check.timeout, probe(instance.address, &check.path)).await;
-        let result = result.unwrap_or(Err(CheckError::TimedOut));
-        if result.is_ok() {
-            instance.connected();
+    let (warden, drain) = (Warden::new(upstream.clone(), changed), drain.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = drain.begun() => {}
+            () = warden.run(findings) => {}
         }
-        if let Some(healthy) = streak.record(result.is_ok()) {
-            if instance.set_healthy(healthy) {
-                changed();
-            }
-            match result {
-                Ok(()) => tracing::info!(upstream, instance = instance.label, "instance is up"),
-                Err(error) => tracing::warn!(upstream, instance = instance.label, %error, "instance is down"),
-            }
-        }
-    }
-}
-
-/// One GET on a connection of its own; 2xx and 3xx are good.
-async fn probe(address: SocketAddr, path: &str) -> Result<(), CheckError> {
-    let stream = TcpStream::connect(address).await.map_err(CheckError::Connect)?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(CheckError::Answer)?;
-    let request = Request::get(path)
-        .header(header::HOST, address.to_string())
-        .header(header::USER_AGENT, concat!("vestibule/", env!("CARGO_PKG_VERSION"), " health check"))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(CheckError::Request)?;
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer,
-        Err(error) = connection => Err(error),
-    };
-    let status = answer.map_err(CheckError::Answer)?.status();
-    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(CheckError::Status(status)) }
+    });
 }

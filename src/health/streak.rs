@@ -11,9 +11,9 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// `rise` good results in a row make healthy, `fall` bad ones unhealthy.
-    pub(super) fn new(rise: u32, fall: u32) -> Self {
-        Streak { rise, fall, healthy: None, against: 0 }
+    /// `rise` good results in a row make healthy, `fall` bad ones unhealthy. `healthy` is what is known already.
+    pub(super) fn new(rise: u32, fall: u32, healthy: Option<bool>) -> Self {
+        Streak { rise, fall, healthy, against: 0 }
     }
 
     /// Takes one result; returns the verdict when it changes. The very first result decides at once.
@@ -42,7 +42,11 @@ mod tests {
     use super::*;
 
     fn verdicts(rise: u32, fall: u32, results: &str) -> Vec<Option<bool>> {
-        let mut streak = Streak::new(rise, fall);
+        verdicts_after(None, rise, fall, results)
+    }
+
+    fn verdicts_after(healthy: Option<bool>, rise: u32, fall: u32, results: &str) -> Vec<Option<bool>> {
+        let mut streak = Streak::new(rise, fall, healthy);
         results.chars().map(|result| streak.record(result == '+')).collect()
     }
 
@@ -56,5 +60,10 @@ mod tests {
     fn only_a_whole_streak_turns_the_verdict() {
         assert_eq!(verdicts(2, 3, "+--+---")[1..], [None, None, None, None, None, Some(false)]);
         assert_eq!(verdicts(2, 3, "-+-++")[1..], [None, None, None, Some(true)]);
+    }
+    #[test]
+    fn what_is_known_already_needs_a_whole_streak_to_turn() {
+        assert_eq!(verdicts_after(Some(true), 2, 3, "---"), [None, None, Some(false)]);
+        assert_eq!(verdicts_after(Some(false), 2, 3, "++"), [None, Some(true)]);
     }
 }

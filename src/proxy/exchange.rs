@@ -17,6 +17,7 @@ use crate::upstream::Lease;
 
 use super::canary::Visit;
 use super::client::Client;
+use super::outcome;
 use super::plan::Plan;
 use super::service::Service;
 
@@ -198,6 +199,7 @@ impl Drop for Exchange {
         if let Some(upload) = &self.upload {
             self.received = upload.bytes();
         }
+        outcome::ended(self);
         let took = self.started.elapsed();
         self.service.worker().running.fetch_sub(1, Relaxed);
         self.service.record(self, took);

@@ -14,6 +14,7 @@ use crate::upstream::{Instance, Lease, Wish};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::outcome;
 use super::tie::Tie;
 
 /// Where a request may go, and what leads it there.
@@ -39,14 +40,20 @@ pub(super) async fn forward(
     loop {
         let lease = match to.choose(&tried, now) {
             Pick::Taken(lease) => lease,
-            Pick::Full(wish) => Box::pin(to.wait(exchange, wish, &tried)).await?,
+            Pick::Full(wish) => {
+                let lease = Box::pin(to.wait(exchange, wish, &tried)).await?;
+                now = Instant::now();
+                lease
+            }
             Pick::None => break,
         };
         let instance = lease.instance().clone();
         exchange.affinity = to.tie.map(|tie| tie.outcome(instance.id));
         exchange.lease = Some(lease);
         exchange.attempts += 1;
-        failure = match attempt(exchange, &instance, to.connections, &mut request, now).await {
+        let result = attempt(exchange, &instance, to.connections, &mut request, now).await;
+        outcome::attempted(exchange, &instance, &result, now);
+        failure = match result {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };

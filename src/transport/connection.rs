@@ -46,8 +46,8 @@ pub enum ConnectError {
     Setup(#[source] hyper::Error),
 }
 
-/// Too many open files, of the system's or of ours, or no port left to connect from.
-fn is_exhaustion(error: &std::io::Error) -> bool {
+/// Whether the lack is ours: too many open files, of the system's or of ours, or no port left to connect from.
+pub fn is_exhaustion(error: &std::io::Error) -> bool {
     /// The same on all systems that we run on.
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;

@@ -23,9 +23,20 @@ pub(super) struct Line {
 
 /// A connection that is open, or is being opened; dropped with it.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Line>);
+pub struct Permit(Arc<Line>);
 
 impl Lines {
+    /// Room for one more connection to `address`, where there may be `limit` of all workers together, for those who
+    /// connect by themselves. When there is none, one that nobody uses is closed. Waits while all are in use.
+    /// Cancel-safe.
+    pub async fn room(&self, address: SocketAddr, limit: Option<usize>) -> Permit {
+        let line = self.to(address);
+        match limit {
+            None => line.enter(),
+            Some(limit) => line.make_room(limit).await,
+        }
+    }
+
     pub(super) fn to(&self, address: SocketAddr) -> Arc<Line> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A line that nobody holds has no connections, and needs not be the same later.

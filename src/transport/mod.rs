@@ -7,8 +7,8 @@ mod pool;
 mod tunnel;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
-pub use connection::{ConnectError, Connection, SendError};
-pub use line::Lines;
+pub use connection::{ConnectError, Connection, SendError, is_exhaustion};
+pub use line::{Lines, Permit};
 pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::instance::Instance;
 use super::pace::Pace;
@@ -19,6 +20,7 @@ pub struct Group {
     moves: Pace,
     /// Where instances are chosen by their load.
     tournament: ArcSwapOption<Tournament>,
+    alarm: Notify,
 }
 
 impl Group {
@@ -43,6 +45,11 @@ impl Group {
     pub fn settle(&self, instances: &[Arc<Instance>]) {
         self.queue.settle(instances);
         instances.iter().for_each(|instance| self.queue.serve(instance));
+    }
+
+    /// Wakes the warden when requests have met something at an instance that it should look at.
+    pub fn alarm(&self) -> &Notify {
+        &self.alarm
     }
 
     /// The instances among which the least loaded wins, in the order of their places; `None` when loads do not

@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::group::Group;
+use super::record::{Outcome, Record};
 use super::severance::Severance;
+use super::standing::{Cause, CheckResult, Ejection, Health, Judgement, Standing};
 use crate::backoff::Backoff;
 use crate::clock::unix_seconds;
 use crate::config::{self, InstanceState};
@@ -32,27 +34,34 @@ impl InstanceId {
 /// What is known of an instance's ability to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// No checks are configured, or they succeed.
+    /// No check has ended yet, or none is configured.
+    Unchecked,
+    /// Checks succeed.
     Up,
     /// Checks fail.
     Down,
-    /// Checks do not fail, but connecting did; it is left alone for a while.
+    /// Requests failed, so it is left alone for a while.
+    Ejected,
+    /// Nothing of that, but connecting failed; it is left alone for a moment.
     BackingOff,
 }
 
 impl Condition {
-    /// The word used in logs and metrics.
+    /// The word used in the API, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Condition::Unchecked => "unchecked",
             Condition::Up => "up",
             Condition::Down => "down",
+            Condition::Ejected => "ejected",
             Condition::BackingOff => "backing_off",
         }
     }
-}
 
-const UP: u8 = 0;
-const DOWN: u8 = 1;
+    pub fn is_able(self) -> bool {
+        matches!(self, Condition::Unchecked | Condition::Up)
+    }
+}
 
 const READY: u8 = 0;
 const DRAIN: u8 = 1;
@@ -77,8 +86,8 @@ pub struct Instance {
     weight: AtomicU32,
     slots: AtomicUsize,
     state: AtomicU8,
-    /// Written by the instance's health check only.
-    health: AtomicU8,
+    judgement: Judgement,
+    record: Record,
     /// Whether it is among those that new requests go to. Written by the balancer only.
     open: AtomicBool,
     /// Its place in the group's tournament. Written by the balancer only.
@@ -108,7 +117,8 @@ impl Instance {
             weight: AtomicU32::new(config.weight),
             slots: AtomicUsize::new(usize::MAX),
             state: AtomicU8::new(READY),
-            health: AtomicU8::new(UP),
+            judgement: Judgement::default(),
+            record: Record::default(),
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
@@ -126,16 +136,28 @@ impl Instance {
         instance
     }
 
-    /// What checks and connects tell; the operator's wish is [`Instance::state`].
+    /// What checks, requests and connects tell; the operator's wish is [`Instance::state`].
     pub fn condition(&self, now: Instant) -> Condition {
-        if !self.is_healthy() {
-            return Condition::Down;
+        match self.health() {
+            Health::Down => Condition::Down,
+            Health::Ejected => Condition::Ejected,
+            _ if self.is_backing_off(now) => Condition::BackingOff,
+            Health::Up => Condition::Up,
+            Health::Unchecked => Condition::Unchecked,
         }
-        if self.is_backing_off(now) { Condition::BackingOff } else { Condition::Up }
     }
 
     pub fn is_healthy(&self) -> bool {
-        self.health.load(Relaxed) != DOWN
+        self.health().is_able()
+    }
+
+    pub fn health(&self) -> Health {
+        self.judgement.health()
+    }
+
+    /// Its health with the reason, and what led to it. Takes a lock: not for requests.
+    pub fn standing(&self) -> Standing {
+        self.judgement.standing()
     }
 
     /// Whether connecting failed so recently that it is not tried again yet.
@@ -144,17 +166,40 @@ impl Instance {
         retry_at != 0 && self.millis(now) < retry_at
     }
 
-    /// The health check's verdict; only the check calls this. A good verdict ends a pause. True when it is a
-    /// change, which the balancer must be told.
-    pub fn set_healthy(&self, healthy: bool) -> bool {
-        let before = self.health.swap(if healthy { UP } else { DOWN }, Relaxed);
-        if healthy {
+    /// The verdict of the upstream's warden, which alone calls this, and why. True when it begins or ceases to be fit
+    /// to serve, which the balancer must be told.
+    pub fn judge(&self, health: Health, reason: &str) -> bool {
+        let now = Instant::now();
+        let before = self.judgement.judge(health, reason, now);
+        if health.is_able() && !before.is_able() {
+            self.record.forget();
             self.connected();
-            if before == DOWN {
-                self.back_at.store(self.millis(Instant::now()).max(1), Relaxed);
-            }
+            self.back_at.store(self.millis(now).max(1), Relaxed);
         }
-        (before == DOWN) == healthy
+        before.is_able() != health.is_able()
+    }
+
+    /// Leaves it alone for what requests met there; only the warden calls this, and only when it is fit to serve. The
+    /// balancer must be told.
+    pub fn eject(&self, ejection: Ejection, cause: Cause, reason: &str) {
+        self.judgement.eject(ejection, cause, reason, Instant::now());
+    }
+
+    /// Counts a check; only the warden calls this.
+    pub fn count_check(&self, result: CheckResult) {
+        self.judgement.count(result);
+    }
+
+    /// Takes note of what a request met here.
+    pub fn note(&self, outcome: Outcome) {
+        if self.record.add(outcome) {
+            self.group.alarm().notify_one();
+        }
+    }
+
+    /// What requests met here.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 
     /// What the operator wants.
@@ -313,10 +358,16 @@ pub struct Lease(Arc<Instance>);
 impl Lease {
     /// Takes a slot; `None` when all are taken.
     pub fn take(instance: &Arc<Instance>) -> Option<Self> {
+        let lease = Lease::take_for_check(instance)?;
+        instance.requests.fetch_add(1, Relaxed);
+        Some(lease)
+    }
+
+    /// Takes a slot as a request does, for a check, which is not counted as a request; `None` when all are taken.
+    pub fn take_for_check(instance: &Arc<Instance>) -> Option<Self> {
         if !instance.enter() {
             return None;
         }
-        instance.requests.fetch_add(1, Relaxed);
         instance.group.entered(instance);
         Some(Lease(instance.clone()))
     }
@@ -331,6 +382,14 @@ impl Drop for Lease {
         // The order matters: who begins to wait looks for a free slot after it can be seen waiting.
         self.0.in_flight.fetch_sub(1, SeqCst);
         self.0.group.left(&self.0);
+    }
+}
+
+#[cfg(test)]
+impl Instance {
+    /// Stands for the warden.
+    pub(crate) fn set_healthy(&self, healthy: bool) -> bool {
+        self.judge(if healthy { Health::Up } else { Health::Down }, "")
     }
 }
 
@@ -378,13 +437,43 @@ mod tests {
         let now = Instant::now();
         instance.connect_failed(now);
         assert_eq!(instance.condition(now), Condition::BackingOff);
-        assert_eq!(instance.condition(now + Duration::from_secs(10)), Condition::Up);
+        assert_eq!(instance.condition(now + Duration::from_secs(10)), Condition::Unchecked);
         let later = now + Duration::from_secs(10);
         instance.connect_failed(later);
         instance.connect_failed(later);
         assert_eq!(instance.condition(later + Duration::from_millis(240)), Condition::BackingOff);
         instance.connected();
-        assert_eq!(instance.condition(later), Condition::Up);
+        assert_eq!(instance.condition(later), Condition::Unchecked);
+    }
+
+    #[test]
+    fn a_standing_tells_since_when_and_why() {
+        let instance = instance(None);
+        assert_eq!(instance.standing().health, Health::Unchecked);
+        assert!(!instance.judge(Health::Up, "fine"));
+        let since = instance.standing().since;
+        assert!(!instance.judge(Health::Up, "still fine"));
+        assert_eq!((instance.standing().since, instance.standing().reason.as_str()), (since, "still fine"));
+        assert!(instance.judge(Health::Down, "answered 500"));
+        assert_eq!(instance.condition(Instant::now()), Condition::Down);
+        assert_eq!(instance.standing().reason, "answered 500");
+    }
+
+    #[test]
+    fn an_ejection_ends_with_the_next_verdict_and_what_led_to_it_is_forgotten() {
+        let instance = instance(None);
+        instance.note(Outcome::Failed(crate::upstream::Failure::Connect));
+        let ejection = Ejection { until: Some(Instant::now()), times: 1, returned: None };
+        instance.eject(ejection, Cause::Latency, "slow");
+        assert_eq!(instance.condition(Instant::now()), Condition::Ejected);
+        assert!(instance.judge(Health::Up, ""));
+        let standing = instance.standing();
+        assert_eq!(
+            (standing.ejection.until, standing.ejection.times, standing.ejections),
+            (None, 1, [0, 0, 1])
+        );
+        assert!(standing.ejection.returned.is_some());
+        assert_eq!(instance.record().in_row().0, 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,9 @@ mod group;
 mod instance;
 mod pace;
 mod queue;
+mod record;
 mod severance;
+mod standing;
 mod tournament;
 
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId, Lease};
 pub use queue::{Ticket, Wish};
+pub use record::{Failure, Outcome, Record, Tally};
+pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
 pub use tournament::Tournament;
 
 use crate::clock::unix_seconds;
@@ -43,7 +47,10 @@ impl Upstream {
                 None => Arc::new(Instance::new(instance, &group, previous.map_or(0, |_| unix_seconds()))),
             })
             .collect();
-        instances.iter().for_each(|instance| instance.set_slow_start(config.slow_start));
+        for instance in &instances {
+            instance.set_slow_start(config.slow_start);
+            instance.record().follow(&config.outlier);
+        }
         let by_id: HashMap<_, _> =
             instances.iter().zip(0..).map(|(instance, place)| (instance.id, place)).collect();
         let before = previous.map_or(&[][..], Upstream::instances);

@@ -3,6 +3,7 @@
 
 mod admin;
 mod canary;
+mod checks;
 mod config_files;
 mod connections;
 mod demo;
@@ -15,6 +16,7 @@ mod limits;
 mod modes;
 mod observability;
 mod outage;
+mod outliers;
 mod proofs;
 mod reloads;
 mod session_store;

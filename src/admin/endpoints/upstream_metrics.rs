@@ -10,7 +10,7 @@ use super::metrics::{counter, encode_histogram, encode_number, gauge};
 use crate::balance::Balancer;
 use crate::proxy::Plan;
 use crate::proxy::metrics::Counts;
-use crate::upstream::{Condition, Instance};
+use crate::upstream::{Cause, CheckResult, Condition, Instance, Standing};
 
 /// What is known of all upstreams, gathered before it is written.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ struct UpstreamRow {
 struct InstanceRow {
     labels: [(&'static str, String); 2],
     condition: Condition,
+    standing: Standing,
     state: &'static str,
     requests: u64,
     in_flight: u64,
@@ -67,7 +68,7 @@ impl Upstreams {
         }
         let mut metric = gauge(out, "upstream_instance_up", "1 when an instance is able to serve")?;
         for row in &self.instances {
-            metric.encode_family(&row.labels)?.encode_gauge(&u64::from(row.condition == Condition::Up))?;
+            metric.encode_family(&row.labels)?.encode_gauge(&u64::from(row.condition.is_able()))?;
         }
         let mut metric = gauge(out, "upstream_instance_condition", "1 for the condition an instance is in")?;
         for row in &self.instances {
@@ -77,6 +78,25 @@ impl Upstreams {
             gauge(out, "upstream_instance_state", "1 for what the operator wants of an instance")?;
         for row in &self.instances {
             metric.encode_family(&row.with("state", row.state))?.encode_gauge(&1u64)?;
+        }
+        self.encode_health(out)
+    }
+
+    fn encode_health(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric = counter(out, "upstream_health_checks", "Checks of an instance, by result")?;
+        for row in &self.instances {
+            for (result, count) in CheckResult::ALL.iter().zip(row.standing.checks) {
+                let labels = row.with("result", result.as_str());
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        let help = "How often an instance was ejected for what requests met there, by reason";
+        let mut metric = counter(out, "upstream_ejections", help)?;
+        for row in &self.instances {
+            for (cause, count) in Cause::ALL.iter().zip(row.standing.ejections) {
+                let labels = row.with("reason", cause.as_str());
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
         }
         Ok(())
     }
@@ -121,6 +141,7 @@ fn instance_row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRo
     InstanceRow {
         labels: [("upstream", upstream.to_owned()), ("instance", instance.label.clone())],
         condition: instance.condition(now),
+        standing: instance.standing(),
         state: instance.state().as_str(),
         requests: instance.requests(),
         in_flight: instance.in_flight() as u64,

@@ -8,6 +8,7 @@ mod canary_match;
 mod change;
 mod discovery;
 mod header;
+mod health;
 mod http_text;
 mod identity;
 mod listen;

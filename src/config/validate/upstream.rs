@@ -1,21 +1,21 @@
 //! `[[upstream]]` and its instances.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::balance::balance;
 use super::discovery;
-use super::http_text::target;
+use super::health::{health, outlier};
 use super::listen::socket_address;
 use super::stickiness::{rebalance, stick};
 use crate::config::discovery::DiscoverySource;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::{Node, Value};
+use crate::config::health::Outlier;
 use crate::config::model::{Mode, Timeouts};
 use crate::config::section::Section;
 use crate::config::stickiness::{OnLost, Stick};
 use crate::config::upstream::{
-    Balance, Connections, Hash, HashKey, HealthCheck, Instance, InstanceState, Queue, Upstream,
+    Balance, Connections, Hash, HashKey, Instance, InstanceState, Queue, Upstream,
 };
 use crate::config::value::{boolean, choice, duration, duration_or_off, integer, text};
 
@@ -55,6 +55,7 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
         rebalance: s.optional_table("rebalance", rebalance),
         session_control: s.value("session_control", boolean, false),
         health: s.optional_table("health", health),
+        outlier: s.optional_table("outlier", outlier).unwrap_or(Outlier::CAUTIOUS),
         queue: s.table("queue", queue),
         connections: s.table("connections", |s| connections(s, timeouts)),
         slow_start: s.value("slow_start", duration_or_off, None),
@@ -137,16 +138,6 @@ fn taken_name(name: &str, key: &str) -> Fault {
     let why = "a route could not tell which of the two is meant";
     let help = "give each its own name; further instances go below the first as [[upstream.instance]]";
     Fault::new(format!("{name:?} is the name of `{key}` already"), why, help)
-}
-
-fn health(s: &mut Section<'_>) -> HealthCheck {
-    HealthCheck {
-        path: s.value("path", target, "/health".to_owned()),
-        interval: s.value("interval", duration, Duration::from_secs(1)),
-        timeout: s.value("timeout", duration, Duration::from_secs(1)),
-        rise: s.value("rise", integer(1..=1000), 2),
-        fall: s.value("fall", integer(1..=1000), 3),
-    }
 }
 
 /// The instances of an upstream, or of a file of instances; `max_requests` is for those that do not say.

@@ -1,0 +1,77 @@
+//! The active checks of one instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::probe::{self, ProbeError};
+use crate::config::HealthCheck;
+use crate::transport::Lines;
+use crate::upstream::{Instance, Lease};
+
+/// The first checks of all instances are spread over this time, or the interval if that is less.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// What a check came to.
+#[derive(Debug)]
+pub(super) enum Finding {
+    Good,
+    Bad(ProbeError),
+    /// It could not be made, which says nothing about the instance.
+    Busy(&'static str),
+}
+
+/// Checks for ever, and hands each finding to `tell`.
+pub(super) async fn repeat<T: Future>(
+    instance: &Arc<Instance>,
+    check: &HealthCheck,
+    lines: &Lines,
+    tell: impl Fn(Finding) -> T,
+) {
+    sleep(SPREAD.min(check.interval).mul_f64(fastrand::f64())).await;
+    loop {
+        let begun = Instant::now();
+        tell(once(instance, check, lines).await).await;
+        sleep_until(begun + jittered(check.interval)).await;
+    }
+}
+
+/// Give or take a tenth, so that checks by several proxies do not fall together for long.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() / 5.0)
+}
+
+/// One check. Where slots are limited it takes one, and a connection, as a request does: an instance that serves ten
+/// connections would not even accept an eleventh, and is not dead for that.
+async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> Finding {
+    let deadline = Instant::now() + check.timeout;
+    let limit = instance.slots();
+    let slot = limit.and_then(|_| Lease::take_for_check(instance));
+    if limit.is_some() && slot.is_none() {
+        return Finding::Busy("all slots are taken");
+    }
+    let Ok(_room) = timeout_at(deadline, lines.room(instance.address, limit)).await else {
+        return Finding::Busy("all connections are in use");
+    };
+    match timeout_at(deadline, probe::probe(instance.address, &check.kind)).await {
+        Ok(Ok(())) => Finding::Good,
+        Ok(Err(error)) if error.is_ours() => Finding::Busy("there is no socket left for it"),
+        Ok(Err(error)) => Finding::Bad(error),
+        Err(_) => Finding::Bad(ProbeError::TimedOut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_vary_by_a_tenth() {
+        let interval = Duration::from_secs(10);
+        for _ in 0..1000 {
+            let jittered = jittered(interval);
+            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&jittered), "{jittered:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One check: a connection of its own, and over HTTP one request on it.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use memchr::memmem;
+use tokio::net::TcpStream;
+
+use crate::config::{CheckKind, HttpCheck};
+use crate::transport::is_exhaustion;
+
+/// How much of a body is looked at.
+const BODY: usize = 64 * 1024;
+
+/// Why a check counts as bad.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error("no valid answer: {0}")]
+    Answer(#[source] hyper::Error),
+    #[error("the request cannot be written: {0}")]
+    Request(#[source] http::Error),
+    #[error("answered {0}")]
+    Status(StatusCode),
+    #[error("the answer does not hold the expected text")]
+    Body,
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+impl ProbeError {
+    /// Whether the lack is ours, not the instance's.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, ProbeError::Connect(error) if is_exhaustion(error))
+    }
+}
+
+/// Checks once. The caller sets the deadline; dropping the future closes the connection.
+pub(super) async fn probe(address: SocketAddr, kind: &CheckKind) -> Result<(), ProbeError> {
+    let stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
+    match kind {
+        CheckKind::Tcp => Ok(()),
+        CheckKind::Http(check) => ask(stream, address, check).await,
+    }
+}
+
+async fn ask(stream: TcpStream, address: SocketAddr, check: &HttpCheck) -> Result<(), ProbeError> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(ProbeError::Answer)?;
+    let request = request(address, check).map_err(ProbeError::Request)?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(ProbeError::Answer)?;
+        judge(answer, check).await
+    };
+    tokio::select! {
+        result = exchange => result,
+        Err(error) = connection => Err(ProbeError::Answer(error)),
+    }
+}
+
+fn request(address: SocketAddr, check: &HttpCheck) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let host = match &check.host {
+        Some(host) => host.clone(),
+        None => HeaderValue::try_from(address.to_string())?,
+    };
+    Request::builder()
+        .method(&check.method)
+        .uri(&check.path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, concat!("vestibule/", env!("CARGO_PKG_VERSION"), " health check"))
+        .header(header::CONNECTION, "close")
+        .body(Empty::new())
+}
+
+async fn judge(answer: Response<Incoming>, check: &HttpCheck) -> Result<(), ProbeError> {
+    if !check.status.contains(answer.status()) {
+        return Err(ProbeError::Status(answer.status()));
+    }
+    let Some(sought) = &check.body else { return Ok(()) };
+    let (mut body, mut read) = (answer.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(ProbeError::Answer)?.data_ref() {
+            read.extend_from_slice(data.get(..BODY - read.len()).unwrap_or(data));
+        }
+        if memmem::find(&read, sought.as_bytes()).is_some() {
+            return Ok(());
+        }
+        if read.len() >= BODY {
+            break;
+        }
+    }
+    Err(ProbeError::Body)
+}
