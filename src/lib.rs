@@ -19,8 +19,10 @@
 //! | lease | one request under way on an instance, released by dropping it; of the cache: until when it is used |
 //! | generation | what the session cache learned over one unbroken link to the store |
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
-//! | health check | active judgement of an instance |
 //! | discovery | looking for an upstream's instances while the proxy runs |
+//! | health check | active judgement of an instance; *busy* is no judgement |
+//! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
+//! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
 //!

@@ -9,6 +9,7 @@ use vestibule::balance::{Balancer, Pick, Wanted};
 use vestibule::config::{self, Balance, Hash, HashKey, HostPattern, OnAbsent, OnOutage, Route};
 use vestibule::headers::host::routing_path;
 use vestibule::proxy::Router;
+use vestibule::upstream::Health;
 
 pub(crate) fn routes(c: &mut Criterion) {
     let uri = Uri::from_static("/console/api/apps/7f2c/chat-conversations");
@@ -70,7 +71,7 @@ fn balancer(balance: &Balance, count: u32, down: u32) -> Balancer {
     let config = config::Upstream { balance: balance.clone(), instances, ..config::Upstream::named("app") };
     let balancer = Balancer::new(&config, None);
     for instance in balancer.upstream().instances().iter().take(down as usize) {
-        instance.set_healthy(false);
+        instance.judge(Health::Down, "");
     }
     balancer.refresh();
     balancer

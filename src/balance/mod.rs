@@ -120,7 +120,7 @@ impl Balancer {
         Newcomers { instances, share: weight as f64 / table.weight.max(1) as f64 }
     }
 
-    /// Whether checks are not believed at present, because too few instances would be left.
+    /// Whether verdicts are not believed at present, because too few instances would be left.
     pub fn is_panicking(&self) -> bool {
         self.table.load().panic
     }

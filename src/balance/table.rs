@@ -24,7 +24,7 @@ pub(super) struct Table {
     pub(super) tournament: Option<Arc<Tournament>>,
     /// Over all instances of the upstream, so that only those who lose theirs move.
     pub(super) ring: Arc<LazyRing>,
-    /// Whether checks are not believed, because too few instances would be left.
+    /// Whether verdicts are not believed, because too few instances would be left.
     pub(super) panic: bool,
     /// Of `ready` instances that the operator wants in use, those that are fit to serve.
     pub(super) healthy: usize,

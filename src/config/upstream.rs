@@ -27,7 +27,7 @@ pub struct Upstream {
     pub connections: Connections,
     /// How long an instance that comes back takes to its full share; `None`: has it at once.
     pub slow_start: Option<Duration>,
-    /// Percent of instances: when fewer are able to serve, checks are not believed any more. 0: always believed.
+    /// Percent of instances: when fewer are fit to serve, that is not believed any more. 0: always believed.
     pub panic_below: u8,
     /// Addresses are unique. Empty only with `discovery`.
     pub instances: Vec<Instance>,

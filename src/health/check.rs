@@ -29,12 +29,17 @@ pub(super) async fn repeat<T: Future>(
     lines: &Lines,
     tell: impl Fn(Finding) -> T,
 ) {
-    sleep(SPREAD.min(check.interval).mul_f64(fastrand::f64())).await;
+    sleep(first_pause(check.interval)).await;
     loop {
         let begun = Instant::now();
         tell(once(instance, check, lines).await).await;
         sleep_until(begun + jittered(check.interval)).await;
     }
+}
+
+/// So that the checks of many instances do not begin together.
+fn first_pause(interval: Duration) -> Duration {
+    SPREAD.min(interval).mul_f64(fastrand::f64())
 }
 
 /// Give or take a tenth, so that checks by several proxies do not fall together for long.
@@ -65,6 +70,18 @@ async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_checks_are_spread_over_a_second_or_the_interval() {
+        for (interval, most) in [(Duration::from_millis(300), 300), (Duration::from_secs(60), 1000)] {
+            let mut tenths = [false; 10];
+            for _ in 0..1000 {
+                let pause = first_pause(interval).as_millis();
+                tenths[usize::try_from(pause * 10 / most).unwrap()] = true;
+            }
+            assert_eq!(tenths, [true; 10], "{interval:?}");
+        }
+    }
 
     #[test]
     fn intervals_vary_by_a_tenth() {

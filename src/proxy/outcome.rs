@@ -29,12 +29,12 @@ pub(super) fn attempted(
     }
 }
 
-/// Notes how the answer ended, if it was an instance's.
+/// Notes how the answer ended, if it was an instance's. One that has a reason is ours, or was ended by us.
 pub(super) fn ended(exchange: &Exchange) {
-    let Some(lease) = &exchange.lease else { return };
+    let Some(lease) = exchange.lease.as_ref().filter(|_| exchange.reason.is_none()) else { return };
     let has_uploaded = exchange.upload.as_ref().is_none_or(|upload| upload.failure().is_none());
     match exchange.ending {
-        Ending::Whole if exchange.reason.is_none() => lease.instance().note(Outcome::Completed),
+        Ending::Whole => lease.instance().note(Outcome::Completed),
         // An upload that broke off may have taken the answer with it.
         Ending::Cut if has_uploaded => lease.instance().note(Outcome::Failed(Failure::Cut)),
         _ => {}

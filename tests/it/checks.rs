@@ -1,17 +1,18 @@
 //! A check asks what it is told to ask, and takes neither a busy instance for a dead one nor its last connection.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 use vestibule::lab::stub::{Options, Stub};
 
-use crate::support::client::Client;
+use crate::support::client::{self, Client, Response};
 use crate::support::config::Config;
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::vestibule::{Program, Vestibule};
+use crate::support::{metrics, within};
 
 const OFTEN: &str = "interval = \"20ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 1\n";
 
@@ -80,30 +81,6 @@ async fn for_a_tcp_check_a_connection_is_enough() {
     assert!(upstream.requests().is_empty());
 }
 
-#[tokio::test]
-async fn checks_of_many_instances_are_spread() {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let counted = seen.clone();
-    let upstream = Upstream::start(move |_| {
-        counted.fetch_add(1, Relaxed);
-        Reply::text(200, "")
-    })
-    .await;
-    let mut config = Config::to(&[]);
-    for host in 1..=40 {
-        // All of 127.0.0.0/8 leads here only where the instance listens; the others refuse at once.
-        let address = SocketAddr::from(([127, 0, 0, host], upstream.address().port()));
-        config = config.instance(&format!("[[upstream.instance]]\naddress = \"{address}\""));
-    }
-    let check = "[upstream.health]\ninterval = \"600ms\"\nfall = 1";
-    let proxy = Vestibule::start(config.upstream(check)).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let early = proxy.metric("upstream_health_checks_total", "").await;
-    assert!((5.0..=35.0).contains(&early), "{early} of 40 in the first half of the interval");
-    proxy.wait_for_metric("upstream_instance_condition", "condition=\"down\"", 39.0).await;
-    assert!(seen.load(Relaxed) > 0);
-}
-
 /// A Dify-like instance that serves ten connections and keeps idle ones for long.
 async fn ten_slots() -> (SocketAddr, impl Fn() -> u64) {
     let options = Options { slots: 10, keep_alive: Duration::from_secs(60), ..Options::default() };
@@ -121,7 +98,7 @@ async fn behind_ten_slots(instance: SocketAddr) -> Vestibule {
 }
 
 /// Streams that hold all the slots.
-async fn ten_streams(proxy: &Vestibule, tokens: u32) -> Vec<(Client, crate::support::client::Response)> {
+async fn ten_streams(proxy: &Vestibule, tokens: u32) -> Vec<(Client, Response)> {
     let inputs = json!({"tokens": tokens, "tps": 1000, "ttft_ms": 0, "silence_ms": 200});
     let body = json!({"inputs": inputs, "query": "hello", "response_mode": "streaming", "user": "u-1", "conversation_id": "", "files": []});
     let headers = [("content-type", "application/json"), ("authorization", "Bearer app-chat-key")];
@@ -142,7 +119,7 @@ async fn checks(proxy: &Vestibule, result: &str) -> f64 {
 
 async fn wait_for_checks(proxy: &Vestibule, result: &str, more: f64) {
     let before = checks(proxy, result).await;
-    crate::support::within("checks", async {
+    within("checks", async {
         while checks(proxy, result).await < before + more {
             tokio::time::sleep(Duration::from_millis(5)).await; // numbers are for asking, not for waiting
         }
@@ -197,9 +174,9 @@ async fn panic_is_loud_when_it_begins_and_when_it_is_over() {
     };
     let line = said("panic: too few").await;
     assert_eq!((&line["level"], &line["healthy"], &line["ready"]), (&json!("ERROR"), &json!(0), &json!(1)));
-    assert_eq!(crate::support::client::get(program.address, "/").await.text(), "served");
-    assert_eq!(crate::support::metrics::read(program.admin, "upstream_panic", "").await, 1.0);
+    assert_eq!(client::get(program.address, "/").await.text(), "served");
+    assert_eq!(metrics::read(program.admin, "upstream_panic", "").await, 1.0);
     status.store(200, Relaxed);
     said("the panic is over").await;
-    assert_eq!(crate::support::metrics::read(program.admin, "upstream_panic", "").await, 0.0);
+    assert_eq!(metrics::read(program.admin, "upstream_panic", "").await, 0.0);
 }

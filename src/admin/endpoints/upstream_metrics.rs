@@ -103,7 +103,7 @@ impl Upstreams {
 
     fn encode_queues(&self, counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric =
-            gauge(out, "upstream_panic", "1 while too few instances pass their checks to believe them")?;
+            gauge(out, "upstream_panic", "1 while too few instances are fit to serve to believe it")?;
         for row in &self.upstreams {
             metric.encode_family(&row.labels)?.encode_gauge(&row.panic)?;
         }

@@ -154,6 +154,11 @@ where
     let number = integer(range);
     move |node| match &node.value {
         Value::Text(word) if word == "off" => Ok(None),
+        Value::Text(text) => Err(Fault::new(
+            format!("{text:?} is neither a number nor \"off\""),
+            "what was meant would have to be guessed",
+            "write the number without quotes and unit, or \"off\"",
+        )),
         _ => number(node).map(Some),
     }
 }
