@@ -81,9 +81,9 @@ async fn for_a_tcp_check_a_connection_is_enough() {
     assert!(upstream.requests().is_empty());
 }
 
-/// A Dify-like instance that serves ten connections and keeps idle ones for long.
-async fn ten_slots() -> (SocketAddr, impl Fn() -> u64) {
-    let options = Options { slots: 10, keep_alive: Duration::from_secs(60), ..Options::default() };
+/// A Dify-like instance that serves so many connections and keeps idle ones for long; and the most it had at a time.
+async fn stub(slots: usize) -> (SocketAddr, impl Fn() -> u64) {
+    let options = Options { slots, keep_alive: Duration::from_secs(60), ..Options::default() };
     let stub = Stub::bind(options).await.unwrap();
     let (address, handle) = (stub.local_addr(), stub.handle());
     tokio::spawn(stub.run(std::future::pending()));
@@ -91,16 +91,14 @@ async fn ten_slots() -> (SocketAddr, impl Fn() -> u64) {
 }
 
 async fn behind_ten_slots(instance: SocketAddr) -> Vestibule {
-    let tables = format!(
-        "max_requests = 10\n[upstream.connections]\nidle_timeout = \"60s\"\n[upstream.health]\n{OFTEN}"
-    );
-    Vestibule::start(Config::to(&[instance]).upstream(&tables).workers(2)).await
+    let tables = "max_requests = 10\n[upstream.connections]\nidle_timeout = \"60s\"\n\
+         [upstream.health]\ninterval = \"20ms\"\ntimeout = \"3s\"";
+    Vestibule::start(Config::to(&[instance]).upstream(tables).workers(2)).await
 }
 
 /// Streams that hold all the slots.
-async fn ten_streams(proxy: &Vestibule, tokens: u32) -> Vec<(Client, Response)> {
-    let inputs = json!({"tokens": tokens, "tps": 1000, "ttft_ms": 0, "silence_ms": 200});
-    let body = json!({"inputs": inputs, "query": "hello", "response_mode": "streaming", "user": "u-1", "conversation_id": "", "files": []});
+async fn ten_streams(proxy: &Vestibule, knobs: serde_json::Value) -> Vec<(Client, Response)> {
+    let body = json!({"inputs": knobs, "query": "hello", "response_mode": "streaming", "user": "u-1", "conversation_id": "", "files": []});
     let headers = [("content-type", "application/json"), ("authorization", "Bearer app-chat-key")];
     let mut streams = Vec::new();
     for _ in 0..10 {
@@ -129,10 +127,10 @@ async fn wait_for_checks(proxy: &Vestibule, result: &str, more: f64) {
 
 #[tokio::test]
 async fn busy_is_not_dead() {
-    let (instance, peak) = ten_slots().await;
+    let (instance, peak) = stub(10).await;
     let proxy = behind_ten_slots(instance).await;
     wait_for_checks(&proxy, "ok", 1.0).await;
-    let streams = ten_streams(&proxy, 100_000).await;
+    let streams = ten_streams(&proxy, json!({"tokens": 100_000, "tps": 5, "ttft_ms": 0})).await;
     wait_for_checks(&proxy, "busy", 10.0).await;
     assert_eq!(proxy.metric("upstream_instance_condition", "condition=\"up\"").await, 1.0);
     drop(streams);
@@ -141,14 +139,16 @@ async fn busy_is_not_dead() {
 }
 
 #[tokio::test]
-async fn a_check_takes_the_place_of_an_idle_connection() {
-    let (instance, peak) = ten_slots().await;
+async fn a_check_is_never_one_connection_too_many() {
+    // It would serve more, and tell.
+    let (instance, peak) = stub(64).await;
     let proxy = behind_ten_slots(instance).await;
     for _ in 0..3 {
-        for (mut client, mut response) in ten_streams(&proxy, 2).await {
+        let knobs = json!({"tokens": 2, "tps": 1000, "ttft_ms": 0, "silence_ms": 1000});
+        for (mut client, mut response) in ten_streams(&proxy, knobs).await {
             client.finish(&mut response).await.unwrap();
         }
-        // Ten connections lie idle now; an eleventh would wait for one of them to end.
+        // Ten connections lie idle now; one of them makes room.
         wait_for_checks(&proxy, "ok", 3.0).await;
     }
     assert_eq!((checks(&proxy, "failed").await, peak()), (0.0, 10));
