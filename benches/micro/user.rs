@@ -39,9 +39,9 @@ pub(crate) fn identity(c: &mut Criterion) {
 pub(crate) fn affinity(c: &mut Criterion) {
     let affinity = Affinity::new(&config("").affinity).unwrap();
     c.bench_function("affinity/issue", |b| {
-        b.iter(|| affinity.set_cookie(black_box("app"), InstanceId(7), 1, true));
+        b.iter(|| affinity.set_cookie(black_box("app"), 3, InstanceId(7), 1, true));
     });
-    let cookie = affinity.set_cookie("app", InstanceId(7), 1, true).unwrap();
+    let cookie = affinity.set_cookie("app", 3, InstanceId(7), 1, true).unwrap();
     let value = cookie.to_str().unwrap().split(['=', ';']).nth(1).unwrap();
     c.bench_function("affinity/read", |b| b.iter(|| affinity.read(black_box("app"), value.as_bytes())));
     c.bench_function("affinity/read a forgery", |b| {

@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
+use crate::proxy::operate::{Order, OrderError};
 use crate::secret;
 
 /// What comes of an order; an error is a text for the operator that tells why nothing has changed.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+pub type Answer<'a, T, E = String> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// The process, as the API sees it.
 pub trait Process: Debug + Send + Sync {
@@ -19,6 +20,9 @@ pub trait Process: Debug + Send + Sync {
 
     /// Lets a new process take over; its id.
     fn upgrade(&self) -> Answer<'_, u32>;
+
+    /// Changes what becomes of an instance.
+    fn order(&self, order: Order) -> Answer<'_, (), OrderError>;
 }
 
 /// How reloads went.

@@ -21,10 +21,12 @@ enum Endpoint {
     SteerCanary,
     Reload,
     Upgrade,
+    ListUpstreams,
+    OrderInstance,
 }
 
 /// Every address. One that takes `GET` takes `HEAD` as well.
-const ROUTES: [(&str, Method, Endpoint); 8] = [
+const ROUTES: [(&str, Method, Endpoint); 10] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
@@ -33,6 +35,8 @@ const ROUTES: [(&str, Method, Endpoint); 8] = [
     ("/api/v1/canaries", Method::POST, Endpoint::SteerCanary),
     ("/api/v1/reload", Method::POST, Endpoint::Reload),
     ("/api/v1/upgrade", Method::POST, Endpoint::Upgrade),
+    ("/api/v1/upstreams", Method::GET, Endpoint::ListUpstreams),
+    ("/api/v1/upstreams", Method::POST, Endpoint::OrderInstance),
 ];
 
 /// Why a request leads nowhere.
@@ -55,6 +59,8 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::SteerCanary) => api::steer_canary(&admin, request).await,
         Ok(Endpoint::Reload) => api::reload(&admin, request.headers()).await,
         Ok(Endpoint::Upgrade) => api::upgrade(&admin, request.headers()).await,
+        Ok(Endpoint::ListUpstreams) => api::list_upstreams(&admin, &request),
+        Ok(Endpoint::OrderInstance) => api::order_instance(&admin, request).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
 }
@@ -105,6 +111,9 @@ mod tests {
         let only = |methods: &str| Err(Stray::OtherMethods(methods.to_owned()));
         assert_eq!(find(&Method::POST, "/readyz"), only("GET, HEAD"));
         assert_eq!(find(&Method::HEAD, "/api/v1/sessions/revoke"), only("POST"));
+        assert_eq!(find(&Method::GET, "/api/v1/upstreams"), Ok(Endpoint::ListUpstreams));
+        assert_eq!(find(&Method::POST, "/api/v1/upstreams"), Ok(Endpoint::OrderInstance));
+        assert_eq!(find(&Method::DELETE, "/api/v1/upstreams"), only("GET, HEAD, POST"));
         for path in ["/", "/livez/", "/Livez", "/api/v1/sessions"] {
             assert_eq!(find(&Method::GET, path), Err(Stray::NoAddress), "{path}");
         }

@@ -43,6 +43,8 @@ pub enum Hint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tied {
     pub instance: InstanceId,
+    /// Tells clients apart: any number, drawn when the client got its first tie.
+    pub client: u64,
     /// When the instance was chosen.
     pub since: u64,
     /// When the cookie was last written: the client was there.
@@ -78,13 +80,14 @@ impl Affinity {
         let now = unix_seconds();
         match self.sealer.open(upstream, value) {
             None => Hint::Forged,
-            Some([_, _, seen, expires])
+            Some([_, _, _, seen, expires])
                 if now >= expires || expires - now > self.max_age.as_secs() || seen > expires =>
             {
                 Hint::Expired
             }
-            Some([instance, since, seen, expires]) => Hint::Tied(Tied {
+            Some([instance, client, since, seen, expires]) => Hint::Tied(Tied {
                 instance: InstanceId(instance),
+                client,
                 since,
                 seen,
                 old: now > seen + (expires - seen) / 2,
@@ -92,22 +95,23 @@ impl Affinity {
         }
     }
 
-    /// The sealed tie to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system gives no
-    /// random numbers; the client then stays untied.
-    pub fn seal(&self, upstream: &str, instance: InstanceId, since: u64) -> Option<String> {
+    /// The sealed tie of `client` to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system
+    /// gives no random numbers; the client then stays untied.
+    pub fn seal(&self, upstream: &str, client: u64, instance: InstanceId, since: u64) -> Option<String> {
         let seen = unix_seconds();
-        self.sealer.seal(upstream, [instance.0, since, seen, seen + self.max_age.as_secs()])
+        self.sealer.seal(upstream, [instance.0, client, since, seen, seen + self.max_age.as_secs()])
     }
 
     /// The `Set-Cookie` value that holds [`Affinity::seal`].
     pub fn set_cookie(
         &self,
         upstream: &str,
+        client: u64,
         instance: InstanceId,
         since: u64,
         https: bool,
     ) -> Option<HeaderValue> {
-        let (value, life) = (self.seal(upstream, instance, since)?, self.max_age.as_secs());
+        let (value, life) = (self.seal(upstream, client, instance, since)?, self.max_age.as_secs());
         let secure = if https { "; Secure" } else { "" };
         let name = &self.cookie;
         let text =
@@ -136,7 +140,7 @@ mod tests {
     }
 
     fn issue(affinity: &Affinity) -> String {
-        let cookie = affinity.set_cookie("app", InstanceId(7), 5, true).unwrap();
+        let cookie = affinity.set_cookie("app", 3, InstanceId(7), 5, true).unwrap();
         let cookie = cookie.to_str().unwrap();
         assert!(cookie.ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
         cookie.strip_prefix("tie-app=").unwrap().split(';').next().unwrap().to_string()
@@ -148,7 +152,7 @@ mod tests {
         let value = issue(&affinity(secret, 60));
         let hint = affinity(secret, 60).read("app", value.as_bytes());
         let Hint::Tied(tied) = hint else { panic!("{hint:?}") };
-        assert_eq!((tied.instance, tied.since, tied.old), (InstanceId(7), 5, false));
+        assert_eq!((tied.instance, tied.client, tied.since, tied.old), (InstanceId(7), 3, 5, false));
         assert!(unix_seconds() - tied.seen < 5);
         assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
     }

@@ -1,15 +1,17 @@
-//! The one writer of the plan: whatever changes it is a [`Command`], and commands are carried out one by one.
+//! The one writer of the plan and of what operators want of instances: whatever changes these is a [`Command`], and
+//! commands are carried out one by one.
 //!
 //! The configuration in use is that of the file with the instances that were discovered; when one of the two changes,
 //! the plan made from them follows the one before in one step.
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::watch::FileWatch;
@@ -22,6 +24,7 @@ use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::Shared;
+use crate::proxy::operate::{self, Order, OrderError};
 use crate::secret::{RandomError, Secret};
 use crate::session::Store;
 
@@ -40,6 +43,8 @@ pub(super) enum Command {
     Reload(Reply),
     /// New requests are to be served in this mode, until the file is read again.
     SetMode(Mode, Reply),
+    /// This is to become of an instance.
+    Order(Order, oneshot::Sender<Result<(), OrderError>>),
 }
 
 /// Why the plan is as it was.
@@ -125,6 +130,7 @@ impl Control {
                 () = stop.cancelled() => return self,
                 Some(command) = commands.recv() => self.carry_out(command).await,
                 () = self.discovery.changed() => self.discovered().await,
+                () = deadline(&self.shared) => operate::expire(&self.shared.plan.load(), Instant::now()),
                 () = watch.changed(watched) => {
                     // It is logged.
                     let _ = self.reload().await;
@@ -149,6 +155,11 @@ impl Control {
         let (done, reply) = match command {
             Command::Reload(reply) => (self.reload().await, reply),
             Command::SetMode(mode, reply) => (self.set_mode(mode).await, reply),
+            Command::Order(order, reply) => {
+                // Whoever asked may have left.
+                let _ = reply.send(operate::carry_out(&self.shared.plan.load(), &order));
+                return;
+            }
         };
         // Whoever asked may have left.
         let _ = reply.send(done);
@@ -244,5 +255,13 @@ impl Control {
         let sessions = self.shared.sessions.clone()?;
         let (config, backend) = (self.started.clone(), self.shared.backend.get().cloned().flatten()?);
         Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))
+    }
+}
+
+/// Waits until the time of an instance is over.
+async fn deadline(shared: &Shared) {
+    match operate::next_deadline(&shared.plan.load()) {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }

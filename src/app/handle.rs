@@ -8,6 +8,7 @@ use super::control::{Changes, Command, ReloadError};
 use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
 use crate::config::Mode;
+use crate::proxy::operate::{Order, OrderError};
 use crate::proxy::{Plan, Shared};
 
 pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
@@ -48,6 +49,13 @@ impl AppHandle {
         answer.await.map_err(|_| ReloadError::Over)?
     }
 
+    /// Changes what becomes of an instance, as long as it is configured. Completes when it is so, in a proxy that runs.
+    pub async fn order(&self, order: Order) -> Result<(), OrderError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Order(order, reply)).await.map_err(|_| OrderError::Over)?;
+        answer.await.map_err(|_| OrderError::Over)?
+    }
+
     /// The plan that new requests are served by.
     pub fn plan(&self) -> Arc<Plan> {
         self.shared.plan.load_full()
@@ -74,5 +82,9 @@ impl Process for AppHandle {
 
     fn upgrade(&self) -> Answer<'_, u32> {
         Box::pin(async { AppHandle::upgrade(self).await.map_err(|error| error.to_string()) })
+    }
+
+    fn order(&self, order: Order) -> Answer<'_, (), OrderError> {
+        Box::pin(AppHandle::order(self, order))
     }
 }

@@ -15,19 +15,24 @@ pub(super) fn release(before: &Plan, after: &Plan) {
     for instance in removed(before, after) {
         match policy {
             RemovedStreams::Keep => {}
-            RemovedStreams::Close => instance.sever(),
+            RemovedStreams::Close => close(&instance),
             RemovedStreams::KeepUntil(time) => {
                 // Without streams nobody keeps the instance.
                 let instance = Arc::downgrade(&instance);
                 tokio::spawn(async move {
                     sleep(time).await;
                     if let Some(instance) = instance.upgrade() {
-                        instance.sever();
+                        close(&instance);
                     }
                 });
             }
         }
     }
+}
+
+fn close(instance: &Instance) {
+    let closed = instance.close_streams();
+    tracing::info!(instance = instance.label, closed, "streams on a removed instance were cut");
 }
 
 fn removed(before: &Plan, after: &Plan) -> Vec<Arc<Instance>> {

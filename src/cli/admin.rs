@@ -22,7 +22,7 @@ const TOKEN_VARIABLE: &str = "VESTIBULE_ADMIN_TOKEN";
 /// Time for a whole call.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer.
-const MAX_ANSWER: usize = 1 << 20;
+const MAX_ANSWER: usize = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct AdminArgs {

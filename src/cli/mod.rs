@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 all went well, 1 failed or invalid configuration, 2 wrong usage (clap's), 3 requests were
-//! cut by a forced stop.
+//! Exit codes: 0 all went well, 1 failed, invalid configuration or something left at a deadline, 2 wrong usage
+//! (clap's), 3 requests were cut by a forced stop.
 
 mod admin;
 mod canaries;
@@ -11,6 +11,7 @@ mod run;
 mod sessions;
 mod signals;
 mod stub;
+mod upstreams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Show and steer second versions in a running vestibule
     Canaries(canaries::CanariesArgs),
+    /// Show and steer the instances of a running vestibule
+    Upstreams(upstreams::UpstreamsArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Run one Dify-style application instance, for demos, tests and load
@@ -98,6 +101,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Upgrade(args) => process::upgrade(args),
         Command::Sessions(args) => sessions::run(args),
         Command::Canaries(args) => canaries::run(args),
+        Command::Upstreams(args) => upstreams::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Stub(args) => stub::run(args),
     }

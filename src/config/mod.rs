@@ -35,6 +35,7 @@ pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
 pub use reference::{ReferenceError, secret};
 pub use stickiness::*;
 pub use upstream::*;
+pub use value::duration_of_text as duration;
 
 use fault::{Fault, Report, Spot};
 use section::Section;

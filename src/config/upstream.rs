@@ -118,6 +118,19 @@ pub enum InstanceState {
     Down,
 }
 
+impl Balance {
+    /// The word used in the configuration and the API.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::LeastRequests => "least_requests",
+            Balance::TwoChoices => "two_choices",
+            Balance::Random => "random",
+            Balance::Hash(_) => "hash",
+        }
+    }
+}
+
 impl InstanceState {
     /// The word used in the configuration, the API, logs and metrics.
     pub fn as_str(self) -> &'static str {

@@ -86,6 +86,11 @@ pub(super) fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
     }
 }
 
+/// The duration that is written like this, zero and up; `None` when it is none, or beyond any use.
+pub fn duration_of_text(text: &str) -> Option<Duration> {
+    parse_duration(text).filter(|duration| *duration <= LONGEST)
+}
+
 /// A duration that may be zero.
 pub(super) fn duration_or_zero(node: &Node) -> Result<Duration, Fault> {
     let text = text(node)?;

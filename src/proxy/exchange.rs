@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use crate::body::RequestBodyState;
 use crate::canary::Side;
 use crate::session::{AbsentReason, SessionId};
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Stream};
 
 use super::canary::Visit;
 use super::client::Client;
@@ -112,6 +113,8 @@ pub(super) struct Exchange {
     pub(super) session_id: Option<SessionId>,
     pub(super) affinity: Option<AffinityOutcome>,
     pub(super) lease: Option<Lease>,
+    /// The answer, as long as it does not come in one piece.
+    pub(super) stream: Option<Stream>,
     pub(super) attempts: u32,
     pub(super) upload: Option<Arc<RequestBodyState>>,
     pub(super) status: Option<StatusCode>,
@@ -151,6 +154,7 @@ impl Exchange {
             session_id: None,
             affinity: None,
             lease: None,
+            stream: None,
             attempts: 0,
             upload,
             status: None,
@@ -176,6 +180,22 @@ impl Exchange {
             (Some(canary), Some(visit)) if visit.choice.side == Side::Canary => Some(canary.upstream()),
             _ => self.plan.config.routes.get(route).map(|route| route.upstream),
         }
+    }
+
+    /// Notes that the answer takes its time; `endless`: it counts as a stream at once.
+    pub(super) fn takes_its_time(&mut self, endless: bool) {
+        if let (None, Some(lease)) = (&self.stream, &self.lease) {
+            self.stream = Some(Stream::begin(lease.instance(), endless));
+        }
+    }
+
+    /// Ready when the answer has to end, because its instance has been closed.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = &self.stream else { return Poll::Pending };
+        ready!(stream.poll_closed(cx));
+        self.ending = Ending::Cut;
+        self.reason = Some("instance_closed");
+        Poll::Ready(())
     }
 
     /// The status as logged and counted.

@@ -13,6 +13,7 @@ mod forward;
 mod hash_key;
 mod labels;
 pub mod metrics;
+pub mod operate;
 mod outcome;
 mod pipeline;
 mod plan;

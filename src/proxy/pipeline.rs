@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::body::RequestBody;
@@ -73,7 +73,8 @@ pub(super) async fn run(
         }
         Ok(answer) => {
             exchange.answered(answer.status());
-            answer.map(|body| ResponseBody::upstream(body, exchange))
+            let endless = is_event_stream(answer.headers());
+            answer.map(|body| ResponseBody::upstream(body, endless, exchange))
         }
         Err(Stop::Redirect(location)) => respond::redirect(&location, exchange),
         Err(Stop::Failed(error)) => fail(&error, exchange),
@@ -246,6 +247,11 @@ async fn send_on(
     request.extensions_mut().clear();
     let to = Destination { balancer, connections, tie, key };
     let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
+    if let (Mode::Sticky, Some(lease)) = (plan.mode, &exchange.lease)
+        && let Some(client) = tie.map_or(key, |tie| tie.client_of(lease.instance().id))
+    {
+        lease.instance().pinned().note(client, exchange.started);
+    }
     if let (Some(tie), Some(lease)) = (tie, &exchange.lease) {
         let chosen = lease.instance().id;
         cookies.affinity = tie.renew(plan, balancer, chosen, answer.headers_mut(), origin.https);
@@ -286,6 +292,12 @@ async fn answer_clean(
     // The version is the hop's, too.
     *answer.version_mut() = Version::HTTP_11;
     Ok(answer)
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {

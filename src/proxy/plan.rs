@@ -1,6 +1,7 @@
 //! The configuration compiled for serving: one immutable value, swapped whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::affinity::Affinity;
 use crate::balance::Balancer;
@@ -29,6 +30,9 @@ const NEVER_IN_TRAILERS: [&str; 8] = [
     "set-cookie",
     "content-type",
 ];
+
+/// A session that was not used for so long is over, where nothing else is configured.
+const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// Everything a request needs to know that does not change while it runs.
 #[derive(Debug, Clone)]
@@ -130,6 +134,11 @@ impl Plan {
     /// What routes are called in metrics.
     pub fn labels(&self) -> &RouteLabels {
         &self.labels
+    }
+
+    /// A client that did not come back for so long has no session any more, in sticky mode.
+    pub fn session_idle(&self) -> Duration {
+        self.config.session.idle_timeout.unwrap_or(SESSION_IDLE)
     }
 
     /// The balancers in the same order.

@@ -8,13 +8,14 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::transport::{UpstreamBody, UpstreamBodyError};
-use crate::upstream::Lease;
 
 use super::error::{ProxyError, Verdict};
 use super::exchange::{Ending, Exchange};
+
+/// An answer of more bytes does not come in one piece, however fast it comes.
+const LARGE: u64 = 64 << 10;
 
 /// The body of an answer. It carries the request's record (and with it the instance's lease), which ends
 /// with the last byte or when the client leaves.
@@ -23,8 +24,6 @@ pub struct ResponseBody {
     content: Content,
     /// `None` when the record went elsewhere: with an upgraded connection.
     exchange: Option<Box<Exchange>>,
-    /// Waits, once the answer has paused, for the end that removing its instance may bring.
-    severed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 #[derive(Debug)]
@@ -34,40 +33,25 @@ enum Content {
 }
 
 impl ResponseBody {
-    /// An upstream's body, passed on frame by frame.
-    pub(super) fn upstream(body: UpstreamBody, mut exchange: Box<Exchange>) -> Self {
+    /// An upstream's body, passed on frame by frame; `endless`: it counts as a stream from the beginning.
+    pub(super) fn upstream(body: UpstreamBody, endless: bool, mut exchange: Box<Exchange>) -> Self {
         if body.is_end_stream() {
             exchange.ending = Ending::Whole;
+        } else if endless {
+            exchange.takes_its_time(true);
         }
-        ResponseBody { content: Content::Upstream(body), exchange: Some(exchange), severed: None }
+        ResponseBody { content: Content::Upstream(body), exchange: Some(exchange) }
     }
 
     /// The empty body of an answer that switches protocols.
     pub(super) fn switching() -> Self {
-        ResponseBody { content: Content::Text(None), exchange: None, severed: None }
+        ResponseBody { content: Content::Text(None), exchange: None }
     }
 
     fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.ending = Ending::Whole;
         exchange.sent = text.len() as u64;
-        ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange), severed: None }
-    }
-
-    fn poll_severed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let lease = self.exchange.as_ref().and_then(|exchange| exchange.lease.as_ref());
-        let Some(instance) = lease.map(Lease::instance) else { return Poll::Pending };
-        match &mut self.severed {
-            // Once waited for, it wakes the task that polls this body, which is always the same.
-            Some(_) if !instance.is_severed() => Poll::Pending,
-            Some(_) => Poll::Ready(()),
-            none => none.insert(Box::pin(instance.severed())).as_mut().poll(cx),
-        }
-    }
-
-    fn end(&mut self, ending: Ending) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.ending = ending;
-        }
+        ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange) }
     }
 }
 
@@ -129,25 +113,28 @@ impl Body for ResponseBody {
             Content::Upstream(body) => body,
             Content::Text(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         };
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        if exchange.poll_closed(cx).is_ready() {
+            return Poll::Ready(Some(Err(UpstreamBodyError::Closed)));
+        }
         let next = Pin::new(&mut *body).poll_frame(cx);
-        let ended = body.is_end_stream();
         match &next {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(exchange), Some(data)) = (&mut this.exchange, frame.data_ref()) {
-                    exchange.sent += data.len() as u64;
-                }
-                if ended {
-                    this.end(Ending::Whole);
+                exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if body.is_end_stream() {
+                    exchange.ending = Ending::Whole;
+                } else if exchange.sent >= LARGE {
+                    exchange.takes_its_time(false);
                 }
             }
-            Poll::Ready(Some(Err(_))) => this.end(Ending::Cut),
-            Poll::Ready(None) => this.end(Ending::Whole),
-            Poll::Pending if this.poll_severed(cx).is_ready() => {
-                this.end(Ending::Cut);
-                if let Some(exchange) = &mut this.exchange {
-                    exchange.reason = Some("removed");
+            Poll::Ready(Some(Err(_))) => exchange.ending = Ending::Cut,
+            Poll::Ready(None) => exchange.ending = Ending::Whole,
+            Poll::Pending if exchange.stream.is_none() => {
+                exchange.takes_its_time(false);
+                // From here on the task is woken when the instance is closed.
+                if exchange.poll_closed(cx).is_ready() {
+                    return Poll::Ready(Some(Err(UpstreamBodyError::Closed)));
                 }
-                return Poll::Ready(Some(Err(UpstreamBodyError::Removed)));
             }
             Poll::Pending => {}
         }

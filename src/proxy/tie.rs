@@ -41,7 +41,7 @@ impl Tie {
         let hint = match &balancer.upstream().config.stick {
             Stick::Cookie => own_cookie(plan, plan.affinity_cookies.get(upstream)?, balancer, headers),
             Stick::AppCookie(name) => app_cookie(plan, name, balancer, headers),
-            Stick::AppSuffix(name) => app_suffix(name, balancer, headers),
+            Stick::AppSuffix(name) => app_suffix(plan, name, balancer, headers),
             Stick::Hash(_) => return None,
         };
         let mut tie = Tie { hint, moved_to: None, stays: false };
@@ -77,6 +77,7 @@ impl Tie {
         https: bool,
     ) -> Option<HeaderValue> {
         let (config, now) = (&balancer.upstream().config, unix_seconds());
+        let client = self.tied().map_or_else(|| fastrand::u64(..), |tied| tied.client);
         match &config.stick {
             Stick::Cookie => {
                 let since = match self.tied() {
@@ -88,16 +89,21 @@ impl Tie {
                     }
                     _ => now,
                 };
-                plan.affinity.set_cookie(&config.name, chosen, since, https)
+                plan.affinity.set_cookie(&config.name, client, chosen, since, https)
             }
             Stick::AppCookie(name) => {
-                if let Some(sealed) = plan.affinity.seal(&config.name, chosen, now) {
+                if let Some(sealed) = plan.affinity.seal(&config.name, client, chosen, now) {
                     append_to_cookies(headers, name, &sealed);
                 }
                 None
             }
             Stick::AppSuffix(_) | Stick::Hash(_) => None,
         }
+    }
+
+    /// Who came back, if `chosen` is where the client was tied.
+    pub(super) fn client_of(self, chosen: InstanceId) -> Option<u64> {
+        self.tied().filter(|tied| tied.instance == chosen).map(|tied| tied.client)
     }
 
     fn tied(self) -> Option<Tied> {
@@ -161,13 +167,16 @@ fn app_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut Head
     hint
 }
 
-fn app_suffix(cookie: &str, balancer: &Balancer, headers: &HeaderMap) -> Hint {
+fn app_suffix(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &HeaderMap) -> Hint {
     let named = |value| {
         let (_, name) = split_at_last(value, SUFFIX)?;
-        balancer.upstream().find_named(str::from_utf8(name).ok()?)
+        let instance = balancer.upstream().find_named(str::from_utf8(name).ok()?)?;
+        Some((plan.affinity.key(value), instance))
     };
     match cookie_values(headers, cookie).find_map(named) {
-        Some(instance) => Hint::Tied(Tied { instance: instance.id, since: 0, seen: 0, old: false }),
+        Some((client, instance)) => {
+            Hint::Tied(Tied { instance: instance.id, client, since: 0, seen: 0, old: false })
+        }
         None => Hint::None,
     }
 }

@@ -1,6 +1,7 @@
 //! WebSocket: an answer that turns two connections into a tunnel.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Response, StatusCode};
@@ -35,13 +36,9 @@ impl Upgrade {
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Pending { tunnel, mut exchange }) = taken else { return };
-        let severed = exchange.lease.as_ref().map(|lease| lease.instance().severed());
-        let report = tunnel.run(client, severed).await;
+        exchange.ending = Ending::Whole;
+        let report = tunnel.run(client, poll_fn(|cx| exchange.poll_closed(cx))).await;
         (exchange.received, exchange.sent) = (report.received, report.sent);
-        exchange.ending = if report.severed { Ending::Cut } else { Ending::Whole };
-        if report.severed {
-            exchange.reason = Some("removed");
-        }
     }
 }
 
@@ -56,8 +53,9 @@ pub(super) async fn switch(
         Err(error) => return Err((ProxyError::Upgrade(error), exchange)),
     };
     exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
-    let (head, body) = response.into_parts();
-    let tunnel = Tunnel::new(upstream, body, exchange.plan.config.timeouts.tunnel_idle);
+    exchange.takes_its_time(true);
+    let (head, _) = response.into_parts();
+    let tunnel = Tunnel::new(upstream, exchange.plan.config.timeouts.tunnel_idle);
     let mut response = Response::from_parts(head, ResponseBody::switching());
     hop_by_hop::set_websocket(response.headers_mut());
     response.extensions_mut().insert(Upgrade(Arc::new(Mutex::new(Some(Pending { tunnel, exchange })))));

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, no_waker};
-use super::line::Permit;
 use super::pool::Pool;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
@@ -24,8 +23,8 @@ pub enum UpstreamBodyError {
     Broken(#[source] hyper::Error),
     #[error("the answer paused for longer than allowed")]
     Stalled,
-    #[error("the instance was removed")]
-    Removed,
+    #[error("the instance was closed within the answer")]
+    Closed,
 }
 
 /// The body of an answer. At its end the connection goes back to the pool; dropped before, it is closed.
@@ -44,9 +43,7 @@ enum Source {
     Connection(Connection, Arc<Pool>),
     /// A connection that a task drives.
     Task(Box<Duplex>),
-    /// The connection serves another purpose.
-    Elsewhere(Permit),
-    /// Nothing more comes.
+    /// Nothing more comes, or the connection serves another purpose.
     Over,
 }
 
@@ -86,16 +83,8 @@ impl UpstreamBody {
     }
 
     /// The body of an answer whose connection goes elsewhere.
-    pub(super) fn detached(incoming: Incoming, permit: Permit) -> Self {
-        UpstreamBody { incoming, source: Source::Elsewhere(permit), pausing: false }
-    }
-
-    /// The right to the connection that went elsewhere.
-    pub(super) fn into_permit(self) -> Option<Permit> {
-        match self.source {
-            Source::Elsewhere(permit) => Some(permit),
-            _ => None,
-        }
+    pub(super) fn detached(incoming: Incoming) -> Self {
+        UpstreamBody { incoming, source: Source::Over, pausing: false }
     }
 
     fn release(&mut self) {
@@ -129,7 +118,7 @@ impl UpstreamBody {
                 connection.timer.poll_expired(cx)
             }
             Source::Task(duplex) => duplex.poll_stalled(pausing, cx),
-            Source::Elsewhere(_) | Source::Over => Poll::Pending,
+            Source::Over => Poll::Pending,
         }
     }
 }

@@ -23,11 +23,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::leave::BoundSocket;
 use super::line::Permit;
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
-use crate::socket::Socket;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,6 @@ pub struct Connection {
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
-    permit: Permit,
 }
 
 impl Connection {
@@ -97,14 +96,16 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-        let (sender, driver) =
-            http1::Builder::new().handshake(Socket::new(stream)).await.map_err(ConnectError::Setup)?;
+        let (sender, driver) = http1::Builder::new()
+            .handshake(BoundSocket::new(stream, permit))
+            .await
+            .map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
         let mut connection =
-            Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0, permit };
+            Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 };
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -200,9 +201,7 @@ impl Connection {
         home: &Arc<Pool>,
     ) -> UpstreamBody {
         // An error reaches whoever reads the answer.
-        let permit = self.permit;
-        let task =
-            self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(move |_| drop(permit)))));
+        let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
         UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
     }
 
@@ -212,7 +211,7 @@ impl Connection {
             // An error reaches whoever waits for the socket.
             tokio::spawn(driver.map(drop));
         }
-        answer.map(|incoming| UpstreamBody::detached(incoming, self.permit))
+        answer.map(UpstreamBody::detached)
     }
 }
 

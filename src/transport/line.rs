@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -23,7 +24,11 @@ pub(super) struct Line {
 
 /// A connection that is open, or is being opened; dropped with it.
 #[derive(Debug)]
-pub struct Permit(Arc<Line>);
+pub struct Permit {
+    line: Arc<Line>,
+    /// Whether the number is bounded.
+    counted: bool,
+}
 
 impl Lines {
     /// Room for one more connection to `address`, where there may be `limit` of all workers together, for those who
@@ -56,38 +61,51 @@ impl Line {
     /// Room for one more connection.
     pub(super) fn enter(self: &Arc<Self>) -> Permit {
         self.open.fetch_add(1, SeqCst);
-        Permit(self.clone())
+        Permit { line: self.clone(), counted: false }
     }
 
     /// Room for one more connection, if there are fewer than `limit`.
     pub(super) fn try_enter(self: &Arc<Self>, limit: usize) -> Option<Permit> {
         let next = |open| (open < limit).then_some(open + 1);
-        self.open.fetch_update(SeqCst, SeqCst, next).ok().map(|_| Permit(self.clone()))
+        let entered = self.open.fetch_update(SeqCst, SeqCst, next).is_ok();
+        entered.then(|| Permit { line: self.clone(), counted: true })
     }
 
     /// Room for one more connection where there may be `limit`: when there is none, one that nobody uses is closed, be
     /// it another worker's. Waits while all are in use. Cancel-safe.
     pub(super) async fn make_room(self: &Arc<Self>, limit: usize) -> Permit {
         loop {
-            let closed = self.closed.notified();
+            let mut closed = pin!(self.closed.notified());
+            // From here on a close is for us, whoever else waits.
+            closed.as_mut().enable();
             if let Some(permit) = self.try_enter(limit) {
                 return permit;
             }
-            if !self.close_idle() {
-                closed.await;
-            }
+            self.close_idle();
+            closed.await;
         }
     }
 
-    fn close_idle(&self) -> bool {
+    /// Tells somebody who waits that there is an idle connection which may be closed.
+    pub(super) fn look_again(&self) {
+        self.closed.notify_one();
+    }
+
+    fn close_idle(&self) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_one())
+        let _ = pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_one());
+    }
+}
+
+impl Permit {
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, SeqCst);
-        self.0.closed.notify_one();
+        self.line.open.fetch_sub(1, SeqCst);
+        self.line.closed.notify_one();
     }
 }

@@ -108,6 +108,7 @@ impl Pool {
         // An instance that cannot be reached is found out by those who need it.
         if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit).await {
             self.idle().insert(0, connection);
+            self.line.look_again();
         }
     }
 

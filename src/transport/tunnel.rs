@@ -1,24 +1,20 @@
 //! An upgraded connection: bytes both ways until one side is done.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-
-use super::answer::UpstreamBody;
-use super::line::Permit;
 
 /// The upstream's half of an upgraded connection, waiting for the client's half.
 pub struct Tunnel {
     upstream: TokioIo<Upgraded>,
     idle: Duration,
-    _permit: Option<Permit>,
 }
 
 /// How a tunnel ended.
@@ -28,24 +24,21 @@ pub struct TunnelReport {
     pub received: u64,
     /// Bytes to the client.
     pub sent: u64,
-    /// It was ended from outside.
-    pub severed: bool,
 }
 
 impl Tunnel {
-    /// A tunnel on the connection that `answer` came from. It ends when no byte passes for `idle` (checked in steps of
+    /// A tunnel on a connection that was upgraded. It ends when no byte passes for `idle` (checked in steps of
     /// that length, so after at most twice as long).
-    pub fn new(upstream: Upgraded, answer: UpstreamBody, idle: Duration) -> Self {
-        Tunnel { upstream: TokioIo::new(upstream), idle, _permit: answer.into_permit() }
+    pub fn new(upstream: Upgraded, idle: Duration) -> Self {
+        Tunnel { upstream: TokioIo::new(upstream), idle }
     }
 
-    /// Copies both ways until both sides have finished, one breaks, nothing passes for too long, or `severed`
-    /// completes, if there is such a thing.
-    pub async fn run<C: AsyncRead + AsyncWrite + Unpin>(
-        mut self,
-        client: C,
-        severed: Option<impl Future<Output = ()>>,
-    ) -> TunnelReport {
+    /// Copies both ways until both sides have finished, one breaks, nothing passes for too long, or `closed`
+    /// completes.
+    pub async fn run<C>(mut self, client: C, closed: impl Future<Output = ()>) -> TunnelReport
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
         let counts = Arc::new(Counts::default());
         let mut client = Counted { inner: client, counts: counts.clone() };
         let silence = async {
@@ -63,9 +56,7 @@ impl Tunnel {
             // A break is an end like any other here: what was copied until then is in the counts.
             _ = copy_bidirectional(&mut client, &mut self.upstream) => {}
             () = silence => {}
-            Some(()) = OptionFuture::from(severed) => {
-                return TunnelReport { severed: true, ..counts.report() };
-            }
+            () = closed => {}
         }
         counts.report()
     }
@@ -79,7 +70,7 @@ struct Counts {
 
 impl Counts {
     fn report(&self) -> TunnelReport {
-        TunnelReport { received: self.received.load(Relaxed), sent: self.sent.load(Relaxed), severed: false }
+        TunnelReport { received: self.received.load(Relaxed), sent: self.sent.load(Relaxed) }
     }
 }
 

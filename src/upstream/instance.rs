@@ -1,21 +1,22 @@
 //! One server of an upstream: identity, standing, requests under way.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::deadline::{Deadline, Orders};
 use super::group::Group;
+use super::pinned::Pinned;
 use super::record::{Outcome, Record};
-use super::severance::Severance;
 use super::standing::{Cause, CheckResult, Ejection, Health, Judgement, Standing};
+use super::streams::Streams;
 use crate::backoff::Backoff;
 use crate::clock::unix_seconds;
 use crate::config::{self, InstanceState};
@@ -86,6 +87,7 @@ pub struct Instance {
     weight: AtomicU32,
     slots: AtomicUsize,
     state: AtomicU8,
+    orders: Mutex<Orders>,
     judgement: Judgement,
     record: Record,
     /// Whether it is among those that new requests go to. Written by the balancer only.
@@ -94,6 +96,8 @@ pub struct Instance {
     place: AtomicU32,
     in_flight: AtomicUsize,
     requests: AtomicU64,
+    streams: Streams,
+    pinned: Pinned,
     connect_failures: AtomicU32,
     /// Milliseconds after `born` before which no request should connect; 0 = no pause.
     retry_at: AtomicU64,
@@ -103,12 +107,12 @@ pub struct Instance {
     /// Unix seconds. Written with `state`.
     joined: AtomicU64,
     born: Instant,
-    severance: Severance,
 }
 
 impl Instance {
     /// `joined`: see [`Instance::joined`].
     pub(super) fn new(config: &config::Instance, group: &Arc<Group>, joined: u64) -> Self {
+        let born = Instant::now();
         let instance = Instance {
             id: InstanceId::of(config.address),
             address: config.address,
@@ -117,19 +121,21 @@ impl Instance {
             weight: AtomicU32::new(config.weight),
             slots: AtomicUsize::new(usize::MAX),
             state: AtomicU8::new(READY),
+            orders: Mutex::new(Orders { since: born, deadline: None }),
             judgement: Judgement::default(),
             record: Record::default(),
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
+            streams: Streams::default(),
+            pinned: Pinned::new(born),
             connect_failures: AtomicU32::new(0),
             retry_at: AtomicU64::new(0),
             back_at: AtomicU64::new(0),
             slow_start: AtomicU64::new(0),
             joined: AtomicU64::new(joined),
-            born: Instant::now(),
-            severance: Severance::default(),
+            born,
         };
         instance.set_slots(config.max_requests);
         instance.set_state(config.state);
@@ -217,7 +223,26 @@ impl Instance {
         self.joined.load(Relaxed)
     }
 
-    /// The balancer must be told.
+    /// Since when.
+    pub fn state_since(&self) -> Instant {
+        self.orders().since
+    }
+
+    /// When it goes down for good, if that is decided.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.orders().deadline
+    }
+
+    /// Only notes the deadline; whoever sets it sees to it.
+    pub fn set_deadline(&self, deadline: Option<Deadline>) {
+        self.orders().deadline = deadline;
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back a deadline, too. The balancer must be told.
     pub fn set_state(&self, state: InstanceState) {
         if state == InstanceState::Ready && self.state() != InstanceState::Ready {
             self.joined.store(unix_seconds(), Relaxed);
@@ -227,7 +252,15 @@ impl Instance {
             InstanceState::Drain => DRAIN,
             InstanceState::Down => TAKEN_OUT,
         };
-        self.state.store(state, Relaxed);
+        let mut orders = self.orders();
+        orders.deadline = None;
+        if self.state.swap(state, Relaxed) != state {
+            orders.since = Instant::now();
+        }
+        drop(orders);
+        if state != TAKEN_OUT {
+            self.streams.reopen();
+        }
     }
 
     /// Whether it serves those who are tied to it.
@@ -307,24 +340,36 @@ impl Instance {
         self.in_flight.load(Relaxed)
     }
 
-    /// Ends the answers and tunnels that still come from this instance; there is no way back.
-    pub fn sever(&self) {
-        self.severance.order();
-    }
-
-    /// Whether [`Instance::sever`] was called.
-    pub fn is_severed(&self) -> bool {
-        self.severance.is_ordered()
-    }
-
-    /// Completes when [`Instance::sever`] was called.
-    pub fn severed(&self) -> WaitForCancellationFutureOwned {
-        self.severance.ordered()
-    }
-
     /// Requests ever given to this instance.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
+    }
+
+    /// Of these, the streams at `now`: tunnels, event streams, and answers that are under way for
+    /// [`STREAM_AFTER`](super::STREAM_AFTER).
+    pub fn streams(&self, now: Instant) -> usize {
+        self.streams.count(now)
+    }
+
+    /// Cuts the answers and tunnels that are under way; returns how many. Those that begin later are cut as well,
+    /// until [`Instance::set_state`] says something else than [`InstanceState::Down`]. A client sees a cut answer as
+    /// cut, never as complete.
+    pub fn close_streams(&self) -> usize {
+        self.streams.close()
+    }
+
+    /// Answers and tunnels that were ever cut by [`Instance::close_streams`].
+    pub fn closed_streams(&self) -> u64 {
+        self.streams.closed()
+    }
+
+    /// The clients that are tied to it.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
+    }
+
+    pub(super) fn streams_book(&self) -> &Streams {
+        &self.streams
     }
 
     pub(super) fn place(&self) -> usize {

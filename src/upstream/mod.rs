@@ -1,22 +1,27 @@
 //! Upstreams: named groups of instances and what is known of each instance.
 
+mod deadline;
 mod group;
 mod instance;
 mod pace;
+mod pinned;
 mod queue;
 mod record;
-mod severance;
 mod standing;
+mod streams;
 mod tournament;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use deadline::{Deadline, Then};
 pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId, Lease};
+pub use pinned::Pinned;
 pub use queue::{Ticket, Wish};
 pub use record::{Failure, Outcome, Record, Tally};
 pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
+pub use streams::{STREAM_AFTER, Stream};
 pub use tournament::Tournament;
 
 use crate::clock::unix_seconds;

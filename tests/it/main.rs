@@ -9,6 +9,7 @@ mod connections;
 mod demo;
 mod discovery;
 mod drain;
+mod drains;
 mod forwarding;
 mod header_trust;
 mod health;

@@ -251,7 +251,9 @@ async fn streams_on_removed_instances_end_by_policy() {
         let end = within("the end of the WebSocket", futures_util::StreamExt::next(&mut socket)).await;
         assert!(!matches!(end, Some(Ok(Message::Text(_)))), "{end:?}");
         let removed = async {
-            while program.process.stdout().iter().filter(|line| line.contains("\"removed\"")).count() < 2 {
+            while program.process.stdout().iter().filter(|line| line.contains("\"instance_closed\"")).count()
+                < 2
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await; // lines are for reading, not for waiting
             }
         };

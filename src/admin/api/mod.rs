@@ -6,8 +6,10 @@ mod canaries;
 mod problem;
 mod process;
 mod sessions;
+mod upstreams;
 
 pub(super) use canaries::{list_canaries, steer_canary};
 pub(super) use problem::Problem;
 pub(super) use process::{reload, upgrade};
 pub(super) use sessions::revoke_sessions;
+pub(super) use upstreams::{list_upstreams, order_instance};

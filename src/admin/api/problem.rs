@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::admin::reply::{self, Reply};
+use crate::proxy::operate::OrderError;
 use crate::session::StoreError;
 
 /// Why a call was not carried out. The texts are for the caller and quote nothing of the call.
@@ -19,6 +20,8 @@ pub(in crate::admin) enum Problem {
     Unauthorized,
     #[error("the API has no such address")]
     NotFound,
+    #[error(transparent)]
+    Order(OrderError),
     #[error("this address takes only {0}")]
     Method(String),
     #[error("the body must be application/json")]
@@ -60,7 +63,8 @@ impl Problem {
         match self {
             Problem::NoToken => StatusCode::FORBIDDEN,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
-            Problem::NotFound => StatusCode::NOT_FOUND,
+            Problem::Order(OrderError::Over) => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::NotFound | Problem::Order(_) => StatusCode::NOT_FOUND,
             Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Problem::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -78,6 +82,8 @@ impl Problem {
             Problem::NoToken => "no_token",
             Problem::Unauthorized => "unauthorized",
             Problem::NotFound => "not_found",
+            Problem::Order(OrderError::Over) => "over",
+            Problem::Order(_) => "unknown",
             Problem::Method(_) => "method",
             Problem::MediaType => "media_type",
             Problem::TooLarge => "too_large",

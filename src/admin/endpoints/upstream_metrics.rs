@@ -1,6 +1,7 @@
 //! The numbers of upstreams and their instances.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -34,13 +35,20 @@ struct InstanceRow {
     state: &'static str,
     requests: u64,
     in_flight: u64,
+    streams: u64,
+    streams_closed: u64,
+    sessions: u64,
 }
 
 impl Upstreams {
     pub(super) fn take(plan: &Plan) -> Self {
         let now = Instant::now();
+        let idle = plan.session_idle();
         let instances = plan.upstreams().flat_map(|upstream| {
-            upstream.instances().iter().map(move |instance| instance_row(upstream.name(), instance, now))
+            upstream
+                .instances()
+                .iter()
+                .map(move |instance| instance_row(upstream.name(), instance, now, idle))
         });
         Upstreams {
             upstreams: plan.balancers().iter().map(|balancer| upstream_row(balancer)).collect(),
@@ -65,6 +73,20 @@ impl Upstreams {
         let mut metric = gauge(out, "upstream_requests_in_flight", "Requests under way on an instance")?;
         for row in &self.instances {
             metric.encode_family(&row.labels)?.encode_gauge(&row.in_flight)?;
+        }
+        let mut metric = gauge(out, "upstream_streams", "Of these, the streams")?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.streams)?;
+        }
+        let mut metric = counter(out, "upstream_streams_closed", "Streams cut with their instance")?;
+        for row in &self.instances {
+            let count = &row.streams_closed;
+            metric.encode_family(&row.labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        let help = "Sessions that live on an instance, in sticky mode";
+        let mut metric = gauge(out, "upstream_sessions", help)?;
+        for row in &self.instances {
+            metric.encode_family(&row.labels)?.encode_gauge(&row.sessions)?;
         }
         let mut metric = gauge(out, "upstream_instance_up", "1 when an instance is able to serve")?;
         for row in &self.instances {
@@ -137,7 +159,7 @@ fn upstream_row(balancer: &Balancer) -> UpstreamRow {
     }
 }
 
-fn instance_row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRow {
+fn instance_row(upstream: &str, instance: &Instance, now: Instant, session_idle: Duration) -> InstanceRow {
     InstanceRow {
         labels: [("upstream", upstream.to_owned()), ("instance", instance.label.clone())],
         condition: instance.condition(now),
@@ -145,6 +167,9 @@ fn instance_row(upstream: &str, instance: &Instance, now: Instant) -> InstanceRo
         state: instance.state().as_str(),
         requests: instance.requests(),
         in_flight: instance.in_flight() as u64,
+        streams: instance.streams(now) as u64,
+        streams_closed: instance.closed_streams(),
+        sessions: instance.pinned().within(session_idle, now),
     }
 }
 

@@ -3,6 +3,7 @@
 mod api;
 mod command;
 mod readiness;
+mod upstreams;
 
 use std::net::SocketAddr;
 

@@ -12,6 +12,7 @@ pub(crate) mod redis;
 pub(crate) mod redis_cluster;
 pub(crate) mod redis_sentinel;
 pub(crate) mod service;
+pub(crate) mod stub;
 pub(crate) mod upstream;
 pub(crate) mod vestibule;
 pub(crate) mod wire;

@@ -1,0 +1,51 @@
+//! `/api/v1/upstreams`: who serves, and who shall.
+
+mod order;
+mod report;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{Problem, auth, body};
+use crate::admin::Admin;
+use crate::admin::reply::{self, Reply};
+use order::{Call, EXPECTED};
+use report::Report;
+
+/// All upstreams and their instances as they are now.
+pub(in crate::admin) fn list_upstreams(admin: &Admin, request: &Request<Incoming>) -> Reply {
+    let config = admin.shared.plan.load_full().config.clone();
+    match auth::check(config.admin.as_ref(), request.headers()) {
+        Ok(()) => tell(admin, |_| true),
+        Err(problem) => problem.into(),
+    }
+}
+
+/// Changes the state or the weight of an instance; the answer lists the upstreams that it is in.
+pub(in crate::admin) async fn order_instance(admin: &Admin, request: Request<Incoming>) -> Reply {
+    match carry_out(admin, request).await {
+        Ok(reply) => reply,
+        Err(problem) => {
+            tracing::info!(outcome = problem.outcome(), "upstreams");
+            problem.into()
+        }
+    }
+}
+
+async fn carry_out(admin: &Admin, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let config = admin.shared.plan.load_full().config.clone();
+    let (head, body) = request.into_parts();
+    auth::check(config.admin.as_ref(), &head.headers)?;
+    let call = body::json::<Call, _>(&head.headers, body, EXPECTED).await?;
+    let order = call.order(Instant::now())?;
+    let address = order.address.to_string();
+    admin.process.order(order).await.map_err(Problem::Order)?;
+    Ok(tell(admin, |instance| instance == address))
+}
+
+/// The upstreams with an instance of a wanted address, and these instances.
+fn tell(admin: &Admin, wanted: impl Fn(&str) -> bool) -> Reply {
+    let report = Report::of(&admin.shared.plan.load(), Instant::now(), wanted);
+    reply::json("application/json", StatusCode::OK, &report)
+}
