@@ -19,6 +19,7 @@ mod nearest;
 mod problem;
 mod redis_url;
 mod reference;
+mod retry;
 mod section;
 mod stickiness;
 mod upstream;
@@ -33,6 +34,7 @@ pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
 pub use reference::{ReferenceError, secret};
+pub use retry::*;
 pub use stickiness::*;
 pub use upstream::*;
 

@@ -1,5 +1,6 @@
 //! Upstreams: named groups of instances and what is known of each instance.
 
+mod budget;
 mod group;
 mod instance;
 mod pace;
@@ -12,6 +13,7 @@ mod tournament;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use budget::Budget;
 pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId, Lease};
 pub use queue::{Ticket, Wish};
