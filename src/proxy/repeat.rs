@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::UPGRADE;
-use http::{Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use crate::body::RequestBody;
 use crate::config::{self, Retry, RetryOn};
@@ -20,7 +20,7 @@ pub(super) struct Repeat<'a> {
     pub(super) left: u32,
     /// When a second instance is asked besides; `None` once it was.
     pub(super) hedge_after: Option<Duration>,
-    copy: Box<Request<RequestBody>>,
+    copy: Copy,
 }
 
 impl<'a> Repeat<'a> {
@@ -38,13 +38,42 @@ impl<'a> Repeat<'a> {
             policy,
             left: policy.attempts - 1,
             hedge_after: upstream.hedge.filter(|_| is_hedged(request)).map(|hedge| hedge.after),
-            copy: copy(request),
+            copy: Copy::of(request),
         })
     }
 
     /// The request once more.
     pub(super) fn request(&self) -> Box<Request<RequestBody>> {
-        copy(&self.copy)
+        self.copy.request()
+    }
+}
+
+/// What is kept of a request without a body, nothing of the client's connection included. The headers are a list, which
+/// is made in two thirds of the time that a map takes; most are never used.
+struct Copy {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let mut headers = Vec::with_capacity(request.headers().len());
+        headers.extend(request.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Copy { method, uri, version: request.version(), headers }
+    }
+
+    fn request(&self) -> Box<Request<RequestBody>> {
+        let mut request = Box::new(Request::new(RequestBody::Empty));
+        request.method_mut().clone_from(&self.method);
+        request.uri_mut().clone_from(&self.uri);
+        *request.version_mut() = self.version;
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
     }
 }
 
@@ -68,16 +97,6 @@ pub(super) fn is_worth_it(on: &RetryOn, reason: RetryReason, tied: bool) -> bool
         RetryReason::Timeout => on.timeout && !tied,
         RetryReason::Status(status) => !tied && on.statuses.iter().any(|own| own.as_u16() == status),
     }
-}
-
-/// What can be kept of a request without a body, nothing of the client's connection included.
-fn copy(request: &Request<RequestBody>) -> Box<Request<RequestBody>> {
-    let mut copy = Box::new(Request::new(RequestBody::Empty));
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy
 }
 
 fn is_exempt(policy: &Retry, request: &Request<RequestBody>) -> bool {

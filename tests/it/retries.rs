@@ -274,12 +274,14 @@ async fn the_total_timeout_bounds_all_attempts_and_the_wait_for_a_slot() {
     assert_eq!(seen([&one, &other]), [1, 1]);
     other.wait_until("closed", |seen| seen.closed == 1).await;
 
-    let only = silent().await;
+    let only = Upstream::answering(Reply::chunked(200, &[]).chunk("never ends").hang()).await;
     let retry = "max_requests = 1\n[upstream.retry]\ntotal_timeout = \"250ms\"";
     let proxy = Vestibule::start(Config::to(&[only.address()]).upstream(retry)).await;
-    let waiting = async { proxy.get("/", &[]).await.json()["limit"].clone() };
-    let (first, second) = tokio::join!(proxy.get("/", &[]), waiting);
-    assert_eq!((first.status, second.as_str()), (504, Some("upstream.retry.total_timeout")));
+    let mut holding = proxy.connect().await;
+    holding.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(holding.start_response().await.status, 200);
+    let response = proxy.get("/", &[]).await;
+    assert_eq!((response.status, &response.json()["limit"]), (504, &"upstream.retry.total_timeout".into()));
     assert_eq!(only.requests().len(), 1);
 }
 
@@ -326,6 +328,24 @@ async fn a_tied_client_is_sent_elsewhere_by_a_broken_instance_but_not_by_a_busy_
         assert_eq!(answer.headers.get("set-cookie").is_some(), moves);
         assert_eq!(proxy.metric(RETRIES, "").await, f64::from(u8::from(moves)));
         assert_eq!(proxy.metric("upstream_hedges_total", "").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn where_a_hash_is_the_tie_a_busy_instance_is_not_left() {
+    for (upstream, route, session) in
+        [("", "single = true", ""), ("stick = { hash = \"client\" }", "", "[session]\nmode = \"sticky\"")]
+    {
+        let instances = [saying(503).await, saying(503).await];
+        let addresses = instances.each_ref().map(Upstream::address);
+        let config = Config::to(&addresses).upstream(upstream).route(route).with(session);
+        let proxy = Vestibule::start(config).await;
+        for _ in 0..3 {
+            assert_eq!(proxy.get("/", &[]).await.status, 503);
+        }
+        let mut times = seen(instances.each_ref());
+        times.sort_unstable();
+        assert_eq!(times, [0, 3], "{upstream}{route}");
     }
 }
 
