@@ -40,7 +40,7 @@ impl Attempt<'_> {
             answer.body_mut().begin().await.map_err(|error| {
                 ProxyError::Send(match error {
                     UpstreamBodyError::Broken(error) => SendError::Broken(error),
-                    UpstreamBodyError::Stalled => SendError::Stalled,
+                    UpstreamBodyError::Stalled | UpstreamBodyError::Removed => SendError::Stalled,
                 })
             })?;
         }
