@@ -54,17 +54,17 @@ impl<'a> Sending<'a> {
         while let Some(lease) = next {
             let instance = self.enter(lease);
             let outcome = self.ask(&instance, now).await;
-            now = Instant::now();
             next = match outcome {
                 Err(Replaced(lease)) => Some(lease),
                 Ok(Ok(answer)) => {
                     let reason = RetryReason::Status(answer.status().as_u16());
-                    let Some(lease) = self.another(&instance, reason, now) else { return Ok(answer) };
+                    let Some(lease) = self.another(&instance, reason) else { return Ok(answer) };
                     answer.into_body().discard();
                     Some(lease)
                 }
-                Ok(Err(error)) => Some(self.after(error, &instance, now).await?),
+                Ok(Err(error)) => Some(self.after(error, &instance).await?),
             };
+            now = Instant::now();
             self.request = self.request.take().or_else(|| self.repeat.as_ref().map(Repeat::request));
         }
         Err(ProxyError::NoInstance)
@@ -127,7 +127,7 @@ impl<'a> Sending<'a> {
         if let Ok(answered) = timeout(after, first.as_mut()).await {
             return Some(answered);
         }
-        let lease = self.free(instance, Instant::now(), |counts| counts.hedges += 1)?;
+        let lease = self.free(instance, |counts| counts.hedges += 1)?;
         Some(self.race(attempt, first, lease).await)
     }
 
@@ -162,17 +162,12 @@ impl<'a> Sending<'a> {
         if let Ok(answered) = timeout_at(now + limit, first.as_mut()).await {
             return Some(Ok(answered));
         }
-        self.another(instance, RetryReason::Timeout, Instant::now()).map(|lease| Err(Replaced(lease)))
+        self.another(instance, RetryReason::Timeout).map(|lease| Err(Replaced(lease)))
     }
 
     /// Where the request goes after it failed on `instance`; the failure when it goes nowhere.
-    async fn after(
-        &mut self,
-        error: ProxyError,
-        instance: &Arc<Instance>,
-        now: Instant,
-    ) -> Result<Lease, ProxyError> {
-        let unsent = self.request.is_some();
+    async fn after(&mut self, error: ProxyError, instance: &Arc<Instance>) -> Result<Lease, ProxyError> {
+        let (unsent, now) = (self.request.is_some(), Instant::now());
         let Some(reason) = repeat::reason(&error) else { return Err(error) };
         let may_go_on = unsent || (self.is_worth_it(reason, instance) && self.is_allowed(now));
         if !may_go_on {
@@ -195,19 +190,15 @@ impl<'a> Sending<'a> {
 
     /// A slot of another instance, if `reason` is worth it, it may be asked, and it is free right now: what `instance`
     /// said or may still say is better than waiting.
-    fn another(&mut self, instance: &Arc<Instance>, reason: RetryReason, now: Instant) -> Option<Lease> {
+    fn another(&mut self, instance: &Arc<Instance>, reason: RetryReason) -> Option<Lease> {
         if !self.is_worth_it(reason, instance) {
             return None;
         }
-        self.free(instance, now, |counts| *counts.reasons.entry(reason).or_default() += 1)
+        self.free(instance, |counts| *counts.reasons.entry(reason).or_default() += 1)
     }
 
-    fn free(
-        &mut self,
-        instance: &Arc<Instance>,
-        now: Instant,
-        count: impl FnOnce(&mut RetryCounts),
-    ) -> Option<Lease> {
+    fn free(&mut self, instance: &Arc<Instance>, count: impl FnOnce(&mut RetryCounts)) -> Option<Lease> {
+        let now = Instant::now();
         if !self.is_allowed(now) {
             return None;
         }
