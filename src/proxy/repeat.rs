@@ -6,9 +6,10 @@ use http::header::UPGRADE;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use crate::body::RequestBody;
-use crate::config::{self, Retry, RetryOn};
+use crate::config::{Retry, RetryOn};
 use crate::headers::host;
 use crate::transport::SendError;
+use crate::upstream::Upstream;
 
 use super::error::ProxyError;
 use super::metrics::RetryReason;
@@ -25,19 +26,19 @@ pub(super) struct Repeat<'a> {
 
 impl<'a> Repeat<'a> {
     /// `None` for a request that is never sent again.
-    pub(super) fn of(upstream: &'a config::Upstream, request: &Request<RequestBody>) -> Option<Self> {
-        let policy = &upstream.retry;
-        let has_use = !policy.on.is_empty() || upstream.hedge.is_some();
+    pub(super) fn of(upstream: &'a Upstream, request: &Request<RequestBody>) -> Option<Self> {
+        let (policy, hedge) = (&upstream.config.retry, upstream.config.hedge);
+        let has_use = !policy.on.is_empty() || hedge.is_some();
         let may = policy.attempts > 1
             && has_use
-            && upstream.instances.len() > 1
+            && upstream.instances().len() > 1
             && request.method().is_idempotent()
             && matches!(request.body(), RequestBody::Empty)
             && !is_exempt(policy, request);
         may.then(|| Repeat {
             policy,
             left: policy.attempts - 1,
-            hedge_after: upstream.hedge.filter(|_| is_hedged(request)).map(|hedge| hedge.after),
+            hedge_after: hedge.filter(|_| is_hedged(request)).map(|hedge| hedge.after),
             copy: Copy::of(request),
         })
     }

@@ -38,7 +38,7 @@ impl<'a> Sending<'a> {
         to: &'a Destination<'a>,
         request: Box<Request<RequestBody>>,
     ) -> Self {
-        let repeat = Repeat::of(&to.balancer.upstream().config, &request);
+        let repeat = Repeat::of(to.balancer.upstream(), &request);
         Sending { exchange, to, request: Some(request), repeat, tried: Vec::new() }
     }
 
