@@ -50,7 +50,7 @@ impl<'a> Sending<'a> {
         if upstream.config.retry.attempts > 1 {
             upstream.group().budget().earn(upstream.config.retry.budget, now);
         }
-        let mut next = self.choose(now).await?;
+        let mut next = self.choose(&mut now).await?;
         while let Some(lease) = next {
             let instance = self.enter(lease);
             let outcome = self.ask(&instance, now).await;
@@ -167,14 +167,14 @@ impl<'a> Sending<'a> {
 
     /// Where the request goes after it failed on `instance`; the failure when it goes nowhere.
     async fn after(&mut self, error: ProxyError, instance: &Arc<Instance>) -> Result<Lease, ProxyError> {
-        let (unsent, now) = (self.request.is_some(), Instant::now());
+        let (unsent, mut now) = (self.request.is_some(), Instant::now());
         let Some(reason) = repeat::reason(&error) else { return Err(error) };
         let may_go_on = unsent || (self.is_worth_it(reason, instance) && self.is_allowed(now));
         if !may_go_on {
             return Err(error);
         }
         self.leave(instance);
-        match self.choose(now).await? {
+        match self.choose(&mut now).await? {
             Some(lease) => {
                 self.count(|counts| *counts.reasons.entry(reason).or_default() += 1);
                 Ok(lease)
@@ -226,11 +226,16 @@ impl<'a> Sending<'a> {
         allowed
     }
 
-    /// A slot of an instance that was not tried, waited for if need be; `None` when there is no such instance.
-    async fn choose(&mut self, now: Instant) -> Result<Option<Lease>, ProxyError> {
-        match self.to.choose(&self.tried, now) {
+    /// A slot of an instance that was not tried, waited for if need be, which moves `now`; `None` when there is no
+    /// such instance.
+    async fn choose(&mut self, now: &mut Instant) -> Result<Option<Lease>, ProxyError> {
+        match self.to.choose(&self.tried, *now) {
             Pick::Taken(lease) => Ok(Some(lease)),
-            Pick::Full(wish) => Box::pin(self.to.wait(self.exchange, wish, &self.tried)).await.map(Some),
+            Pick::Full(wish) => {
+                let lease = Box::pin(self.to.wait(self.exchange, wish, &self.tried)).await?;
+                *now = Instant::now();
+                Ok(Some(lease))
+            }
             Pick::None => Ok(None),
         }
     }

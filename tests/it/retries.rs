@@ -262,6 +262,31 @@ async fn where_nobody_else_can_be_asked_the_per_try_timeout_cuts_nothing() {
 }
 
 #[tokio::test]
+async fn the_per_try_timeout_does_not_count_the_wait_for_a_slot() {
+    let busy_by_posts = || {
+        Upstream::start(|request| match request.method.as_str() {
+            "POST" => {
+                let head = Reply::after_body().delay(Duration::from_millis(300));
+                head.head(200, &[("Content-Length", "0")])
+            }
+            _ => Reply::text(200, "good"),
+        })
+    };
+    let (one, other) = (busy_by_posts().await, busy_by_posts().await);
+    let lines = "max_requests = 1\n[upstream.retry]\nper_try_timeout = \"150ms\"";
+    let proxy = Vestibule::start(Config::to(&[one.address(), other.address()]).upstream(lines)).await;
+    let waiting = async {
+        one.wait_until("a request", |seen| seen.requests.len() == 1).await;
+        other.wait_until("a request", |seen| seen.requests.len() == 1).await;
+        proxy.get("/", &[]).await
+    };
+    let (_, _, answer) =
+        tokio::join!(request(&proxy, "POST", "/", b"x"), request(&proxy, "POST", "/", b"x"), waiting);
+    assert_eq!(answer.text(), "good");
+    assert_eq!(proxy.metric(RETRIES, "").await, 0.0);
+}
+
+#[tokio::test]
 async fn the_total_timeout_bounds_all_attempts_and_the_wait_for_a_slot() {
     let silent = || Upstream::answering(Reply::after_body().hang());
     let (one, other) = (silent().await, silent().await);
