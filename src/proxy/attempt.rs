@@ -12,6 +12,7 @@ use crate::transport::{
 use crate::upstream::Instance;
 
 use super::error::ProxyError;
+use super::outcome;
 use super::service::Service;
 
 /// What an attempt comes to.
@@ -30,6 +31,17 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Asks `instance`. When it fails, or is dropped, and the request is still in its place, nothing was sent.
     pub(super) async fn on(
+        &self,
+        instance: &Instance,
+        request: &mut Option<Box<Request<RequestBody>>>,
+        now: Instant,
+    ) -> Answered {
+        let answered = self.ask(instance, request, now).await;
+        outcome::attempted(self.upload.map(Arc::as_ref), instance, &answered, now);
+        answered
+    }
+
+    async fn ask(
         &self,
         instance: &Instance,
         request: &mut Option<Box<Request<RequestBody>>>,

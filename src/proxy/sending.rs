@@ -16,6 +16,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::forward::Destination;
 use super::metrics::{RetryCounts, RetryReason};
+use super::outcome;
 use super::repeat::{self, Repeat};
 
 /// A request on its way to an answer.
@@ -162,7 +163,9 @@ impl<'a> Sending<'a> {
         if let Ok(answered) = timeout_at(now + limit, first.as_mut()).await {
             return Some(Ok(answered));
         }
-        self.another(instance, RetryReason::Timeout).map(|lease| Err(Replaced(lease)))
+        let lease = self.another(instance, RetryReason::Timeout)?;
+        outcome::abandoned(instance);
+        Some(Err(Replaced(lease)))
     }
 
     /// Where the request goes after it failed on `instance`; the failure when it goes nowhere.

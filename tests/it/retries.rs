@@ -158,7 +158,9 @@ async fn listed_requests_are_never_sent_again_however_their_path_is_written() {
 #[tokio::test]
 async fn without_budget_the_first_answer_is_passed_on_and_counted() {
     let (bad, good) = (saying(503).await, good().await);
-    let proxy = in_front_of(&bad, &good, "budget = 0\nmin_per_second = 1").await;
+    let proxy =
+        in_front_of(&bad, &good, "budget = 0\nmin_per_second = 1\n[upstream.outlier]\nconsecutive = \"off\"")
+            .await;
     let mut statuses = Vec::new();
     for _ in 0..40 {
         statuses.push(proxy.get("/", &[]).await.status);

@@ -37,7 +37,8 @@ const PASSAGE: Duration = Duration::from_millis(5);
 const UPSTREAM: &str = "[upstream.health]\npath = \"/health\"\ninterval = \"100ms\"\ntimeout = \"250ms\"\n\
      rise = 2\nfall = 2\n\
      [upstream.retry]\non = [\"broken\", \"timeout\", \"500\", \"502\", \"503\", \"504\"]\n\
-     per_try_timeout = \"250ms\"";
+     per_try_timeout = \"250ms\"\n\
+     [upstream.outlier]\neject = \"500ms\"\nmax_eject = \"1s\"";
 
 /// What happens to one of five instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
