@@ -44,7 +44,8 @@
 //! 4. **Identify**: the configured headers are written from the session.
 //! 5. **Choose and forward**: a route with a canary chooses the client's side (`canary`). A tie may name the
 //!    instance, otherwise the balancer picks; an instance that cannot be reached is left out and the unsent
-//!    request goes to another. What may have been seen by an instance is never sent twice.
+//!    request goes to another. What an instance may have seen goes to another only when it may be executed twice and
+//!    the budget allows it (`proxy::repeat`, `proxy::sending`); anything else is sent once.
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
 //!

@@ -3,6 +3,7 @@
 
 mod counters;
 mod headers;
+mod retries;
 mod routing;
 mod session;
 mod store;
@@ -30,7 +31,7 @@ criterion_group! {
     name = all;
     config = criterion();
     targets = headers::cookies, headers::cleaning, headers::target,
-        routing::routes, routing::picks,
+        routing::routes, routing::picks, retries::copies, retries::rules,
         session::ids, session::resolution, session::decoding, store::lookups,
         user::identity, user::affinity,
         telemetry::numbers, telemetry::lines, counters::counters

@@ -1,6 +1,7 @@
 //! `vestibule stub`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub(super) struct StubArgs {
     /// Where to serve /__stub/stats; default: nowhere
     #[arg(long)]
     stats_listen: Option<SocketAddr>,
+    /// Add the id of each POST to /__stub/executions/ID to this file; default: no such endpoint
+    #[arg(long, value_name = "FILE")]
+    executions: Option<PathBuf>,
     /// Name in X-Stub-Instance; default: the port
     #[arg(long)]
     instance: Option<String>,
@@ -100,6 +104,7 @@ impl StubArgs {
                     ),
                 },
             },
+            executions: self.executions,
             secret_key: Secret::new(self.secret_key),
             latency_scale: self.latency_scale,
             latency_spread: if self.fixed_latency { Spread::Fixed } else { Spread::Lognormal },

@@ -19,6 +19,7 @@ name = "app"
 health = {}
 rebalance = {}
 outlier = {}
+hedge = {}
 [[upstream.instance]]
 address = "127.0.0.1:5001"
 [[route]]

@@ -7,6 +7,7 @@ use http::header::HeaderName;
 
 use super::discovery::Discovery;
 use super::health::{HealthCheck, Outlier};
+use super::retry::{Hedge, Retry};
 use super::stickiness::{OnLost, Rebalance, Stick};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,8 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     pub outlier: Outlier,
     pub queue: Queue,
+    pub retry: Retry,
+    pub hedge: Option<Hedge>,
     pub connections: Connections,
     /// How long an instance that comes back takes to its full share; `None`: has it at once.
     pub slow_start: Option<Duration>,
@@ -155,6 +158,8 @@ impl Upstream {
             health: None,
             outlier: Outlier::CAUTIOUS,
             queue: Queue::DEFAULT,
+            retry: Retry::default(),
+            hedge: None,
             connections: Connections::DEFAULT,
             slow_start: None,
             panic_below: 0,

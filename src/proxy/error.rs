@@ -54,6 +54,8 @@ pub(super) enum ProxyError {
     QueueFull,
     #[error("no slot became free in time")]
     QueueTimeout,
+    #[error("no answer began in time, whichever instance was asked")]
+    TotalTimeout,
     #[error("no instance could be reached")]
     Connect(#[source] ConnectError),
     #[error(transparent)]
@@ -144,6 +146,12 @@ impl ProxyError {
                 verdict(504, "first_byte_timeout", "The instance did not answer in time.")
                     .limit("timeouts.first_byte")
             }
+            ProxyError::Send(SendError::Stalled) => {
+                verdict(504, "stalled", "The instance did not answer in time.")
+                    .limit("timeouts.upstream_idle")
+            }
+            ProxyError::TotalTimeout => verdict(504, "total_timeout", "No answer began in time.")
+                .limit("upstream.retry.total_timeout"),
             ProxyError::Send(SendError::Unsent) => {
                 verdict(502, "unsent", "The instance closed the connection.")
             }

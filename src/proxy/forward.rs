@@ -1,20 +1,21 @@
-//! Step five of a request: an instance, a connection to it, the request sent, the head of the answer.
+//! Step five of a request: where it may go, and what leads it there.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
 use crate::config::{InstanceState, OnLost};
-use crate::transport::{ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody};
+use crate::transport::{PoolSettings, UpstreamBody};
 use crate::upstream::{Instance, Lease, Wish};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
-use super::outcome;
+use super::sending::Sending;
 use super::tie::Tie;
 
 /// Where a request may go, and what leads it there.
@@ -24,51 +25,53 @@ pub(super) struct Destination<'a> {
     pub(super) tie: Option<Tie>,
     /// What is hashed, where instances are chosen by that.
     pub(super) key: Option<u64>,
+    /// Whether that ties the request to its instance.
+    pub(super) bound: bool,
 }
 
-/// Sends `request` to an instance. Instances that cannot be reached are left out and the unsent request goes to
-/// another; what an instance may have seen is never sent twice.
+/// Sends `request` to an instance, and to others where one is not enough (see [`Sending`]), at most for the time that it
+/// may take until the head of the answer.
 pub(super) async fn forward(
     exchange: &mut Exchange,
     to: &Destination<'_>,
     request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    let mut request = Some(request);
-    let mut tried: Vec<Arc<Instance>> = Vec::new();
-    let mut failure = ProxyError::NoInstance;
-    let mut now = Instant::now();
-    loop {
-        let lease = match to.choose(&tried, now) {
-            Pick::Taken(lease) => lease,
-            Pick::Full(wish) => {
-                let lease = Box::pin(to.wait(exchange, wish, &tried)).await?;
-                now = Instant::now();
-                lease
-            }
-            Pick::None => break,
-        };
-        let instance = lease.instance().clone();
-        exchange.affinity = to.tie.map(|tie| tie.outcome(instance.id));
-        exchange.lease = Some(lease);
-        exchange.attempts += 1;
-        let result = attempt(exchange, &instance, to.connections, &mut request, now).await;
-        outcome::attempted(exchange, &instance, &result, now);
-        failure = match result {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        if request.is_none() {
-            return Err(failure);
-        }
-        tried.push(instance);
-        now = Instant::now();
+    match to.balancer.upstream().config.retry.total_timeout {
+        None => Sending::new(exchange, to, request).run().await,
+        // By option, so its state is not part of every request's.
+        Some(limit) => Box::pin(within(limit, exchange, to, request)).await,
     }
-    exchange.lease = None;
-    Err(failure)
+}
+
+async fn within(
+    limit: Duration,
+    exchange: &mut Exchange,
+    to: &Destination<'_>,
+    request: Box<Request<RequestBody>>,
+) -> Result<Response<UpstreamBody>, ProxyError> {
+    let (upload, mut uploaded) = (exchange.upload.clone(), 0);
+    let mut sending = pin!(Sending::new(exchange, to, request).run());
+    loop {
+        if let Ok(outcome) = timeout(limit, sending.as_mut()).await {
+            return outcome;
+        }
+        // While the client sends its body, it is not the instances that take long.
+        let upload = upload.as_ref().filter(|upload| !upload.is_over());
+        let bytes = upload.map_or(0, |upload| upload.bytes());
+        if bytes == uploaded || bytes == 0 {
+            return Err(ProxyError::TotalTimeout);
+        }
+        uploaded = bytes;
+    }
 }
 
 impl Destination<'_> {
-    fn choose(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
+    /// Whether `instance` has what others have not: the client's session.
+    pub(super) fn is_tied_to(&self, instance: &Instance) -> bool {
+        self.bound || self.tie.and_then(Tie::instance) == Some(instance.id)
+    }
+
+    pub(super) fn choose(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
         let wanted = Wanted { key: self.key, tried, now };
         let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
         match tied.map(|instance| self.balancer.pick_tied(instance, wanted)) {
@@ -96,7 +99,7 @@ impl Destination<'_> {
     }
 
     /// Waits for a slot, and chooses again when what is waited for cannot come any more.
-    async fn wait(
+    pub(super) async fn wait(
         &self,
         exchange: &mut Exchange,
         mut wish: Wish,
@@ -130,56 +133,5 @@ impl Destination<'_> {
             }
         });
         result
-    }
-}
-
-/// One attempt on one instance. When it fails and the request is still in its place, nothing was sent.
-async fn attempt(
-    exchange: &Exchange,
-    instance: &Instance,
-    connections: &PoolSettings,
-    request: &mut Option<Box<Request<RequestBody>>>,
-    now: Instant,
-) -> Result<Response<UpstreamBody>, ProxyError> {
-    let upload = exchange.upload.as_ref();
-    let settings = PoolSettings { limit: instance.slots(), ..*connections };
-    let pool = exchange.service.worker().pools.to(instance.address, &settings);
-    // An idle connection may be closed by the instance just now; then it is as if it had not been there.
-    while let Some(idle) = pool.take(now) {
-        match idle.send(request, upload, &pool, now).await {
-            Err(SendError::Unsent) => {}
-            other => return other.map_err(|error| blame(exchange, error)),
-        }
-    }
-    let connection = connect(exchange, instance, &pool).await.map_err(ProxyError::Connect)?;
-    connection.send(request, upload, &pool, Instant::now()).await.map_err(|error| blame(exchange, error))
-}
-
-async fn connect(exchange: &Exchange, instance: &Instance, pool: &Pool) -> Result<Connection, ConnectError> {
-    let result = pool.connect().await;
-    match &result {
-        Ok(_) => instance.connected(),
-        Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full)) => {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::error!(%error, cause, "no connection can be opened");
-        }
-        Err(error) => {
-            instance.connect_failed(Instant::now());
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(instance = instance.label, %error, cause, "an instance cannot be reached");
-        }
-    }
-    exchange.service.worker().counts.update(|counts| {
-        counts.connects += 1;
-        counts.connect_failures += u64::from(result.is_err());
-    });
-    result
-}
-
-/// A request body that failed is why the exchange broke, not the instance.
-fn blame(exchange: &Exchange, error: SendError) -> ProxyError {
-    match exchange.upload.as_ref().and_then(|upload| upload.failure()) {
-        Some(failure) => ProxyError::Body(failure),
-        None => ProxyError::Send(error),
     }
 }

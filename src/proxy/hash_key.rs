@@ -36,6 +36,12 @@ pub(super) fn of(
     Some(plan.affinity.key(text))
 }
 
+/// Whether what is hashed ties a client to its instance, rather than only leading it there.
+pub(super) fn is_tie(plan: &Plan, route: &Route, balancer: &Balancer) -> bool {
+    let is_stuck = || matches!(balancer.upstream().config.stick, Stick::Hash(_));
+    route.single || (plan.mode == Mode::Sticky && is_stuck())
+}
+
 fn hashed<'a>(plan: &Plan, balancer: &'a Balancer) -> Option<&'a HashKey> {
     let config = &balancer.upstream().config;
     match (&config.stick, &config.balance) {

@@ -1,6 +1,7 @@
 //! What is counted per request. Each worker counts for itself; a scrape adds the workers up.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,9 +62,48 @@ pub struct Counts {
     pub canaries: BTreeMap<(usize, Side), SideCounts>,
     pub connects: u64,
     pub connect_failures: u64,
-    pub retries: u64,
+    /// By upstream.
+    pub retries: BTreeMap<String, RetryCounts>,
     /// By upstream.
     pub queues: BTreeMap<String, QueueCounts>,
+}
+
+/// Why a request went to another instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RetryReason {
+    /// The instance could not be reached.
+    Connect,
+    /// Its connection ended before the request was sent.
+    Unsent,
+    /// Its connection broke before the answer began.
+    Broken,
+    /// The answer did not begin in time.
+    Timeout,
+    /// The answer had this status.
+    Status(u16),
+}
+
+impl fmt::Display for RetryReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RetryReason::Connect => f.write_str("connect"),
+            RetryReason::Unsent => f.write_str("unsent"),
+            RetryReason::Broken => f.write_str("broken"),
+            RetryReason::Timeout => f.write_str("timeout"),
+            RetryReason::Status(status) => status.fmt(f),
+        }
+    }
+}
+
+/// Requests that one instance was not enough for.
+#[derive(Debug, Clone, Default)]
+pub struct RetryCounts {
+    /// Those that went to another instance.
+    pub reasons: BTreeMap<RetryReason, u64>,
+    /// Those that would have, had there been more budget.
+    pub exhausted: u64,
+    /// Those that were also asked of a second instance.
+    pub hedges: u64,
 }
 
 /// Requests that found all slots taken.
@@ -93,7 +133,9 @@ impl Counts {
         self.merge_canaries(other);
         self.connects += other.connects;
         self.connect_failures += other.connect_failures;
-        self.retries += other.retries;
+        for (upstream, retries) in &other.retries {
+            self.retries(upstream).merge(retries);
+        }
         for (upstream, queue) in &other.queues {
             self.queue(upstream).merge(queue);
         }
@@ -109,6 +151,11 @@ impl Counts {
         for (key, counts) in &other.canaries {
             self.canaries.entry(*key).or_default().merge(counts);
         }
+    }
+
+    /// The repeats of the upstream with this name.
+    pub(super) fn retries(&mut self, upstream: &str) -> &mut RetryCounts {
+        self.retries.entry(upstream.to_owned()).or_default()
     }
 
     /// Counts a finished request.
@@ -137,6 +184,14 @@ impl Counts {
     /// Counts a failed look-up or change in the store.
     pub(super) fn store_error(&mut self, error: StoreError) {
         *self.store_errors.entry(error.kind()).or_default() += 1;
+    }
+}
+
+impl RetryCounts {
+    fn merge(&mut self, other: &RetryCounts) {
+        add_all(&mut self.reasons, &other.reasons);
+        self.exhausted += other.exhausted;
+        self.hedges += other.hedges;
     }
 }
 
@@ -181,14 +236,15 @@ mod tests {
                 counts.request(RequestKey::new(Some(0), &Method::GET, 200), Duration::from_millis(3));
                 counts.store_error(StoreError::Timeout);
                 *counts.sessions.entry("active").or_default() += 2;
-                counts.retries += 1;
+                *counts.retries("app").reasons.entry(RetryReason::Broken).or_default() += 1;
             });
         }
         let mut total = Counts::default();
         shards.iter().for_each(|shard| total.merge(&shard.read()));
         assert_eq!(total.requests[&RequestKey::new(Some(0), &Method::GET, 200)], 2);
         assert_eq!(total.durations[&Some(0)].count(), 2);
-        assert_eq!((total.sessions["active"], total.store_errors["timeout"], total.retries), (4, 2, 2));
+        assert_eq!((total.sessions["active"], total.store_errors["timeout"]), (4, 2));
+        assert_eq!(total.retries["app"].reasons[&RetryReason::Broken], 2);
     }
 
     #[test]

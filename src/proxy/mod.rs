@@ -4,6 +4,7 @@
 //! story in between.
 
 mod access_log;
+mod attempt;
 mod canary;
 mod clean;
 mod client;
@@ -17,8 +18,10 @@ pub mod operate;
 mod outcome;
 mod pipeline;
 mod plan;
+mod repeat;
 mod respond;
 mod route;
+mod sending;
 mod service;
 mod tie;
 mod upgrade;

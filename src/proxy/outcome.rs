@@ -4,6 +4,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
+use crate::body::RequestBodyState;
 use crate::transport::{ConnectError, SendError, UpstreamBody};
 use crate::upstream::{Failure, Instance, Outcome};
 
@@ -12,7 +13,7 @@ use super::exchange::{Ending, Exchange};
 
 /// Notes what became of the attempt on `instance` that began at `begun`.
 pub(super) fn attempted(
-    exchange: &Exchange,
+    upload: Option<&RequestBodyState>,
     instance: &Instance,
     result: &Result<Response<UpstreamBody>, ProxyError>,
     begun: Instant,
@@ -22,11 +23,16 @@ pub(super) fn attempted(
             Some(failure) => Some(Outcome::Failed(failure)),
             None => Some(Outcome::Answered(begun)),
         },
-        Err(error) => failure(exchange, error).map(Outcome::Failed),
+        Err(error) => failure(upload, error).map(Outcome::Failed),
     };
     if let Some(outcome) = outcome {
         instance.note(outcome);
     }
+}
+
+/// Notes that `instance` took so long that another was asked instead.
+pub(super) fn abandoned(instance: &Instance) {
+    instance.note(Outcome::Failed(Failure::TimedOut));
 }
 
 /// Notes how the answer ended, if it was an instance's. One that has a reason is ours, or was ended by us.
@@ -42,13 +48,13 @@ pub(super) fn ended(exchange: &Exchange) {
 }
 
 /// `None`: the error is the client's fault or ours.
-fn failure(exchange: &Exchange, error: &ProxyError) -> Option<Failure> {
+fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Failure> {
     match error {
         ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full) => None,
         ProxyError::Connect(_) => Some(Failure::Connect),
-        ProxyError::Send(SendError::TimedOut) => {
+        ProxyError::Send(SendError::TimedOut | SendError::Stalled) => {
             // As long as the client is sending, the instance may be waiting for it.
-            let has_sent_all = exchange.upload.as_ref().is_none_or(|upload| upload.is_over());
+            let has_sent_all = upload.is_none_or(RequestBodyState::is_over);
             has_sent_all.then_some(Failure::TimedOut)
         }
         ProxyError::Send(SendError::Broken(_) | SendError::Unsent) => Some(Failure::Broken),

@@ -245,7 +245,8 @@ async fn send_on(
     let key = hash_key::of(plan, route, balancer, request.headers(), session, exchange.client);
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
-    let to = Destination { balancer, connections, tie, key };
+    let bound = key.is_some() && hash_key::is_tie(plan, route, balancer);
+    let to = Destination { balancer, connections, tie, key, bound };
     let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
     if let (Mode::Sticky, Some(lease)) = (plan.mode, &exchange.lease)
         && let Some(client) = tie.map_or(key, |tie| tie.client_of(lease.instance().id))

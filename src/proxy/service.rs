@@ -236,7 +236,6 @@ impl Service {
         self.worker.counts.update(|counts| {
             counts.request(key, took);
             canary::count(counts, exchange, took);
-            counts.retries += u64::from(exchange.attempts.saturating_sub(1));
             if let Some(affinity) = exchange.affinity {
                 *counts.affinity.entry(affinity.as_str()).or_default() += 1;
             }

@@ -1,5 +1,6 @@
 //! The body of an answer, streaming out of its connection.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,9 @@ use super::connection::{Connection, no_waker};
 use super::pool::Pool;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
+
+/// Most bytes of an unwanted answer that are read to save its connection.
+const MOST_DISCARDED: usize = 64 * 1024;
 
 /// Why an answer ended early. The client must see it as cut, never as complete.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,8 @@ pub struct UpstreamBody {
     source: Source,
     /// Whether the timer is set for the pause that the answer is in.
     pausing: bool,
+    /// Read before anybody asked for it.
+    first: Option<Bytes>,
 }
 
 /// What the body comes from.
@@ -60,8 +66,12 @@ struct Duplex {
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, connection: Connection, home: Arc<Pool>) -> Self {
-        let mut body =
-            UpstreamBody { incoming, source: Source::Connection(connection, home), pausing: false };
+        let mut body = UpstreamBody {
+            incoming,
+            source: Source::Connection(connection, home),
+            pausing: false,
+            first: None,
+        };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -79,12 +89,34 @@ impl UpstreamBody {
         idle: Duration,
     ) -> Self {
         let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0 };
-        UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false }
+        UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false, first: None }
     }
 
     /// The body of an answer whose connection goes elsewhere.
     pub(super) fn detached(incoming: Incoming) -> Self {
-        UpstreamBody { incoming, source: Source::Over, pausing: false }
+        UpstreamBody { incoming, source: Source::Over, pausing: false, first: None }
+    }
+
+    /// Waits for the first piece of a body of known length, and keeps it for whoever reads the body: an answer that
+    /// breaks before it is found out while another instance can still be asked. A body of unknown length may be a
+    /// stream, and is not waited for. Cancelled, nothing is lost.
+    pub async fn begin(&mut self) -> Result<(), UpstreamBodyError> {
+        if self.size_hint().exact().is_none() || self.is_end_stream() {
+            return Ok(());
+        }
+        let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()?;
+        self.first = frame.and_then(|frame| frame.into_data().ok());
+        Ok(())
+    }
+
+    /// Ends an answer that nobody wants: when the rest of it is here already, its connection can be used again.
+    pub fn discard(mut self) {
+        let mut read = 0;
+        while read < MOST_DISCARDED
+            && let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self).poll_frame(&mut no_waker())
+        {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
     }
 
     fn release(&mut self) {
@@ -148,6 +180,9 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         let this = self.get_mut();
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         match this.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pausing = false;
@@ -173,10 +208,15 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.first.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let rest = self.incoming.size_hint();
+        match (&self.first, rest.exact()) {
+            // Only bodies of known length have a first piece.
+            (Some(first), Some(rest)) => SizeHint::with_exact(first.len() as u64 + rest),
+            _ => rest,
+        }
     }
 }

@@ -66,6 +66,8 @@ pub enum SendError {
     Broken(#[source] hyper::Error),
     #[error("no head of an answer in time")]
     TimedOut,
+    #[error("no body behind the head of an answer in time")]
+    Stalled,
 }
 
 /// hyper's side of a connection.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::instance::Instance;
 use super::pace::Pace;
 use super::queue::{Queue, Ticket, Wish};
@@ -18,6 +19,7 @@ pub struct Group {
     queue: Queue,
     /// Of sessions that are moved.
     moves: Pace,
+    budget: Budget,
     /// Where instances are chosen by their load.
     tournament: ArcSwapOption<Tournament>,
     alarm: Notify,
@@ -27,6 +29,11 @@ impl Group {
     /// Requests under way on all instances.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
+    }
+
+    /// What may be sent again.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Requests that wait for a slot.

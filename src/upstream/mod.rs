@@ -1,5 +1,6 @@
 //! Upstreams: named groups of instances and what is known of each instance.
 
+mod budget;
 mod deadline;
 mod group;
 mod instance;
@@ -14,6 +15,7 @@ mod tournament;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use budget::Budget;
 pub use deadline::{Deadline, Then};
 pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId, Lease};

@@ -22,7 +22,8 @@ impl Pair {
         let current = reply.clone();
         let odd = Upstream::start(move |_| current.lock().unwrap().clone()).await;
         let good = Upstream::answering(Reply::text(200, "good")).await;
-        let proxy = Vestibule::start(Config::to(&[odd.address(), good.address()]).upstream(tables)).await;
+        let config = Config::to(&[odd.address(), good.address()]).upstream(tables);
+        let proxy = Vestibule::start(config.upstream("[upstream.retry]\nattempts = 1")).await;
         Pair { proxy, odd, _good: good, reply }
     }
 

@@ -62,7 +62,7 @@ impl Upstreams {
         encode_number(out, "upstream_connects", "Connections opened to instances", counts.connects)?;
         let failures = counts.connect_failures;
         encode_number(out, "upstream_connect_failures", "Connections that could not be opened", failures)?;
-        encode_number(out, "upstream_retries", "Unsent requests given to another instance", counts.retries)
+        encode_retries(counts, out)
     }
 
     fn encode_instances(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -149,6 +149,29 @@ impl Upstreams {
         }
         Ok(())
     }
+}
+
+fn encode_retries(counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut metric = counter(out, "upstream_retries", "Requests that went to another instance, by reason")?;
+    for (upstream, retries) in &counts.retries {
+        for (reason, count) in &retries.reasons {
+            let labels = [("upstream", upstream.clone()), ("reason", reason.to_string())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    let help = "Requests that were not sent again because the budget was spent";
+    let mut metric = counter(out, "upstream_retry_budget_exhausted", help)?;
+    for (upstream, retries) in &counts.retries {
+        let labels = [("upstream", upstream.as_str())];
+        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&retries.exhausted, None)?;
+    }
+    let help = "Requests that were also asked of a second instance because the first was slow";
+    let mut metric = counter(out, "upstream_hedges", help)?;
+    for (upstream, retries) in &counts.retries {
+        let labels = [("upstream", upstream.as_str())];
+        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&retries.hedges, None)?;
+    }
+    Ok(())
 }
 
 fn upstream_row(balancer: &Balancer) -> UpstreamRow {

@@ -13,6 +13,7 @@ mod http_text;
 mod identity;
 mod listen;
 mod process;
+mod retry;
 mod route;
 mod session;
 mod session_cache;

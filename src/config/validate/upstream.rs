@@ -6,6 +6,7 @@ use super::balance::balance;
 use super::discovery;
 use super::health::{health, outlier};
 use super::listen::socket_address;
+use super::retry::{hedge, retry};
 use super::stickiness::{rebalance, stick};
 use crate::config::discovery::DiscoverySource;
 use crate::config::fault::{Fault, Spot};
@@ -47,6 +48,7 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
     if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared {
         s.fault(s.spot("balance"), no_users(mode));
     }
+    let retry = s.table("retry", retry);
     let upstream = Upstream {
         name: s.required("name", why, "\"app\"", name).unwrap_or_default(),
         balance,
@@ -57,6 +59,8 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
         health: s.optional_table("health", health),
         outlier: s.optional_table("outlier", outlier).unwrap_or(Outlier::CAUTIOUS),
         queue: s.table("queue", queue),
+        hedge: s.optional_table("hedge", |s| hedge(s, &retry)),
+        retry,
         connections: s.table("connections", |s| connections(s, timeouts)),
         slow_start: s.value("slow_start", duration_or_off, None),
         panic_below: s.value("panic_below", integer(0..=100), 0),

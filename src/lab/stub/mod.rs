@@ -10,6 +10,7 @@ mod connection;
 mod cookies;
 mod echo;
 mod engine;
+mod executions;
 mod feed;
 mod files;
 mod frames;
@@ -27,6 +28,7 @@ mod users;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub instance: String,
     /// Where logins are kept.
     pub sessions: Sessions,
+    /// Where `POST /__stub/executions/ID` adds a line for each execution; `None`: there is no such endpoint.
+    pub executions: Option<PathBuf>,
     /// Key of the access and CSRF tokens. Instances with different keys refuse each other's tokens.
     pub secret_key: Secret<String>,
     /// Factor on the measured service times; 0 = answer at once. Finite and not negative.
@@ -74,6 +78,7 @@ impl Default for Options {
             stats_listen: None,
             instance: "stub".to_owned(),
             sessions: Sessions::Memory,
+            executions: None,
             secret_key: Secret::new("stub-secret-key".to_owned()),
             latency_scale: 0.0,
             latency_spread: Spread::Lognormal,
@@ -111,7 +116,7 @@ impl Stub {
     ///
     /// # Errors
     /// The system's error when an address cannot be bound, `InvalidInput` when `instance` cannot
-    /// stand in a header or the URL of the sessions' Redis is unusable.
+    /// stand in a header, the URL of the sessions' Redis is unusable, or that of opening the file of executions.
     ///
     /// [`run`]: Stub::run
     pub async fn bind(options: Options) -> io::Result<Stub> {

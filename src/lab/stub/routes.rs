@@ -10,13 +10,13 @@ use super::frames::Kind;
 use super::latency::ServiceTime;
 use super::respond::{Refusal, Reply};
 use super::state::State;
-use super::{account, chat, echo, files, misc};
+use super::{account, chat, echo, executions, files, misc};
 
 use Endpoint::*;
 
 /// One line per endpoint; service times in milliseconds as measured on Dify, the median and the 95th percentile.
 /// A `*` takes one path segment.
-pub(super) static ROUTES: [Route; 15] = [
+pub(super) static ROUTES: [Route; 16] = [
     route("GET", "/health", Health, 0.4, 1.1),
     route("GET", "/console/api/system-features", SystemFeatures, 0.6, 1.0),
     route("POST", "/console/api/login", Login, 40.0, 80.0),
@@ -32,6 +32,7 @@ pub(super) static ROUTES: [Route; 15] = [
     route("POST", "/v1/workflows/tasks/*/stop", Stop, 8.0, 11.0),
     route("POST", "/v1/files/upload", Upload, 9.0, 14.0),
     route("ANY", "/__stub/echo", Echo, 0.4, 1.1),
+    route("POST", "/__stub/executions/*", Execute, 0.4, 1.1),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,7 @@ pub(super) enum Endpoint {
     Stop,
     Upload,
     Echo,
+    Execute,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +136,7 @@ async fn call(
         Stop => chat::stop(segment, &request, state),
         Upload => files::upload(request, state).await,
         Echo => echo::echo(request).await,
+        Execute => executions::execute(segment, request, state.executions.as_ref()).await,
     }
 }
 

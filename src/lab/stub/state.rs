@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::Options;
 use super::engine::Runs;
+use super::executions::Executions;
 use super::jwt::Signer;
 use super::latency::Latency;
 use super::sessions::{Logins, Sessions};
@@ -23,6 +24,7 @@ pub(super) struct State {
     pub(super) latency: Latency,
     pub(super) runs: Runs,
     pub(super) stats: Stats,
+    pub(super) executions: Option<Executions>,
     logins: ArcSwap<Logins>,
 }
 
@@ -36,6 +38,7 @@ impl State {
             latency: Latency::new(options.latency_scale, options.latency_spread),
             runs: Runs::default(),
             stats: Stats::default(),
+            executions: options.executions.as_deref().map(Executions::open).transpose()?,
             logins: ArcSwap::from_pointee(logins),
         })
     }

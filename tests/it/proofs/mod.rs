@@ -2,6 +2,7 @@
 //! a long one with figures, which `tests/run.sh --long` runs against the release build.
 
 mod black_holes;
+mod broken_instances;
 mod canaries;
 mod cancellations;
 mod cancelled_look_ups;
