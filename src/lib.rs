@@ -21,6 +21,7 @@
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
 //! | discovery | looking for an upstream's instances while the proxy runs |
 //! | health check | active judgement of an instance; *busy* is no judgement |
+//! | slot | room for one request on an instance; who finds none waits in the queue |
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
@@ -43,9 +44,11 @@
 //!    one session at the same time are one.
 //! 4. **Identify**: the configured headers are written from the session.
 //! 5. **Choose and forward**: a route with a canary chooses the client's side (`canary`). A tie may name the
-//!    instance, otherwise the balancer picks; an instance that cannot be reached is left out and the unsent
-//!    request goes to another. What an instance may have seen goes to another only when it may be executed twice and
-//!    the budget allows it (`proxy::repeat`, `proxy::sending`); anything else is sent once.
+//!    instance, otherwise the balancer picks one with a free slot, or the request waits for a slot. An instance
+//!    that cannot be reached is left out and the unsent request goes to another. What an instance may have seen
+//!    goes to another only when it may be executed twice and the budget allows it (`proxy::repeat`,
+//!    `proxy::sending`); anything else is sent once. How each attempt ended is noted of its instance, whose health
+//!    one task per upstream judges (`health`).
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
 //!
