@@ -63,6 +63,15 @@ async fn all_visit(visitors: &mut [Visitor], doors: &[SocketAddr], time: Duratio
     join_all(visitors.chunks_mut(lanes).map(lane)).await.into_iter().sum()
 }
 
+/// Lets everybody ask again and again for `time`, more than once a second; returns how many moved.
+async fn all_come_again(visitors: &mut [Visitor], doors: &[SocketAddr], time: Duration) -> usize {
+    let (begun, mut moved) = (Instant::now(), 0);
+    while begun.elapsed() < time {
+        moved += all_visit(visitors, doors, Duration::from_millis(500)).await;
+    }
+    moved
+}
+
 fn config(instances: &[Service], secret: &NamedTempFile, idle_over: Duration, per_second: usize) -> Config {
     let addresses: Vec<_> = instances.iter().map(Service::address).collect();
     let rebalance =
@@ -102,15 +111,12 @@ async fn two_vestibules_move_nobody_until_a_scale_out_and_then_only_who_is_idle(
     let busy_count = visitors.len() / 10;
     let (busy, idle) = visitors.split_at_mut(busy_count);
     // Those who are busy come again and again, while the others stay away.
-    let (begun, mut busy_moved) = (Instant::now(), 0);
-    while begun.elapsed() < idle_over * 2 {
-        busy_moved += all_visit(busy, &doors, Duration::from_millis(500)).await;
-    }
+    let mut busy_moved = all_come_again(busy, &doors, idle_over * 2).await;
     let (time, half) = (scaled(Duration::from_secs(2), Duration::from_secs(10)), idle.len() / 2);
     let begun = Instant::now();
     let (one_door, moved_back) = (&doors[..1], idle.split_at_mut(half).0);
     let (moved, still_busy) =
-        tokio::join!(all_visit(moved_back, one_door, time), all_visit(busy, &doors, time));
+        tokio::join!(all_visit(moved_back, one_door, time), all_come_again(busy, &doors, time));
     let took = begun.elapsed();
     busy_moved += still_busy;
     let due = half / 2;
