@@ -380,8 +380,20 @@ impl Instance {
         self.place.store(place, Relaxed);
     }
 
+    /// Takes a slot for what counts as a request; false when all are taken.
+    pub(super) fn enter_as_request(&self) -> bool {
+        let entered = self.enter();
+        self.requests.fetch_add(u64::from(entered), Relaxed);
+        entered
+    }
+
+    /// Gives a slot back.
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, SeqCst);
+    }
+
     /// Takes a slot; false when all are taken.
-    fn enter(&self) -> bool {
+    pub(super) fn enter(&self) -> bool {
         let slots = self.slots.load(Relaxed);
         if slots == usize::MAX {
             self.in_flight.fetch_add(1, SeqCst);
@@ -393,40 +405,6 @@ impl Instance {
 
     fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// One request under way on an instance; dropping it is its end, and gives its slot to who waits for it.
-#[derive(Debug)]
-pub struct Lease(Arc<Instance>);
-
-impl Lease {
-    /// Takes a slot; `None` when all are taken.
-    pub fn take(instance: &Arc<Instance>) -> Option<Self> {
-        let lease = Lease::take_for_check(instance)?;
-        instance.requests.fetch_add(1, Relaxed);
-        Some(lease)
-    }
-
-    /// Takes a slot as a request does, for a check, which is not counted as a request; `None` when all are taken.
-    pub fn take_for_check(instance: &Arc<Instance>) -> Option<Self> {
-        if !instance.enter() {
-            return None;
-        }
-        instance.group.entered(instance);
-        Some(Lease(instance.clone()))
-    }
-
-    pub fn instance(&self) -> &Arc<Instance> {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // The order matters: who begins to wait looks for a free slot after it can be seen waiting.
-        self.0.in_flight.fetch_sub(1, SeqCst);
-        self.0.group.left(&self.0);
     }
 }
 
@@ -455,25 +433,6 @@ mod tests {
             InstanceId::of("127.0.0.1:5001".parse().unwrap()),
             InstanceId::of("127.0.0.1:5002".parse().unwrap())
         );
-    }
-
-    #[test]
-    fn a_lease_counts_until_it_is_dropped() {
-        let instance = instance(None);
-        let leases = [Lease::take(&instance), Lease::take(&instance)];
-        assert_eq!((instance.in_flight(), instance.requests()), (2, 2));
-        drop(leases);
-        assert_eq!((instance.in_flight(), instance.requests()), (0, 2));
-    }
-
-    #[test]
-    fn no_more_slots_are_taken_than_there_are() {
-        let instance = instance(Some(2));
-        let leases = [Lease::take(&instance).unwrap(), Lease::take(&instance).unwrap()];
-        assert!(Lease::take(&instance).is_none());
-        drop(leases);
-        assert!(Lease::take(&instance).is_some());
-        assert_eq!(instance.in_flight(), 0);
     }
 
     #[tokio::test(start_paused = true)]

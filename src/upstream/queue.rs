@@ -12,7 +12,8 @@ use std::thread::{self, ThreadId};
 use tokio::sync::oneshot;
 
 use super::group::Group;
-use super::instance::{Instance, InstanceId, Lease};
+use super::instance::{Instance, InstanceId};
+use super::lease::Lease;
 
 /// How many who came later may be served before somebody.
 const OVERTAKERS: u64 = 16;
