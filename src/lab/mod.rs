@@ -1,4 +1,6 @@
 //! The laboratory: what is needed to try vestibule, to show it and to measure it.
 
+pub mod compare;
 pub mod demo;
+pub mod load;
 pub mod stub;
