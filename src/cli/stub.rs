@@ -23,6 +23,9 @@ pub(super) struct StubArgs {
     /// Add the id of each POST to /__stub/executions/ID to this file; default: no such endpoint
     #[arg(long, value_name = "FILE")]
     executions: Option<PathBuf>,
+    /// Write every login, its first use here, its refusal and its end to this file; default: nowhere
+    #[arg(long, value_name = "FILE")]
+    sessions_log: Option<PathBuf>,
     /// Name in X-Stub-Instance; default: the port
     #[arg(long)]
     instance: Option<String>,
@@ -105,6 +108,7 @@ impl StubArgs {
                 },
             },
             executions: self.executions,
+            ledger: self.sessions_log,
             secret_key: Secret::new(self.secret_key),
             latency_scale: self.latency_scale,
             latency_spread: if self.fixed_latency { Spread::Fixed } else { Spread::Lognormal },

@@ -5,19 +5,23 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::cookies::{ACCESS_LIFE, Cookie, REFRESH_LIFE};
 use super::jwt::{Claims, Invalid};
+use super::ledger::Entry;
 use super::misc::read_json;
 use super::respond::{Refusal, Reply, json, success};
 use super::sessions::{Logins, Records, new_refresh_token};
-use super::state::{State, unix_now};
+use super::state::{State, unix_now, uuid};
 use super::users::{self, User};
 use crate::session::{CONTROL_HEADER, SessionId};
+
+/// What the ledger calls the login, on the answer to a login.
+const X_STUB_LOGIN: HeaderName = HeaderName::from_static("x-stub-login");
 
 #[derive(Deserialize)]
 struct Credentials {
@@ -35,16 +39,19 @@ pub(super) async fn login(request: Request<Incoming>, state: &Arc<State>) -> Res
     let user = users::authenticate(&credentials.email, &password)
         .ok_or_else(|| authentication_failed("Invalid email or password."))?;
     state.stats.logins.fetch_add(1, Relaxed);
-    let mut reply = success();
+    let (mut reply, login) = (success(), uuid());
     match &*state.logins() {
         Logins::Records { access, refresh } => {
-            issue(state, access, refresh, &user, reply.headers_mut()).await?;
+            issue(state, access, refresh, &user, &login, reply.headers_mut()).await?;
         }
         Logins::Proxy => {
-            Cookie::Csrf.set(reply.headers_mut(), &csrf_token(state, &user.id));
+            Cookie::Csrf.set(reply.headers_mut(), &csrf_token(state, &user.id, Some(&login)));
             reply.headers_mut().insert(CONTROL_HEADER, session_of(&user)?);
         }
     }
+    let name = HeaderValue::try_from(&login).map_err(|_| Refusal::internal())?;
+    reply.headers_mut().insert(X_STUB_LOGIN, name);
+    state.note(&Entry::Granted { login, user: user.id })?;
     Ok(reply)
 }
 
@@ -68,6 +75,7 @@ async fn issue(
     access: &Records,
     refresh: &Records,
     user: &User,
+    login: &str,
     headers: &mut HeaderMap,
 ) -> Result<(), Refusal> {
     let sid = SessionId::generate().map_err(|_| Refusal::internal())?;
@@ -78,17 +86,19 @@ async fn issue(
         iss: Some("SELF_HOSTED".to_owned()),
         sub: "Console API Passport".to_owned(),
         sid: Some(sid.expose().to_owned()),
+        login: None,
     };
     Cookie::Access.set(headers, &state.signer.sign(&claims));
     Cookie::Refresh.set(headers, refresh_token.expose());
-    Cookie::Csrf.set(headers, &csrf_token(state, &user.id));
+    Cookie::Csrf.set(headers, &csrf_token(state, &user.id, Some(login)));
     access.create(&sid, user, ACCESS_LIFE).await?;
     refresh.create(&refresh_token, user, REFRESH_LIFE).await
 }
 
-fn csrf_token(state: &State, user_id: &str) -> String {
+fn csrf_token(state: &State, user_id: &str, login: Option<&str>) -> String {
     let exp = unix_now() + ACCESS_LIFE;
-    state.signer.sign(&Claims { user_id: None, exp, iss: None, sub: user_id.to_owned(), sid: None })
+    let login = login.map(str::to_owned);
+    state.signer.sign(&Claims { user_id: None, exp, iss: None, sub: user_id.to_owned(), sid: None, login })
 }
 
 /// `POST /console/api/logout`: succeeds for anybody, like Dify's.
@@ -109,6 +119,9 @@ pub(super) async fn logout(request: Request<Incoming>, state: &Arc<State>) -> Re
             reply.headers_mut().insert(CONTROL_HEADER, HeaderValue::from_static("end"));
         }
     }
+    if let Some(login) = login_of(request.headers(), state) {
+        state.note(&Entry::Ended { login })?;
+    }
     for cookie in [Cookie::Access, Cookie::Refresh, Cookie::Csrf] {
         cookie.clear(reply.headers_mut());
     }
@@ -118,20 +131,24 @@ pub(super) async fn logout(request: Request<Incoming>, state: &Arc<State>) -> Re
 /// `POST /console/api/refresh-token`: a refresh token works once.
 pub(super) async fn refresh(request: Request<Incoming>, state: &Arc<State>) -> Result<Reply, Refusal> {
     let mut reply = success();
+    let login = login_of(request.headers(), state);
     match &*state.logins() {
         Logins::Records { access, refresh } => {
             let token = Cookie::Refresh.read(request.headers());
             let token = SessionId::new(token.ok_or(Refusal::RefreshFailed("No refresh token provided"))?);
             let user = refresh.load(&token).await?;
-            let user = user.ok_or_else(|| lost(state, Refusal::RefreshFailed("Invalid refresh token")))?;
+            let refusal = Refusal::RefreshFailed("Invalid refresh token");
+            let user = user.ok_or_else(|| lost(request.headers(), state, refusal))?;
             refresh.end(&token).await?;
-            issue(state, access, refresh, &user, reply.headers_mut()).await?;
+            // The login goes on, unless its name went lost with the page's cookie.
+            let login = login.unwrap_or_else(uuid);
+            issue(state, access, refresh, &user, &login, reply.headers_mut()).await?;
         }
         // The session's life is the proxy's matter; only the CSRF token is ours.
         Logins::Proxy => {
             let user = injected_user(request.headers())
                 .ok_or(Refusal::RefreshFailed("No refresh token provided"))?;
-            Cookie::Csrf.set(reply.headers_mut(), &csrf_token(state, &user.id));
+            Cookie::Csrf.set(reply.headers_mut(), &csrf_token(state, &user.id, login.as_deref()));
         }
     }
     state.stats.refreshes.fetch_add(1, Relaxed);
@@ -177,12 +194,20 @@ pub(super) async fn profile(request: Request<Incoming>, state: &Arc<State>) -> R
 
 /// The user a console request belongs to, after both checks: who it is and that the page itself sent it.
 async fn authorize(headers: &HeaderMap, state: &State) -> Result<User, Refusal> {
+    let user = identify(headers, state).await?;
+    if let Some(login) = login_of(headers, state) {
+        state.note(&Entry::Used { login })?;
+    }
+    Ok(user)
+}
+
+async fn identify(headers: &HeaderMap, state: &State) -> Result<User, Refusal> {
     match &*state.logins() {
         Logins::Records { access, .. } => {
             let claims = access_claims(headers, state)?;
             let sid = claims.sid.ok_or(Refusal::NotLoggedIn)?;
             let user = access.load(&SessionId::new(&sid)).await?;
-            let user = user.ok_or_else(|| lost(state, Refusal::NotLoggedIn))?;
+            let user = user.ok_or_else(|| lost(headers, state, Refusal::NotLoggedIn))?;
             let csrf = double_submitted(headers)?;
             match state.signer.verify(csrf, unix_now()) {
                 Ok(claims) if claims.sub == user.id => Ok(user),
@@ -193,7 +218,7 @@ async fn authorize(headers: &HeaderMap, state: &State) -> Result<User, Refusal> 
             let Some(user) = injected_user(headers) else {
                 let refusal = Refusal::unauthorized("Invalid Authorization token.");
                 let was_logged_in = Cookie::Csrf.read(headers).is_some();
-                return Err(if was_logged_in { lost(state, refusal) } else { refusal });
+                return Err(if was_logged_in { lost(headers, state, refusal) } else { refusal });
             };
             double_submitted(headers).map(|_| user)
         }
@@ -206,7 +231,7 @@ fn access_claims(headers: &HeaderMap, state: &State) -> Result<Claims, Refusal> 
     let token = token.ok_or_else(|| Refusal::unauthorized("Invalid Authorization token."))?;
     state.signer.verify(token, unix_now()).map_err(|invalid| {
         let refusal = Refusal::unauthorized(invalid.to_string());
-        if invalid == Invalid::Signature { lost(state, refusal) } else { refusal }
+        if invalid == Invalid::Signature { lost(headers, state, refusal) } else { refusal }
     })
 }
 
@@ -240,8 +265,14 @@ fn injected_user(headers: &HeaderMap) -> Option<User> {
     })
 }
 
+/// The name of the login that a request comes with.
+fn login_of(headers: &HeaderMap, state: &State) -> Option<String> {
+    state.signer.verify(Cookie::Csrf.read(headers)?, unix_now()).ok()?.login
+}
+
 /// Counts a user who was logged in and is not known here.
-fn lost(state: &State, refusal: Refusal) -> Refusal {
+fn lost(headers: &HeaderMap, state: &State, refusal: Refusal) -> Refusal {
     state.stats.sessions_unknown.fetch_add(1, Relaxed);
-    refusal
+    let noted = login_of(headers, state).map_or(Ok(()), |login| state.note(&Entry::Refused { login }));
+    noted.err().unwrap_or(refusal)
 }

@@ -12,7 +12,7 @@ use crate::secret::Secret;
 /// by the bearer.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
-/// The claims of an access token (all fields) or a CSRF token (`exp` and `sub` only).
+/// The claims of an access token (all but `login`) or a CSRF token (`exp`, `sub` and `login`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +25,9 @@ pub(super) struct Claims {
     /// Id of the session that must still exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sid: Option<String>,
+    /// Name of the login, for the ledger; says nothing of the session's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) login: Option<String>,
 }
 
 /// Why a token does not count.
@@ -88,6 +91,7 @@ mod tests {
             iss: None,
             sub: "Console API Passport".to_owned(),
             sid: None,
+            login: None,
         }
     }
 

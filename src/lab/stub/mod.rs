@@ -16,6 +16,7 @@ mod files;
 mod frames;
 mod jwt;
 mod latency;
+mod ledger;
 mod misc;
 mod multipart;
 mod ordered;
@@ -37,6 +38,7 @@ use tokio::net::TcpListener;
 use crate::secret::Secret;
 use state::State;
 
+pub use ledger::Entry;
 pub use sessions::Sessions;
 pub use state::Handle;
 pub use stats::{Connections, Snapshot, Streams};
@@ -54,6 +56,8 @@ pub struct Options {
     pub sessions: Sessions,
     /// Where `POST /__stub/executions/ID` adds a line for each execution; `None`: there is no such endpoint.
     pub executions: Option<PathBuf>,
+    /// Where every login, its first use here, its refusal and its end are written down; `None`: nowhere.
+    pub ledger: Option<PathBuf>,
     /// Key of the access and CSRF tokens. Instances with different keys refuse each other's tokens.
     pub secret_key: Secret<String>,
     /// Factor on the measured service times; 0 = answer at once. Finite and not negative.
@@ -79,6 +83,7 @@ impl Default for Options {
             instance: "stub".to_owned(),
             sessions: Sessions::Memory,
             executions: None,
+            ledger: None,
             secret_key: Secret::new("stub-secret-key".to_owned()),
             latency_scale: 0.0,
             latency_spread: Spread::Lognormal,
@@ -116,7 +121,8 @@ impl Stub {
     ///
     /// # Errors
     /// The system's error when an address cannot be bound, `InvalidInput` when `instance` cannot
-    /// stand in a header, the URL of the sessions' Redis is unusable, or that of opening the file of executions.
+    /// stand in a header, the URL of the sessions' Redis is unusable, or that of opening the file of executions
+    /// or the ledger.
     ///
     /// [`run`]: Stub::run
     pub async fn bind(options: Options) -> io::Result<Stub> {

@@ -13,6 +13,8 @@ use super::engine::Runs;
 use super::executions::Executions;
 use super::jwt::Signer;
 use super::latency::Latency;
+use super::ledger::{Entry, Ledger};
+use super::respond::Refusal;
 use super::sessions::{Logins, Sessions};
 use super::stats::{Snapshot, Stats};
 use crate::session::StartError;
@@ -25,6 +27,7 @@ pub(super) struct State {
     pub(super) runs: Runs,
     pub(super) stats: Stats,
     pub(super) executions: Option<Executions>,
+    ledger: Option<Ledger>,
     logins: ArcSwap<Logins>,
 }
 
@@ -39,6 +42,7 @@ impl State {
             runs: Runs::default(),
             stats: Stats::default(),
             executions: options.executions.as_deref().map(Executions::open).transpose()?,
+            ledger: options.ledger.as_deref().map(Ledger::open).transpose()?,
             logins: ArcSwap::from_pointee(logins),
         })
     }
@@ -46,6 +50,13 @@ impl State {
     /// Where logins are kept at the moment.
     pub(super) fn logins(&self) -> Arc<Logins> {
         self.logins.load_full()
+    }
+
+    /// Writes an entry into the ledger, if there is one.
+    pub(super) fn note(&self, entry: &Entry) -> Result<(), Refusal> {
+        let written = self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.write(entry));
+        // Nobody may hear of what is not written down.
+        written.map_err(|_| Refusal::internal())
     }
 
     pub(super) fn instance_name(&self) -> &str {
