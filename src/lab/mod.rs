@@ -3,4 +3,5 @@
 pub mod compare;
 pub mod demo;
 pub mod load;
+pub mod report;
 pub mod stub;

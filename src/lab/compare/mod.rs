@@ -1,7 +1,16 @@
 //! The comparison: the same users, over the same events, once in each session mode.
 
+mod baseline;
+mod estimate;
+mod figure;
 mod model;
+mod verdict;
 
+pub use baseline::{BaselineError, Regression, regressions};
+pub use estimate::{contrast, estimate};
+pub use figure::Unit;
 pub use model::{
-    Comparison, Contrast, Estimate, EventMark, Figure, Machine, ModeResult, Oracle, Run, Setup, Verdict,
+    Comparison, Contrast, Estimate, EventMark, Figure, Interval, Machine, ModeResult, Oracle, Run, Setup,
+    Verdict,
 };
+pub use verdict::verdict;

@@ -5,10 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::lab::load::LoadResult;
 
+impl Comparison {
+    /// Of the structure as it is here.
+    pub const VERSION: u32 = 1;
+}
+
 /// Everything about one comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Of this structure.
+    /// Of this structure; [`Comparison::VERSION`] when it was written by this program.
     pub version: u32,
     /// When it was begun, as RFC 3339.
     pub created: String,
@@ -90,14 +95,21 @@ pub enum Figure {
     ProxyMemory,
 }
 
-/// A mean over rounds with its 95 % confidence interval.
+/// A mean over rounds with its confidence interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub mean: f64,
-    pub low: f64,
-    pub high: f64,
+    /// `None` after a single round, which tells nothing of how far the next one would be from it.
+    pub interval: Option<Interval>,
     /// What each round gave.
     pub rounds: Vec<f64>,
+}
+
+/// Where a mean lies with 95 % confidence, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
 }
 
 /// How far one mode is from another.
@@ -111,8 +123,10 @@ pub struct Contrast {
 }
 
 /// What follows from the figures, in words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
+    /// The mode that served the users best; `None` where that was shown of no single one.
+    pub best: Option<String>,
     /// One sentence.
     pub headline: String,
     /// What supports it, each with its figures and intervals.
