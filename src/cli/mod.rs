@@ -6,6 +6,7 @@
 mod admin;
 mod canaries;
 mod demo;
+mod guard;
 mod process;
 mod run;
 mod sessions;
@@ -61,6 +62,9 @@ enum Command {
     Upstreams(upstreams::UpstreamsArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
+    /// Keep a program from outliving whoever started it: it is killed when the standard input ends
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
     /// Run one Dify-style application instance, for demos, tests and load
     Stub(stub::StubArgs),
 }
@@ -103,6 +107,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Canaries(args) => canaries::run(args),
         Command::Upstreams(args) => upstreams::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Guard(args) => guard::run(args),
         Command::Stub(args) => stub::run(args),
     }
 }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+mod application;
 mod canary;
 mod change;
 mod discovery;
@@ -28,6 +29,7 @@ mod upstream;
 mod validate;
 mod value;
 
+pub use application::{Application, ApplicationInstance};
 pub use canary::{Canary, CanaryAuto, CanaryMatch, Condition, Device, Percent, ValueTest};
 pub use change::{Pattern, Reload, RemovedStreams, Upgrade};
 pub use discovery::{AddressFamily, Discovery, DiscoverySource, DnsDiscovery, DnsQuestion, OnEmpty};
@@ -80,6 +82,11 @@ pub fn parse_instances(
     max_requests: Option<usize>,
 ) -> Result<Vec<Instance>, Problems> {
     read(text, name, |s| Some(validate::instances(s, max_requests)))
+}
+
+/// Validates the text of a file about the user's own application. `name` is what the problems call the file.
+pub fn parse_application(text: &str, name: &str) -> Result<Application, Problems> {
+    read(text, name, validate::application)
 }
 
 /// Validates the text of a scenario's file. `name` is what the problems call the file.

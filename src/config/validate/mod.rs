@@ -2,6 +2,7 @@
 
 mod admin;
 mod affinity;
+mod application;
 mod balance;
 mod canary;
 mod canary_match;
@@ -24,6 +25,7 @@ mod store;
 mod store_url;
 mod upstream;
 
+pub(super) use application::application;
 pub(super) use http_text::domain;
 pub(super) use scenario::scenario;
 

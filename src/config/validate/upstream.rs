@@ -191,7 +191,7 @@ fn instance(s: &mut Section<'_>, max_requests: Option<usize>) -> Option<Instance
     Some(Instance { address, name, weight, backup, state, max_requests })
 }
 
-fn instance_address(node: &Node) -> Result<SocketAddr, Fault> {
+pub(super) fn instance_address(node: &Node) -> Result<SocketAddr, Fault> {
     let address = socket_address(node)?;
     if address.port() == 0 {
         let why = "nothing can be reached there";

@@ -1,0 +1,84 @@
+//! The proxy's configuration for a run.
+
+use std::path::Path;
+
+use crate::lab::compare::mode::SessionMode;
+use crate::lab::compare::target::Target;
+
+/// The variable in which the proxy finds the token of its admin API.
+pub(super) const TOKEN: &str = "VESTIBULE_COMPARE_TOKEN";
+/// Short enough for renewals to be written while a run lasts.
+const IDLE_TIMEOUT: &str = "2m";
+
+/// The text of the file; `instances` is the file that names the instances.
+pub(super) fn proxy(target: &Target, mode: SessionMode, store: &str, instances: &Path) -> String {
+    let slots = target.slots().map_or(String::new(), |slots| format!("max_requests = {slots}\n"));
+    let (health, resolved) = match target {
+        Target::Stubs(_) => ("kind = \"http\"\npath = \"/health\"".to_owned(), true),
+        Target::Own(own) => match &own.health {
+            Some(path) => (format!("kind = \"http\"\npath = {path:?}"), own.session.is_some()),
+            None => ("kind = \"tcp\"".to_owned(), own.session.is_some()),
+        },
+    };
+    let looks = if resolved || !mode.is_shared() { "" } else { "session = false\n" };
+    format!(
+        "version = 1\n\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n\n\
+         [access_log]\noutput = \"off\"\n\n\
+         {}\n\
+         [[upstream]]\nname = \"app\"\nsession_control = true\n{slots}\
+         # A run is short: who comes back is believed soon.\n\
+         outlier = {{ eject = \"1s\" }}\n\
+         [upstream.health]\n{health}\ninterval = \"250ms\"\nrise = 1\nfall = 2\n\
+         [upstream.discovery]\nfile = {:?}\n\n\
+         [[route]]\npath = \"/\"\nupstream = \"app\"\n{looks}\n\
+         [admin]\naddress = \"127.0.0.1:0\"\ntoken = \"env:{TOKEN}\"\nready_without_store = false\n",
+        session(target, mode, store),
+        instances.display().to_string(),
+    )
+}
+
+fn session(target: &Target, mode: SessionMode, store: &str) -> String {
+    let head = format!("[session]\nmode = \"{}\"\n", mode.of_proxy().as_str());
+    if !mode.is_shared() {
+        return head;
+    }
+    let renewal = if mode == SessionMode::SharedSynchronous { "renewal = \"sync\"\n" } else { "" };
+    let cache = if mode == SessionMode::SharedUncached { "[session.cache]\nenabled = false\n" } else { "" };
+    match target {
+        Target::Stubs(_) => format!(
+            "{head}{renewal}idle_timeout = \"{IDLE_TIMEOUT}\"\n{cache}[session.store]\nurl = {store:?}\n"
+        ),
+        Target::Own(own) => format!("{head}{renewal}{}\n{cache}", own.session.as_deref().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::lab::compare::target::Stubs;
+
+    fn parsed(mode: SessionMode) -> config::Config {
+        let target = Target::Stubs(Stubs { count: 4, slots: 10 });
+        let text = proxy(&target, mode, "redis://127.0.0.1:6379/0", Path::new("/tmp/instances.toml"));
+        // The variable is not set here.
+        let text = text.replace(&format!("token = \"env:{TOKEN}\"\n"), "");
+        config::parse(&text, "test").unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    }
+
+    #[test]
+    fn each_mode_has_a_configuration_of_its_own() {
+        for mode in SessionMode::ALL {
+            let config = parsed(mode);
+            assert_eq!(config.session.mode, mode.of_proxy(), "{mode:?}");
+            assert_eq!(config.upstreams[0].discovery.is_some(), true);
+        }
+        assert!(!parsed(SessionMode::SharedUncached).session.cache.enabled);
+        assert!(parsed(SessionMode::Shared).session.cache.enabled);
+        assert_ne!(
+            parsed(SessionMode::Shared).session.renewal,
+            parsed(SessionMode::SharedSynchronous).session.renewal
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! Why a stage does not stand.
+
+use std::io;
+
+use http::StatusCode;
+
+use crate::config::Problems;
+
+/// What is wrong with a stage, or went wrong on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("cannot use the temporary directory")]
+    Directory(#[source] io::Error),
+    #[error("cannot start {name}")]
+    Start { name: String, source: io::Error },
+    #[error("{name} has ended; the last it said:{output}")]
+    Ended { name: String, output: String },
+    #[error("{name} is not ready after 30 s; the last it said:{output}")]
+    Silent { name: String, output: String },
+    #[error("{name} does not answer at its address: start it, or give its `start` command")]
+    Absent { name: String },
+    /// The proxy's configuration, which is partly the user's.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error("the proxy's admin API does not answer")]
+    Admin(#[source] io::Error),
+    #[error("the proxy's admin API refuses with {0}: {1}")]
+    Refused(StatusCode, String),
+    #[error("the proxy does not find {0} ready to serve within 30 s")]
+    NotServing(String),
+    #[error("the session store does not answer")]
+    Store(#[source] io::Error),
+    #[error("the session store has no new primary within 30 s")]
+    NoFailover,
+}

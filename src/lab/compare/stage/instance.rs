@@ -1,0 +1,168 @@
+//! One instance of the application, through all its lives.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use super::process::{Process, Program};
+use super::{PATIENCE, PAUSE, StageError};
+use crate::lab::compare::mode::SessionMode;
+use crate::lab::compare::target::{Command, Target};
+
+/// What an instance gets to end by itself.
+const GRACE: Duration = Duration::from_secs(5);
+/// Places for connections that carry no requests of users: checks.
+const SPARE_SLOTS: u32 = 2;
+
+/// An instance, running or not.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) name: String,
+    /// Port 0 until a stub has been started.
+    pub(super) address: SocketAddr,
+    origin: Origin,
+    mode: SessionMode,
+    process: Option<Process>,
+    lives: Vec<Life>,
+}
+
+/// Where an instance comes from.
+#[derive(Debug)]
+enum Origin {
+    Stub { slots: u32, directory: PathBuf },
+    /// A command of the user's.
+    Command(Command),
+    /// Somebody else has started it.
+    Elsewhere,
+}
+
+/// One life of a stub: from a start to an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::lab::compare) struct Life {
+    /// What it wrote down.
+    pub(in crate::lab::compare) ledger: PathBuf,
+    /// Whether it ended while the load ran.
+    pub(in crate::lab::compare) ended: bool,
+}
+
+impl Instance {
+    /// All instances of `target`, none of them started.
+    pub(super) fn all(target: &Target, mode: SessionMode, directory: &Path) -> Vec<Self> {
+        let new = |name, address, origin| Instance { name, address, origin, mode, process: None, lives: Vec::new() };
+        match target {
+            Target::Stubs(stubs) => (1..=stubs.count)
+                .map(|number| {
+                    let origin = Origin::Stub { slots: stubs.slots, directory: directory.to_owned() };
+                    new(format!("api-{number}"), SocketAddr::from(([127, 0, 0, 1], 0)), origin)
+                })
+                .collect(),
+            Target::Own(own) => own
+                .instances
+                .iter()
+                .map(|instance| {
+                    let command = Command::of(own, instance, mode.of_proxy());
+                    let origin = command.map_or(Origin::Elsewhere, Origin::Command);
+                    new(instance.name.clone(), instance.address, origin)
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn lives(&self) -> &[Life] {
+        &self.lives
+    }
+
+    /// Starts it, at its old address if it had one, and waits until it takes connections.
+    pub(super) async fn start(&mut self) -> Result<(), StageError> {
+        match &self.origin {
+            Origin::Stub { slots, directory } => {
+                let ledger = directory.join(format!("{}.{}.ledger", self.name, self.lives.len() + 1));
+                let program = stub(&self.name, self.address, self.mode, *slots, &ledger)?;
+                let mut process = Process::start(&program).await?;
+                self.address = process.told(|line| announced(line, "instance listening")).await?;
+                self.process = Some(process);
+                self.lives.push(Life { ledger, ended: false });
+                Ok(())
+            }
+            Origin::Command(command) => {
+                let program = Program {
+                    name: self.name.clone(),
+                    program: "/bin/sh".into(),
+                    arguments: vec!["-c".into(), command.line.clone().into()],
+                    environment: command.environment.clone(),
+                };
+                self.process = Some(Process::start(&program).await?);
+                self.reached().await
+            }
+            Origin::Elsewhere => self.reached().await,
+        }
+    }
+
+    /// Kills it; it forgets all that was only in its memory.
+    pub(super) async fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill().await;
+        }
+        self.end_life();
+    }
+
+    /// Lets it end as at a deployment.
+    pub(super) async fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.terminate(GRACE).await;
+        }
+        self.end_life();
+    }
+
+    fn end_life(&mut self) {
+        if let Some(life) = self.lives.last_mut() {
+            life.ended = true;
+        }
+    }
+
+    async fn reached(&self) -> Result<(), StageError> {
+        let began = Instant::now();
+        while TcpStream::connect(self.address).await.is_err() {
+            match &self.process {
+                Some(process) => process.check()?,
+                None => return Err(StageError::Absent { name: self.name.clone() }),
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(StageError::Silent { name: self.name.clone(), output: String::new() });
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+fn stub(
+    name: &str,
+    address: SocketAddr,
+    mode: SessionMode,
+    slots: u32,
+    ledger: &Path,
+) -> Result<Program, StageError> {
+    let this = std::env::current_exe();
+    let program = this.map_err(|source| StageError::Start { name: name.to_owned(), source })?;
+    let store = if mode.is_shared() { "none" } else { "memory" };
+    let (listen, places) = (address.to_string(), (slots + SPARE_SLOTS).to_string());
+    let arguments = [
+        ["--log-format", "json"].as_slice(),
+        &["stub", "--listen", &listen, "--instance", name, "--session-store", store],
+        &["--latency-scale", "1", "--slots", &places, "--sessions-log"],
+    ];
+    let mut arguments: Vec<_> = arguments.concat().into_iter().map(Into::into).collect();
+    arguments.push(ledger.into());
+    Ok(Program { name: name.to_owned(), program, arguments, environment: Vec::new() })
+}
+
+/// The address in a line of our own log with this message.
+pub(super) fn announced(line: &str, message: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line.get("message")? == message).then(|| line.get("address")?.as_str()?.parse().ok())?
+}

@@ -1,0 +1,208 @@
+//! The stage of one run: the proxy, the instances and the store, each a process of its own that ends with us.
+
+mod ask;
+mod config;
+mod directory;
+mod error;
+mod guard;
+mod instance;
+mod process;
+mod proxy;
+mod resp;
+mod store;
+mod usage;
+
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::mode::SessionMode;
+use super::target::Target;
+use crate::secret::random_bytes;
+use directory::Directory;
+use instance::Instance;
+use proxy::Proxy;
+use store::Store;
+
+pub use error::StageError;
+pub use guard::guard;
+pub(super) use instance::Life;
+pub(super) use store::{StoreKind, redis_server};
+
+/// Longest time that anything gets to become ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a run is played on.
+#[derive(Debug, Clone)]
+pub(super) struct Scene {
+    pub(super) target: Target,
+    pub(super) mode: SessionMode,
+    pub(super) store: StoreKind,
+    /// Whether some instances come later.
+    pub(super) scales_out: bool,
+}
+
+/// Everything that runs; dropping it ends all of it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    proxy: Proxy,
+    instances: Vec<Instance>,
+    /// Of those that the proxy knows.
+    known: Vec<usize>,
+    store: Store,
+    configuration: String,
+    /// The last, so that nobody writes into it any more.
+    directory: Directory,
+}
+
+/// What the proxy and the store have used so far; `None` where the system does not tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Usage {
+    /// Processor time of the proxy, in microseconds.
+    pub(super) processor: Option<f64>,
+    /// Most memory of the proxy, in MiB.
+    pub(super) memory: Option<f64>,
+    pub(super) store_commands: Option<f64>,
+    pub(super) store_bytes: Option<f64>,
+}
+
+impl Stage {
+    /// Starts everything and waits until it is ready.
+    pub(super) async fn set(scene: &Scene) -> Result<Self, StageError> {
+        let Scene { target, mode, store, scales_out } = scene;
+        let directory = Directory::create().map_err(StageError::Directory)?;
+        let store = if mode.is_shared() { *store } else { StoreKind::Memory };
+        let store = Store::start(store, &directory).await?;
+        let mut instances = Instance::all(target, *mode, directory.path());
+        let known: Vec<usize> =
+            (0..instances.len()).filter(|index| !(*scales_out && target.comes_later(*index))).collect();
+        for index in &known {
+            if let Some(instance) = instances.get_mut(*index) {
+                instance.start().await?;
+            }
+        }
+        let list = directory.path().join("instances.toml");
+        let configuration = config::proxy(target, *mode, &store.url(), &list);
+        let config = directory.write("vestibule.toml", &configuration).map_err(StageError::Directory)?;
+        directory.write("instances.toml", &listed(&instances, &known)).map_err(StageError::Directory)?;
+        let proxy = Proxy::start(config, token()).await?;
+        let stage = Stage { proxy, instances, known, store, configuration, directory };
+        stage.proxy.serves(&stage.known_addresses()).await?;
+        Ok(stage)
+    }
+
+    /// Where users go.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    /// The proxy's configuration. It holds no secrets.
+    pub(super) fn configuration(&self) -> &str {
+        &self.configuration
+    }
+
+    /// The names of the instances that the proxy knows.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.known.iter().filter_map(|index| Some(self.instances.get(*index)?.name.clone())).collect()
+    }
+
+    /// Kills an instance.
+    pub(super) async fn kill(&mut self, index: usize) {
+        if let Some(instance) = self.instances.get_mut(index) {
+            instance.kill().await;
+        }
+    }
+
+    /// Brings an instance back, and waits until it gets requests again.
+    pub(super) async fn bring_back(&mut self, index: usize) -> Result<(), StageError> {
+        let Some(instance) = self.instances.get_mut(index) else { return Ok(()) };
+        instance.start().await?;
+        let address = instance.address;
+        self.proxy.serves(&[address]).await
+    }
+
+    /// Starts the instances that come later, and waits until they get requests; their names.
+    pub(super) async fn scale_out(&mut self) -> Result<Vec<String>, StageError> {
+        let mut names = Vec::new();
+        for (index, instance) in self.instances.iter_mut().enumerate() {
+            if !self.known.contains(&index) {
+                instance.start().await?;
+                self.known.push(index);
+                names.push(instance.name.clone());
+            }
+        }
+        let list = listed(&self.instances, &self.known);
+        self.directory.write("instances.toml", &list).map_err(StageError::Directory)?;
+        self.proxy.serves(&self.known_addresses()).await?;
+        Ok(names)
+    }
+
+    /// Replaces an instance as a careful operator does: drains it for `patience` at most, lets it end, starts it and
+    /// lets it serve.
+    pub(super) async fn replace(&mut self, index: usize, patience: Duration) -> Result<(), StageError> {
+        let Some(instance) = self.instances.get_mut(index) else { return Ok(()) };
+        let address = instance.address;
+        let deadline = format!("{}ms", patience.as_millis());
+        self.proxy.order(address, json!({"state": "drain", "deadline": deadline, "then": "keep"})).await?;
+        let begun = Instant::now();
+        while begun.elapsed() < patience * 2 {
+            let row = self.proxy.row(address).await?;
+            if row.is_none_or(|row| row.requests == 0 && row.state == "down") {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        instance.stop().await;
+        instance.start().await?;
+        self.proxy.serves(&[address]).await?;
+        self.proxy.order(address, json!({"state": "ready"})).await
+    }
+
+    /// Kills the store's primary, and waits until there is a new one.
+    pub(super) async fn fail_store_over(&mut self) -> Result<(), StageError> {
+        self.store.fail_over().await
+    }
+
+    /// What has been used so far.
+    pub(super) async fn usage(&self) -> Result<Usage, StageError> {
+        let store = self.store.usage().await?;
+        Ok(Usage {
+            processor: usage::processor(self.proxy.id()),
+            memory: usage::peak_memory(self.proxy.id()),
+            store_commands: store.map(|store| store.commands),
+            store_bytes: store.map(|store| store.bytes),
+        })
+    }
+
+    /// What the instances wrote down, life by life; empty for instances that do not.
+    pub(super) fn ledgers(&self) -> Result<Vec<(Life, String)>, StageError> {
+        let lives = self.instances.iter().flat_map(Instance::lives);
+        let read = lives.map(|life| Ok((life.clone(), fs::read_to_string(&life.ledger)?)));
+        read.collect::<Result<_, _>>().map_err(StageError::Directory)
+    }
+
+    fn known_addresses(&self) -> Vec<SocketAddr> {
+        self.known.iter().filter_map(|index| Some(self.instances.get(*index)?.address)).collect()
+    }
+}
+
+/// The file of instances.
+fn listed(instances: &[Instance], known: &[usize]) -> String {
+    known.iter().filter_map(|index| instances.get(*index)).fold(String::new(), |mut text, instance| {
+        // Writing into a text cannot fail.
+        let _ = writeln!(text, "[[instance]]\naddress = \"{}\"", instance.address);
+        text
+    })
+}
+
+/// A new token for the proxy's admin API. One that can be guessed is of no use beyond the life of a run.
+fn token() -> String {
+    let bytes = random_bytes::<16>().unwrap_or_else(|_| fastrand::u128(..).to_be_bytes());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,131 @@
+//! The proxy of a run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::ask::ask;
+use super::config::TOKEN;
+use super::instance::announced;
+use super::process::{Process, Program};
+use super::{PATIENCE, PAUSE, StageError};
+
+const UPSTREAMS: &str = "/api/v1/upstreams";
+
+/// `vestibule run` and its admin API.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    pub(super) address: SocketAddr,
+    admin: SocketAddr,
+    token: String,
+    process: Process,
+}
+
+/// What the proxy tells of an instance.
+#[derive(Debug, Deserialize)]
+pub(super) struct Row {
+    address: SocketAddr,
+    pub(super) state: String,
+    condition: String,
+    pub(super) requests: u64,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Deserialize)]
+struct Upstream {
+    instances: Vec<Row>,
+}
+
+impl Proxy {
+    /// Starts it and waits until it is ready.
+    pub(super) async fn start(config: PathBuf, token: String) -> Result<Self, StageError> {
+        let name = "vestibule".to_owned();
+        let program = std::env::current_exe()
+            .map_err(|source| StageError::Start { name: name.clone(), source })?;
+        let arguments = ["--log-format", "json", "run", "--config"].map(Into::into);
+        let program = Program {
+            name,
+            program,
+            arguments: arguments.into_iter().chain([config.into()]).collect(),
+            environment: vec![(TOKEN.to_owned(), token.clone())],
+        };
+        let mut process = Process::start(&program).await?;
+        let address = process.told(|line| announced(line, "listening")).await?;
+        let admin = process.told(|line| announced(line, "admin listening")).await?;
+        let proxy = Proxy { address, admin, token, process };
+        let is_ready = async || {
+            let answer = ask(admin, (Method::GET, "/readyz"), &proxy.token, String::new()).await;
+            Ok(answer.is_ok_and(|(status, _)| status == StatusCode::OK))
+        };
+        proxy.until("itself", is_ready).await?;
+        Ok(proxy)
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until all these instances get requests, if the operator wants it so.
+    pub(super) async fn serves(&self, addresses: &[SocketAddr]) -> Result<(), StageError> {
+        self.until("every instance", async || {
+            let rows = self.rows().await?;
+            Ok(addresses.iter().all(|address| {
+                rows.iter().any(|row| row.address == *address && row.condition == "up")
+            }))
+        })
+        .await
+    }
+
+    /// What is known of one instance.
+    pub(super) async fn row(&self, address: SocketAddr) -> Result<Option<Row>, StageError> {
+        Ok(self.rows().await?.into_iter().find(|row| row.address == address))
+    }
+
+    async fn rows(&self) -> Result<Vec<Row>, StageError> {
+        let report = self.call(Method::GET, UPSTREAMS, String::new()).await?;
+        let report: Report =
+            serde_json::from_slice(&report).map_err(|error| StageError::Admin(error.into()))?;
+        Ok(report.upstreams.into_iter().flat_map(|upstream| upstream.instances).collect())
+    }
+
+    /// Changes what becomes of an instance; `order` without the instance.
+    pub(super) async fn order(&self, address: SocketAddr, mut order: Value) -> Result<(), StageError> {
+        order["instance"] = json!(address.to_string());
+        self.call(Method::POST, UPSTREAMS, order.to_string()).await.map(|_| ())
+    }
+
+    async fn call(&self, method: Method, path: &str, body: String) -> Result<bytes::Bytes, StageError> {
+        let answer = ask(self.admin, (method, path), &self.token, body).await;
+        let (status, body) = answer.map_err(StageError::Admin)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(StageError::Refused(status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// Asks again and again what nobody announces.
+    async fn until(
+        &self,
+        what: &str,
+        is_so: impl AsyncFn() -> Result<bool, StageError>,
+    ) -> Result<(), StageError> {
+        let began = Instant::now();
+        while !is_so().await? {
+            self.process.check()?;
+            if began.elapsed() > PATIENCE {
+                return Err(StageError::NotServing(what.to_owned()));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
