@@ -47,7 +47,7 @@ pub(in crate::cli) struct CompareArgs {
     /// Stub instances
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
     instances: u32,
-    /// The same seed makes the same decisions; default: by chance
+    /// The same seed makes the same decisions; default: that of the baseline, or by chance
     #[arg(long)]
     seed: Option<u64>,
     /// Where the report is written; default: compare-YYYYmmdd-HHMMSS
@@ -63,14 +63,14 @@ pub(in crate::cli) struct CompareArgs {
 struct OptionalEvent(Option<Event>);
 
 impl CompareArgs {
-    /// Reads what the arguments name. Blocks.
-    pub(super) fn plan(self) -> anyhow::Result<Plan> {
+    /// Reads what the arguments name. Unless they say otherwise the seed is that of an `earlier` comparison. Blocks.
+    pub(super) fn plan(self, earlier: Option<u64>) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
         let mut events: Vec<Event> = self.events.iter().filter_map(|event| event.0).collect();
         let mut modes = self.modes.clone();
         keep_first(&mut events);
         keep_first(&mut modes);
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+        let seed = self.seed.or(earlier).unwrap_or_else(|| fastrand::u64(..1_000_000));
         Ok(Plan {
             scenario,
             scenario_text,
@@ -85,13 +85,18 @@ impl CompareArgs {
 
     fn read_scenario(&self) -> anyhow::Result<(Scenario, String)> {
         let name = self.scenario.as_deref().unwrap_or(SCENARIO);
-        let (mut scenario, text) = load::scenario(name)?;
+        let (mut scenario, mut text) = load::scenario(name)?;
         if self.scenario.is_none() {
             scenario.users.count = USERS;
             (scenario.warm_up, scenario.duration) = (WARM_UP, DURATION);
         }
         scenario.users.count = self.users.unwrap_or(scenario.users.count);
         scenario.duration = self.duration.unwrap_or(scenario.duration);
+        let Scenario { users, warm_up, duration, .. } = &scenario;
+        text = format!(
+            "# Here with {} users, {warm_up:?} of warming up and {duration:?} that count.\n\n{text}",
+            users.count
+        );
         Ok((scenario, text))
     }
 
@@ -100,7 +105,9 @@ impl CompareArgs {
             return Ok(Target::Stubs(Stubs { count: self.instances as usize, slots: SLOTS }));
         };
         if self.scenario.is_none() {
-            bail!("your own instances need a scenario that tells what their users do: give it with --scenario");
+            bail!(
+                "your own instances need a scenario that tells what their users do: give it with --scenario"
+            );
         }
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Target::Own(config::parse_application(&text, &path.display().to_string())?))
@@ -175,7 +182,7 @@ mod tests {
     }
 
     fn plan(arguments: &[&str]) -> anyhow::Result<Plan> {
-        Line::try_parse_from([&["compare"], arguments].concat())?.args.plan()
+        Line::try_parse_from([&["compare"], arguments].concat())?.args.plan(None)
     }
 
     #[test]
@@ -189,7 +196,8 @@ mod tests {
     #[test]
     fn the_command_that_is_told_makes_the_same_plan() {
         let first =
-            plan(&["--modes", "shared,local,shared", "--events", "none", "--duration", "3s", "--users", "7"]).unwrap();
+            plan(&["--modes", "shared,local,shared", "--events", "none", "--duration", "3s", "--users", "7"])
+                .unwrap();
         let words: Vec<_> = first.command.split(' ').skip(2).collect();
         let again = plan(&words).unwrap();
         assert_eq!((again.seed, again.modes, again.events), (first.seed, first.modes, first.events));
@@ -199,7 +207,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for arguments in [["--modes", "stuck"], ["--events", "rain"], ["--duration", "0s"], ["--scenario", "none"]] {
+        for arguments in
+            [["--modes", "stuck"], ["--events", "rain"], ["--duration", "0s"], ["--scenario", "none"]]
+        {
             assert!(plan(&arguments).is_err(), "{arguments:?}");
         }
     }

@@ -6,6 +6,7 @@ mod broken_instances;
 mod canaries;
 mod cancellations;
 mod cancelled_look_ups;
+mod comparisons;
 mod discovery;
 mod durable_revocations;
 mod event_streams;
