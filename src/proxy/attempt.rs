@@ -78,7 +78,7 @@ impl Attempt<'_> {
         connection.send(request, self.upload, &pool, Instant::now()).await.map_err(|error| self.blame(error))
     }
 
-    async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Connection, ConnectError> {
+    async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Box<Connection>, ConnectError> {
         let result = pool.connect().await;
         match &result {
             Ok(_) => instance.connected(),
