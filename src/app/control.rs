@@ -19,7 +19,7 @@ use super::workers::Warmth;
 use super::{changes, fixed, removal, systemd};
 use crate::admin::Reloads;
 use crate::balance::Balancer;
-use crate::config::{self, Config, LoadError, Mode};
+use crate::config::{self, Config, LoadError, Mode, Modes};
 use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::health;
@@ -41,8 +41,8 @@ type Reply = oneshot::Sender<Result<Changes, ReloadError>>;
 pub(super) enum Command {
     /// The file is to be read again.
     Reload(Reply),
-    /// New requests are to be served in this mode, until the file is read again.
-    SetMode(Mode, Reply),
+    /// New requests are to be served in this mode, or in these, until the file is read again.
+    SetMode(Modes, Reply),
     /// This is to become of an instance.
     Order(Order, oneshot::Sender<Result<(), OrderError>>),
 }
@@ -96,6 +96,7 @@ impl Control {
     ) -> Self {
         let started = shared.plan.load().config.clone();
         reloads.began(&started);
+        warn_of(&started);
         let file = Config::clone(&started);
         let mut control = Control {
             shared,
@@ -154,7 +155,7 @@ impl Control {
     async fn carry_out(&mut self, command: Command) {
         let (done, reply) = match command {
             Command::Reload(reply) => (self.reload().await, reply),
-            Command::SetMode(mode, reply) => (self.set_mode(mode).await, reply),
+            Command::SetMode(modes, reply) => (self.set_mode(modes).await, reply),
             Command::Order(order, reply) => {
                 // Whoever asked may have left.
                 let _ = reply.send(operate::carry_out(&self.shared.plan.load(), &order));
@@ -192,9 +193,9 @@ impl Control {
         if fixed.is_empty() { Ok(file) } else { Err(ReloadError::Fixed(fixed)) }
     }
 
-    async fn set_mode(&mut self, mode: Mode) -> Result<Changes, ReloadError> {
+    async fn set_mode(&mut self, modes: Modes) -> Result<Changes, ReloadError> {
         let mut file = self.file.clone();
-        file.session.mode = mode;
+        file.session.mode = modes;
         self.apply(file).await
     }
 
@@ -214,13 +215,16 @@ impl Control {
         let plan = self.shared.plan.load_full();
         let changes = changes::between(&plan.config, &config);
         if !changes.is_empty() {
-            if config.session.mode == Mode::Shared && plan.mode != Mode::Shared {
+            if config.session.mode.include(Mode::Shared) && !plan.modes.include(Mode::Shared) {
                 self.warmth.spread().await;
             }
             let config = Arc::new(config);
             let next = Arc::new(plan.succeed(config.clone())?);
             self.shared.plan.store(next.clone());
             self.reloads.in_use(&config);
+            if config.session.mode != plan.modes {
+                warn_of(&config);
+            }
             self.follow_plan();
             removal::release(&plan, &next);
         }
@@ -246,7 +250,7 @@ impl Control {
                 self.checks.push((balancer.clone(), checks));
             }
         }
-        if plan.mode == Mode::Shared && self.watch.is_none() {
+        if plan.modes.include(Mode::Shared) && self.watch.is_none() {
             self.watch = self.start_watch();
         }
     }
@@ -256,6 +260,10 @@ impl Control {
         let (config, backend) = (self.started.clone(), self.shared.backend.get().cloned().flatten()?);
         Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))
     }
+}
+
+fn warn_of(config: &Config) {
+    config.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
 }
 
 /// Waits until the time of an instance is over.

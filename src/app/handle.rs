@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::{Changes, Command, ReloadError};
 use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
-use crate::config::Mode;
+use crate::config::Modes;
 use crate::proxy::operate::{Order, OrderError};
 use crate::proxy::{Plan, Shared};
 
@@ -23,15 +23,16 @@ pub struct AppHandle {
 }
 
 impl AppHandle {
-    /// The mode that new requests are served in.
-    pub fn mode(&self) -> Mode {
-        self.shared.plan.load().mode
+    /// The mode that new requests are served in, or those that are compared.
+    pub fn modes(&self) -> Modes {
+        self.shared.plan.load().modes
     }
 
-    /// Serves new requests in `mode`, until the configuration is read again; requests under way end as they began.
+    /// Serves new requests in `modes`, until the configuration is read again; requests under way end as they began.
     /// Completes when it is so, in a proxy that runs.
-    pub async fn set_mode(&self, mode: Mode) -> Result<Changes, ReloadError> {
-        self.command(|reply| Command::SetMode(mode, reply)).await
+    pub async fn set_mode(&self, modes: impl Into<Modes>) -> Result<Changes, ReloadError> {
+        let modes = modes.into();
+        self.command(|reply| Command::SetMode(modes, reply)).await
     }
 
     /// Reads the configuration again. It is put to use whole and in one step; after an error everything is as it was.

@@ -93,7 +93,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(file) => run::run(config::load(&file.config)?, file.config),
         Command::Check(file) => {
-            config::load(&file.config)?;
+            let config = config::load(&file.config)?;
+            config.cautions().iter().for_each(|caution| eprintln!("caution: {caution}"));
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }

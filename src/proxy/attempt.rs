@@ -88,6 +88,9 @@ impl Attempt<'_> {
             }
             Err(error) => {
                 instance.connect_failed(Instant::now());
+                if error.is_refusal() {
+                    instance.connect_refused();
+                }
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::warn!(instance = instance.label, %error, cause, "an instance cannot be reached");
             }

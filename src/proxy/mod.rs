@@ -8,6 +8,7 @@ mod attempt;
 mod canary;
 mod clean;
 mod client;
+mod cohort;
 mod error;
 mod exchange;
 mod forward;
@@ -28,6 +29,7 @@ mod upgrade;
 
 pub use canary::{SideCounts, steer_canaries};
 pub use client::Client;
+pub use cohort::{CohortCounts, Other};
 pub use labels::RouteLabels;
 pub use plan::Plan;
 pub use respond::ResponseBody;

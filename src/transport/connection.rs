@@ -46,6 +46,13 @@ pub enum ConnectError {
     Setup(#[source] hyper::Error),
 }
 
+impl ConnectError {
+    /// Whether nobody listens there.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ConnectError::Failed(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Whether the lack is ours: too many open files, of the system's or of ours, or no port left to connect from.
 pub fn is_exhaustion(error: &std::io::Error) -> bool {
     /// The same on all systems that we run on.

@@ -99,6 +99,10 @@ pub struct Instance {
     streams: Streams,
     pinned: Pinned,
     connect_failures: AtomicU32,
+    /// Nobody listened at its address when it was last tried.
+    refused: AtomicBool,
+    /// Unix seconds.
+    restarted: AtomicU64,
     /// Milliseconds after `born` before which no request should connect; 0 = no pause.
     retry_at: AtomicU64,
     /// Milliseconds after `born` when it came back, and how long it starts slowly from then; 0 = not at all.
@@ -131,6 +135,8 @@ impl Instance {
             streams: Streams::default(),
             pinned: Pinned::new(born),
             connect_failures: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            restarted: AtomicU64::new(0),
             retry_at: AtomicU64::new(0),
             back_at: AtomicU64::new(0),
             slow_start: AtomicU64::new(0),
@@ -322,6 +328,24 @@ impl Instance {
             self.connect_failures.store(0, Relaxed);
             self.retry_at.store(0, Relaxed);
         }
+        if self.refused.load(Relaxed) && self.refused.swap(false, Relaxed) {
+            self.restarted.store(unix_seconds(), Relaxed);
+        }
+    }
+
+    /// Nobody listens at its address: whatever it kept in memory is gone.
+    pub fn connect_refused(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    /// When it was first met again after nobody had listened at its address (Unix seconds); 0: that was never seen.
+    pub fn restarted(&self) -> u64 {
+        self.restarted.load(Relaxed)
+    }
+
+    /// Whether the last attempt to connect to it failed.
+    pub fn is_unreachable(&self) -> bool {
+        self.connect_failures.load(Relaxed) != 0
     }
 
     /// A connection could not be made: new requests leave the instance alone for a while, longer each time.

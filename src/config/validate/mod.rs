@@ -12,6 +12,7 @@ mod health;
 mod http_text;
 mod identity;
 mod listen;
+mod mode;
 mod process;
 mod retry;
 mod route;
