@@ -26,6 +26,7 @@
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
 //! | cohort | the clients that are served in one mode while modes are compared |
+//! | drill | a failure on purpose, for a while; a *fenced* instance is treated as dead by one |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
 //!
 //! # The life of a request

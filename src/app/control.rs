@@ -24,6 +24,8 @@ use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::Shared;
+use crate::proxy::drill::{self, DrillError, Why};
+use crate::proxy::metrics::Shard;
 use crate::proxy::operate::{self, Order, OrderError};
 use crate::secret::{RandomError, Secret};
 use crate::session::Store;
@@ -45,6 +47,10 @@ pub(super) enum Command {
     SetMode(Modes, Reply),
     /// This is to become of an instance.
     Order(Order, oneshot::Sender<Result<(), OrderError>>),
+    /// This is to fail for a while; the drill's id.
+    Drill(drill::Order, oneshot::Sender<Result<u64, DrillError>>),
+    /// The drill with this id is to end.
+    EndDrill(u64, oneshot::Sender<Result<(), DrillError>>),
 }
 
 /// Why the plan is as it was.
@@ -69,6 +75,8 @@ pub enum ReloadError {
 /// Carries out commands.
 pub(super) struct Control {
     shared: Arc<Shared>,
+    /// What the workers count.
+    shards: Vec<Arc<Shard>>,
     source: Option<PathBuf>,
     /// What the process was started with; some of it cannot change.
     started: Arc<Config>,
@@ -87,7 +95,7 @@ impl Control {
     /// Looks for instances that are not written in the configuration, and completes when everything was looked for once;
     /// what was found is in use then. Must be called within the runtime that does what goes on in the background.
     pub(super) async fn start(
-        shared: Arc<Shared>,
+        (shared, shards): (Arc<Shared>, Vec<Arc<Shard>>),
         source: Option<PathBuf>,
         secret: Secret<Vec<u8>>,
         reloads: Arc<Reloads>,
@@ -100,6 +108,7 @@ impl Control {
         let file = Config::clone(&started);
         let mut control = Control {
             shared,
+            shards,
             source,
             started,
             file,
@@ -128,10 +137,15 @@ impl Control {
             let watched = self.source.clone().filter(|_| self.file.reload.watch);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self,
+                () = stop.cancelled() => {
+                    // Without a drill there is nothing to end.
+                    let _ = drill::end(&self.shared, &self.shards, None, Why::Shutdown);
+                    return self;
+                }
                 Some(command) = commands.recv() => self.carry_out(command).await,
                 () = self.discovery.changed() => self.discovered().await,
                 () = deadline(&self.shared) => operate::expire(&self.shared.plan.load(), Instant::now()),
+                () = drill_over(&self.shared) => drill::expire(&self.shared, &self.shards, Instant::now()),
                 () = watch.changed(watched) => {
                     // It is logged.
                     let _ = self.reload().await;
@@ -159,6 +173,14 @@ impl Control {
             Command::Order(order, reply) => {
                 // Whoever asked may have left.
                 let _ = reply.send(operate::carry_out(&self.shared.plan.load(), &order));
+                return;
+            }
+            Command::Drill(order, reply) => {
+                let _ = reply.send(drill::begin(&self.shared, &self.shards, &order));
+                return;
+            }
+            Command::EndDrill(id, reply) => {
+                let _ = reply.send(drill::end(&self.shared, &self.shards, Some(id), Why::Asked));
                 return;
             }
         };
@@ -269,6 +291,14 @@ fn warn_of(config: &Config) {
 /// Waits until the time of an instance is over.
 async fn deadline(shared: &Shared) {
     match operate::next_deadline(&shared.plan.load()) {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Waits until a drill may have to end.
+async fn drill_over(shared: &Shared) {
+    match shared.drills.next_look() {
         Some(at) => sleep_until(at).await,
         None => pending().await,
     }

@@ -8,6 +8,7 @@ use super::control::{Changes, Command, ReloadError};
 use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
 use crate::config::Modes;
+use crate::proxy::drill::{self, DrillError};
 use crate::proxy::operate::{Order, OrderError};
 use crate::proxy::{Plan, Shared};
 
@@ -57,6 +58,20 @@ impl AppHandle {
         answer.await.map_err(|_| OrderError::Over)?
     }
 
+    /// Lets fail what `order` says; the drill's id. Completes when it is so, in a proxy that runs.
+    pub async fn drill(&self, order: drill::Order) -> Result<u64, DrillError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Drill(order, reply)).await.map_err(|_| OrderError::Over)?;
+        answer.await.map_err(|_| OrderError::Over)?
+    }
+
+    /// Ends a drill. Completes when it is so.
+    pub async fn end_drill(&self, id: u64) -> Result<(), DrillError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::EndDrill(id, reply)).await.map_err(|_| OrderError::Over)?;
+        answer.await.map_err(|_| OrderError::Over)?
+    }
+
     /// The plan that new requests are served by.
     pub fn plan(&self) -> Arc<Plan> {
         self.shared.plan.load_full()
@@ -87,5 +102,13 @@ impl Process for AppHandle {
 
     fn order(&self, order: Order) -> Answer<'_, (), OrderError> {
         Box::pin(AppHandle::order(self, order))
+    }
+
+    fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError> {
+        Box::pin(AppHandle::drill(self, order))
+    }
+
+    fn end_drill(&self, id: u64) -> Answer<'_, (), DrillError> {
+        Box::pin(AppHandle::end_drill(self, id))
     }
 }

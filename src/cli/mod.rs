@@ -6,6 +6,7 @@
 mod admin;
 mod canaries;
 mod demo;
+mod drill;
 mod process;
 mod run;
 mod sessions;
@@ -21,6 +22,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::telemetry::logging;
 
+/// Wrong usage.
+const EXIT_USAGE: u8 = 2;
 /// Requests were cut.
 const EXIT_CUT: u8 = 3;
 
@@ -59,6 +62,8 @@ enum Command {
     Canaries(canaries::CanariesArgs),
     /// Show and steer the instances of a running vestibule
     Upstreams(upstreams::UpstreamsArgs),
+    /// Rehearse a failure in a running vestibule, and tell what users saw of it
+    Drill(drill::DrillArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Run one Dify-style application instance, for demos, tests and load
@@ -103,6 +108,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => sessions::run(args),
         Command::Canaries(args) => canaries::run(args),
         Command::Upstreams(args) => upstreams::run(args),
+        Command::Drill(args) => drill::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Stub(args) => stub::run(args),
     }

@@ -9,6 +9,7 @@ mod canary;
 mod clean;
 mod client;
 mod cohort;
+pub mod drill;
 mod error;
 mod exchange;
 mod forward;

@@ -21,6 +21,7 @@ use super::access_log;
 use super::canary;
 use super::client::Client;
 use super::cohort;
+use super::drill::Drills;
 use super::exchange::Exchange;
 use super::metrics::{RequestKey, Shard};
 use super::pipeline;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub marks: Fingerprints,
     /// The connections to instances of all workers.
     pub lines: Lines,
+    pub drills: Drills,
 }
 
 /// What belongs to one worker.

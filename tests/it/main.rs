@@ -11,6 +11,7 @@ mod demo;
 mod discovery;
 mod drain;
 mod drains;
+mod drills;
 mod forwarding;
 mod header_trust;
 mod health;

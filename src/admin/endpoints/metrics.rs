@@ -42,6 +42,7 @@ struct Snapshot {
     discovery: BTreeMap<String, State>,
     cache: CacheStats,
     mode: &'static str,
+    drill: Option<&'static str>,
     connections: u64,
     lines_dropped: u64,
     reloads: ReloadStats,
@@ -61,6 +62,7 @@ impl Snapshot {
             discovery: admin.discovery.states(),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
             mode: plan.modes.as_str(),
+            drill: admin.shared.drills.running(),
             connections: places as u64,
             reloads: admin.reloads.stats(),
             lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
@@ -152,6 +154,11 @@ impl Snapshot {
         gauge(out, "client_connections", "Open client connections")?.encode_gauge(&self.connections)?;
         let help = "Access-log lines lost because the output did not keep up";
         encode_number(out, "access_log_lines_dropped", help, self.lines_dropped)?;
+        let mut drill = gauge(out, "vestibule_drill", "1 while a failure is rehearsed")?;
+        for target in ["store", "instance"] {
+            let runs = u64::from(self.drill == Some(target));
+            drill.encode_family(&[("target", target)])?.encode_gauge(&runs)?;
+        }
         let mut info = gauge(out, "vestibule_info", "Version and session mode")?;
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("mode", self.mode)];
         info.encode_family(&labels)?.encode_gauge(&1u64)
