@@ -128,6 +128,8 @@ impl Probe {
             (Mode::Sticky, Some(tie)) if tie.tied().is_none() => Probe::New,
             (Mode::Sticky, _) => foresee(false, headers),
             (Mode::Shared | Mode::Local, _) => match Tie::read(plan, upstream, headers) {
+                // The application's own cookies are left as they are: who has no tie gets none.
+                Some(tie) if is_in_app_cookie(balancer) && tie.tied().is_none() => Probe::Foreseen(None),
                 Some(tie) => Probe::Tie(tie),
                 None => foresee(true, headers),
             },
@@ -143,7 +145,10 @@ impl Probe {
     ) -> Option<(Tie, InstanceId)> {
         let chosen = exchange.lease.as_ref()?.instance().id;
         let (other, is_lost, kept) = match self {
-            Probe::Tie(tie) => shadow(tie, balancer, chosen),
+            Probe::Tie(tie) => {
+                let (other, is_lost, kept) = shadow(tie, balancer, chosen);
+                (other, is_lost, kept.filter(|_| !is_in_app_cookie(balancer)))
+            }
             Probe::New => (Some(Other::New), false, tie.map(|tie| (tie, chosen))),
             Probe::Foreseen(other) => {
                 let other = other.map(|other| Other::of(chosen, other));
@@ -199,6 +204,10 @@ fn is_forgotten(balancer: &Balancer, tie: Tie) -> bool {
         let instance = balancer.upstream().find(tied.instance);
         instance.is_some_and(|instance| tied.since < instance.restarted()) && is_countable(balancer)
     })
+}
+
+fn is_in_app_cookie(balancer: &Balancer) -> bool {
+    matches!(balancer.upstream().config.stick, Stick::AppCookie(_))
 }
 
 /// Whether a loss is met once: a tie in a cookie of the application's stays what it is until that sets it again.

@@ -280,6 +280,23 @@ async fn an_instance_that_was_restarted_has_lost_its_sessions_once() {
 }
 
 #[tokio::test]
+async fn cookies_of_the_application_are_changed_in_the_sticky_cohort_only() {
+    let login = Reply::with_headers(200, &[("Set-Cookie", "SID=own; Path=/")], "a");
+    let instance = Upstream::answering(login).await;
+    let stick = Config::to(&[instance.address()]).upstream("stick = { app_cookie = \"SID\" }");
+    let proxy = Vestibule::start(stick.with(HALVES)).await;
+    for (modes, appended) in [(shares(100.0, 0.0), false), (shares(0.0, 100.0), true)] {
+        proxy.handle.set_mode(modes).await.unwrap();
+        let answer = proxy.get("/", &[]).await;
+        let cookies = answer.headers.all("set-cookie");
+        let own = cookies.iter().find(|cookie| cookie.starts_with("SID=")).unwrap();
+        assert_eq!(own.starts_with("SID=own~"), appended, "{own}");
+    }
+    assert_eq!(others(&proxy, "shared").await, [0.0; 4], "nothing is known of who has no tie");
+    assert_eq!(others(&proxy, "sticky").await, [1.0, 0.0, 0.0, 0.0]);
+}
+
+#[tokio::test]
 async fn a_plain_mode_knows_no_cohorts_and_they_come_and_go_with_the_configuration() {
     let instances = instances(None, 0).await;
     let proxy = Vestibule::start(config(&instances).with("[session]\nmode = \"sticky\"")).await;
