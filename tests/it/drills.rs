@@ -165,7 +165,10 @@ async fn a_fenced_instance_gets_nothing_and_its_answers_are_cut() {
     let (code, out, said) = within("drill", drill).await.unwrap();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("instance {address} will get no request for 2s")), "{said}");
-    assert!(said.contains("it has 1 requests under way") && said.contains("; 1 others serve"), "{said}");
+    assert!(
+        said.contains("it has 1 requests under way") && said.contains("; others that serve: 1\n"),
+        "{said}"
+    );
     assert!(out.starts_with(&format!("drill: instance {address}, ended by time, 1 answers cut")), "{out}");
     let during = |name: &str| {
         let line =
@@ -237,6 +240,9 @@ async fn without_the_token_or_consent_nothing_is_done() {
     let program = Program::start(config(&[&instance])).await;
     let address = instance.address().to_string();
     let arguments = ["instance", &address, "--for", "1s"];
+    let too_long = ["instance", &address, "--for", "301s", "--yes"];
+    let (code, _, said) = run(drill(program.admin, &too_long)).await;
+    assert_eq!((code, said.contains("--for is to be from 1ms to 5m")), (Some(1), true), "{said}");
     let (code, _, said) = run(drill(program.admin, &arguments)).await;
     assert_eq!((code, said.contains("needs --yes")), (Some(2), true), "{said}");
     let mut without = drill(program.admin, &arguments);

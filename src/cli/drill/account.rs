@@ -15,7 +15,10 @@ pub(super) fn announce(preview: &Value, time: &str, out: &mut impl Write) -> io:
     let number = |name: &str| preview[name].as_u64().unwrap_or_default();
     let target = preview["target"].as_str().unwrap_or_default();
     if let Some(others) = preview["others"].as_u64() {
-        writeln!(out, "{target} will get no request for {time}, as if it had died; {others} others serve")?;
+        writeln!(
+            out,
+            "{target} will get no request for {time}, as if it had died; others that serve: {others}"
+        )?;
         writeln!(
             out,
             "it has {} requests under way, {} streams among them, and {} sessions (sticky mode)",

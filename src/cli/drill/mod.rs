@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::admin::{AdminArgs, AdminClient};
 use super::{EXIT_USAGE, run};
 use crate::config;
+use crate::proxy::drill::LONGEST;
 use account::Recovery;
 
 const DRILLS: &str = "/api/v1/drills";
@@ -79,7 +80,8 @@ pub(super) fn run(DrillArgs { command }: DrillArgs) -> anyhow::Result<ExitCode> 
         eprintln!("vestibule: a drill hurts users: with nobody to ask at a terminal it needs --yes");
         return Ok(ExitCode::from(EXIT_USAGE));
     }
-    let time = config::duration(&common.time).context("--for is no time: write it like 10s")?;
+    let time = config::duration(&common.time).filter(|time| !time.is_zero() && *time <= LONGEST);
+    let time = time.context("--for is to be from 1ms to 5m, such as 10s")?;
     let before = config::duration(&common.before).context("--before is no time: write it like 10s")?;
     let client = common.admin.client()?;
     run::block_on(rehearse(&client, target, &common, before.min(time)))
