@@ -4,6 +4,7 @@
 mod admin;
 mod canary;
 mod checks;
+mod cohorts;
 mod compare;
 mod config_files;
 mod connections;
@@ -11,6 +12,7 @@ mod demo;
 mod discovery;
 mod drain;
 mod drains;
+mod drills;
 mod forwarding;
 mod header_trust;
 mod health;
