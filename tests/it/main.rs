@@ -21,6 +21,7 @@ mod outage;
 mod outliers;
 mod proofs;
 mod reloads;
+mod reports;
 mod retries;
 mod session_store;
 mod sessions;

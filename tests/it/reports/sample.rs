@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use vestibule::lab::compare::{
-    Comparison, Contrast, EventMark, Figure, Machine, ModeResult, Oracle, Run, Setup, Verdict, contrast, estimate,
-    verdict,
+    Comparison, Contrast, EventMark, Figure, Machine, ModeResult, Oracle, Run, Setup, Verdict, contrast,
+    estimate, verdict,
 };
 use vestibule::lab::load::{ActionResult, Histogram, LoadResult, Loss, Sessions, Slice};
 
@@ -31,9 +31,30 @@ struct Habit {
 }
 
 const HABITS: [Habit; 3] = [
-    Habit { mode: "local", drip: 10.8, burst: 1.4, slowness: 1.0, stays: false, costs: [0.0, 0.0, 41.0, 31.0] },
-    Habit { mode: "sticky", drip: 0.0, burst: 24.6, slowness: 1.03, stays: true, costs: [0.0, 0.0, 42.0, 32.0] },
-    Habit { mode: "shared", drip: 0.0, burst: 0.0, slowness: 1.01, stays: false, costs: [0.21, 118.0, 46.5, 39.0] },
+    Habit {
+        mode: "local",
+        drip: 10.8,
+        burst: 1.4,
+        slowness: 1.0,
+        stays: false,
+        costs: [0.0, 0.0, 41.0, 31.0],
+    },
+    Habit {
+        mode: "sticky",
+        drip: 0.0,
+        burst: 24.6,
+        slowness: 1.03,
+        stays: true,
+        costs: [0.0, 0.0, 42.0, 32.0],
+    },
+    Habit {
+        mode: "shared",
+        drip: 0.0,
+        burst: 0.0,
+        slowness: 1.01,
+        stays: false,
+        costs: [0.21, 118.0, 46.5, 39.0],
+    },
 ];
 
 /// The sample with its verdict.
@@ -94,7 +115,9 @@ pub(crate) fn with_verdict(runs: Vec<Run>) -> Comparison {
 fn setup() -> Setup {
     Setup {
         scenario: "dify-chat".to_owned(),
-        scenario_text: "name = \"dify-chat\"\nseed = 7\n\n[load]\nmodel = \"open\"\nrate = 120\nseconds = 60\n".to_owned(),
+        scenario_text:
+            "name = \"dify-chat\"\nseed = 7\n\n[load]\nmodel = \"open\"\nrate = 120\nseconds = 60\n"
+                .to_owned(),
         seed: 7,
         rounds: 3,
         target: "4 stub instances of 10 slots".to_owned(),
@@ -102,7 +125,9 @@ fn setup() -> Setup {
         command: "vestibule compare --scenario dify-chat --seed 7 --rounds 3".to_owned(),
         configurations: HABITS
             .iter()
-            .map(|habit| (habit.mode.to_owned(), format!("version = 1\n\n[session]\nmode = \"{}\"\n", habit.mode)))
+            .map(|habit| {
+                (habit.mode.to_owned(), format!("version = 1\n\n[session]\nmode = \"{}\"\n", habit.mode))
+            })
             .collect(),
     }
 }
@@ -110,9 +135,8 @@ fn setup() -> Setup {
 fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
     let losses = losses(habit, rng);
     let mut times = Vec::new();
-    let timeline: Vec<Slice> = (0..SECONDS)
-        .map(|second| slice(habit, second as f64, shift, &losses, &mut times, rng))
-        .collect();
+    let timeline: Vec<Slice> =
+        (0..SECONDS).map(|second| slice(habit, second as f64, shift, &losses, &mut times, rng)).collect();
     let all = ActionResult {
         done: timeline.iter().map(|slice| slice.done).sum(),
         failed: timeline.iter().map(|slice| slice.failed).sum(),
@@ -124,7 +148,10 @@ fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
             *instances.entry(name.clone()).or_default() += count;
         }
     }
-    let failures = BTreeMap::from([("connect".to_owned(), all.failed / 3), ("status 502".to_owned(), all.failed - all.failed / 3)]);
+    let failures = BTreeMap::from([
+        ("connect".to_owned(), all.failed / 3),
+        ("status 502".to_owned(), all.failed - all.failed / 3),
+    ]);
     let load = LoadResult {
         scenario: "dify-chat".to_owned(),
         target: "http://127.0.0.1:8080".to_owned(),
@@ -133,7 +160,11 @@ fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
         seconds: SECONDS as f64,
         requests: all.done + losses.len() as u64 * 2 + SESSIONS,
         bytes: all.done * 1804,
-        sessions: Sessions { begun: SESSIONS + losses.len() as u64, lost: losses.len() as u64, ..Sessions::default() },
+        sessions: Sessions {
+            begun: SESSIONS + losses.len() as u64,
+            lost: losses.len() as u64,
+            ..Sessions::default()
+        },
         all,
         losses,
         failures,
@@ -147,8 +178,18 @@ fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
         round,
         oracle: Some(Oracle { lost: load.sessions.lost, agrees: true }),
         events: vec![
-            EventMark { name: "instance killed".to_owned(), subject: "api-2".to_owned(), at: KILLED, until: Some(BACK) },
-            EventMark { name: "scale-out".to_owned(), subject: "api-5, api-6".to_owned(), at: ADDED, until: None },
+            EventMark {
+                name: "instance killed".to_owned(),
+                subject: "api-2".to_owned(),
+                at: KILLED,
+                until: Some(BACK),
+            },
+            EventMark {
+                name: "scale-out".to_owned(),
+                subject: "api-5, api-6".to_owned(),
+                at: ADDED,
+                until: None,
+            },
         ],
         load,
         figures,
@@ -156,8 +197,10 @@ fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
 }
 
 fn losses(habit: &Habit, rng: &mut Rng) -> Vec<Loss> {
-    let drip = (habit.drip / 100.0 * SESSIONS as f64) as u32 + if habit.drip > 0.0 { rng.u32(..5) } else { 0 };
-    let burst = (habit.burst / 100.0 * SESSIONS as f64) as u32 + if habit.burst > 0.0 { rng.u32(..6) } else { 0 };
+    let drip =
+        (habit.drip / 100.0 * SESSIONS as f64) as u32 + if habit.drip > 0.0 { rng.u32(..5) } else { 0 };
+    let burst =
+        (habit.burst / 100.0 * SESSIONS as f64) as u32 + if habit.burst > 0.0 { rng.u32(..6) } else { 0 };
     let dripped = (0..drip).map(|_| rng.f64() * SECONDS as f64).collect::<Vec<_>>();
     let moments = dripped.into_iter().chain((0..burst).map(|_| KILLED + rng.f64() * rng.f64() * 12.0));
     let mut moments: Vec<f64> = moments.collect();
