@@ -47,6 +47,9 @@ need() {
 step="installing redis-server"
 need redis-server redis-server
 
+step="installing chromium"
+need chromium chromium
+
 if command -v cargo-nextest >/dev/null; then
   step="cargo nextest run"
   cargo nextest run --locked "${arguments[@]}"

@@ -24,6 +24,7 @@ mod outage;
 mod outliers;
 mod proofs;
 mod reloads;
+mod reports;
 mod retries;
 mod session_store;
 mod sessions;
