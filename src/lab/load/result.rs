@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything about one load.
+/// Everything about one load. Actions, their latencies, the times of streams and the failures are those of actions that
+/// were due after the warming up; requests, bytes, sessions, losses, instances and the timeline tell of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
     /// Name of the scenario.
@@ -33,7 +34,8 @@ pub struct LoadResult {
     pub sessions: Sessions,
     /// Every lost session, in the order in which the losses were noticed.
     pub losses: Vec<Loss>,
-    /// Failed actions by what failed: `connect`, `timeout`, `cut`, `status 502`, `unexpected body` …
+    /// Failed actions by what failed: `connect`, `timeout`, `cut`, `status 502`, `unexpected body`, `session lost`,
+    /// `not begun`, `unfinished` …
     pub failures: BTreeMap<String, u64>,
     /// Answers by the instance that gave them, where the scenario names the header that tells.
     pub instances: BTreeMap<String, u64>,
@@ -60,6 +62,9 @@ pub struct Sessions {
     pub lost: u64,
     /// Sessions that their users ended.
     pub ended: u64,
+    /// Sessions of which nobody could tell at the end whether the application still knew them, as the question
+    /// failed. What is neither lost, ended nor unclear was alive at the end.
+    pub unclear: u64,
 }
 
 /// A session that was lost.
