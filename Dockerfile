@@ -1,6 +1,7 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY config config
 COPY src src
 COPY benches benches
 RUN cargo build --release --locked --bin vestibule && strip target/release/vestibule

@@ -20,8 +20,10 @@ mod problem;
 mod redis_url;
 mod reference;
 mod retry;
+pub mod scenario;
 mod section;
 mod stickiness;
+pub mod template;
 mod upstream;
 mod validate;
 mod value;
@@ -35,7 +37,9 @@ pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};
 pub use reference::{ReferenceError, secret};
 pub use retry::*;
+pub use scenario::Scenario;
 pub use stickiness::*;
+
 pub use upstream::*;
 pub use value::duration_of_text as duration;
 
@@ -76,6 +80,11 @@ pub fn parse_instances(
     max_requests: Option<usize>,
 ) -> Result<Vec<Instance>, Problems> {
     read(text, name, |s| Some(validate::instances(s, max_requests)))
+}
+
+/// Validates the text of a scenario's file. `name` is what the problems call the file.
+pub fn parse_scenario(text: &str, name: &str) -> Result<Scenario, Problems> {
+    read(text, name, validate::scenario)
 }
 
 fn read<T>(

@@ -39,7 +39,7 @@ const ISOLATED: [u8; 2] = [2, 3];
 /// Crates that only some modules name.
 const HOMES: &[(&str, &[&str])] = &[
     ("redis", &["session/store/redis"]),
-    ("rustls", &["server", "transport"]),
+    ("rustls", &["lab/load/target", "lab/load/tls", "server", "transport"]),
     ("toml", &["config/file"]),
     ("clap", &["cli"]),
     ("hickory_proto", &["discovery/dns"]),

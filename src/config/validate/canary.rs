@@ -82,7 +82,7 @@ fn no_beginning() -> Fault {
 }
 
 /// A share, such as `"10%"` or `"2.5%"`.
-fn share(node: &Node) -> Result<Percent, Fault> {
+pub(super) fn share(node: &Node) -> Result<Percent, Fault> {
     let hundredths = hundredths(node, 0..=WHOLE)?;
     let share = u16::try_from(hundredths).ok().and_then(Percent::from_hundredths);
     share.ok_or_else(|| not_percent(text(node).unwrap_or_default()))

@@ -15,6 +15,8 @@ mod listen;
 mod process;
 mod retry;
 mod route;
+mod scenario;
+mod scenario_ask;
 mod session;
 mod session_cache;
 mod stickiness;
@@ -23,6 +25,7 @@ mod store_url;
 mod upstream;
 
 pub(super) use http_text::domain;
+pub(super) use scenario::scenario;
 
 use super::fault::Fault;
 use super::model::Config;

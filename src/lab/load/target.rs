@@ -1,0 +1,107 @@
+//! Where a load goes, and how it gets there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+use rustls::ClientConfig;
+
+use super::tls;
+
+/// How to talk to a target.
+#[derive(Debug, Clone, Default)]
+pub struct TargetOptions {
+    /// Speak HTTP/2: agreed on in TLS, without asking otherwise.
+    pub http2: bool,
+    /// A PEM file of authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Trust any certificate.
+    pub insecure: bool,
+}
+
+/// Why a target cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("{0:?} is not a base URL: write http://HOST[:PORT][/PATH] or https://…, without query")]
+    Url(String),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// Where a load goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Stands before every path; empty or without a slash at its end.
+    pub(super) prefix: String,
+    pub(super) http2: bool,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    /// Reads `url` and what `options` names. Blocks; https needs the process prepared with
+    /// [`install_crypto`](crate::transport::install_crypto).
+    pub fn new(url: &str, options: &TargetOptions) -> Result<Target, TargetError> {
+        let wrong = || TargetError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let parts = uri.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else { return Err(wrong()) };
+        let default_port = match scheme.as_str() {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(wrong()),
+        };
+        let path = parts.path_and_query.as_ref();
+        if authority.as_str().contains('@') || path.is_some_and(|path| path.query().is_some()) {
+            return Err(wrong());
+        }
+        let tls = (scheme == Scheme::HTTPS).then(|| tls::config(options)).transpose()?;
+        Ok(Target {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(default_port),
+            prefix: path.map_or("", |path| path.path()).trim_end_matches('/').to_owned(),
+            http2: options.http2,
+            tls: tls.map(Arc::new),
+            scheme,
+            authority,
+        })
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Result<Target, TargetError> {
+        Target::new(url, &TargetOptions::default())
+    }
+
+    #[test]
+    fn a_target_is_a_host_and_perhaps_a_prefix() {
+        for (url, host, port, prefix) in [
+            ("http://127.0.0.1:8080", "127.0.0.1", 8080, ""),
+            ("http://app.example/", "app.example", 80, ""),
+            ("http://[::1]:81/shop/", "::1", 81, "/shop"),
+        ] {
+            let target = target(url).unwrap();
+            assert_eq!((target.host.as_str(), target.port, target.prefix.as_str()), (host, port, prefix));
+        }
+        assert_eq!(target("http://a.example:81/b/").unwrap().url(), "http://a.example:81/b");
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for url in ["", "a.example", "/a", "ftp://a", "http://u:p@a", "http://a/?q", "http://"] {
+            assert!(matches!(target(url), Err(TargetError::Url(_))), "{url}");
+        }
+    }
+}
