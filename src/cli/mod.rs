@@ -6,6 +6,7 @@
 mod admin;
 mod canaries;
 mod demo;
+mod load;
 mod process;
 mod run;
 mod sessions;
@@ -61,6 +62,8 @@ enum Command {
     Upstreams(upstreams::UpstreamsArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
+    /// Ask an application as people do, and tell how it served them
+    Load(load::LoadArgs),
     /// Run one Dify-style application instance, for demos, tests and load
     Stub(stub::StubArgs),
 }
@@ -103,6 +106,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Canaries(args) => canaries::run(args),
         Command::Upstreams(args) => upstreams::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Load(args) => load::run(args),
         Command::Stub(args) => stub::run(args),
     }
 }

@@ -12,6 +12,7 @@ mod event_streams;
 mod failovers;
 mod idle_clients;
 mod large_bodies;
+mod load_figures;
 mod look_ups;
 mod newcomers;
 mod reloads;
