@@ -70,7 +70,7 @@ pub(super) fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     run::block_on(async {
         let load = args.load()?;
         // Known to be impossible before the load, not after it.
-        let json = args.json.as_ref().map(|path| create(path)).transpose()?;
+        let json = args.json.as_ref().map(create).transpose()?;
         let stop = CancellationToken::new();
         let (interrupted, stopped) = (signals::shutdown()?, stop.clone());
         tokio::spawn(async move {
