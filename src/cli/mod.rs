@@ -9,6 +9,7 @@ mod compare;
 mod demo;
 mod drill;
 mod guard;
+mod load;
 mod process;
 mod run;
 mod sessions;
@@ -73,6 +74,8 @@ enum Command {
     /// Keep a program from outliving whoever started it: it is killed when the standard input ends
     #[command(hide = true)]
     Guard(guard::GuardArgs),
+    /// Ask an application as people do, and tell how it served them
+    Load(load::LoadArgs),
     /// Run one Dify-style application instance, for demos, tests and load
     Stub(stub::StubArgs),
 }
@@ -119,6 +122,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Load(args) => load::run(args),
         Command::Stub(args) => stub::run(args),
     }
 }

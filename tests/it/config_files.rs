@@ -97,6 +97,29 @@ fn every_invalid_file_is_told_all_its_problems() {
 }
 
 #[test]
+fn every_shipped_scenario_is_valid() {
+    let files = files("config/scenarios", "toml");
+    for file in &files {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let scenario = config::parse_scenario(&fs::read_to_string(file).unwrap(), name);
+        assert_eq!(scenario.unwrap_or_else(|problems| panic!("{problems}")).name, name);
+    }
+    assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
+fn every_invalid_scenario_is_told_all_its_problems() {
+    let files = files("tests/it/invalid/scenarios", "toml");
+    for file in &files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let problems = config::parse_scenario(&fs::read_to_string(file).unwrap(), name).unwrap_err();
+        let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
+        assert_eq!(format!("{problems}\n"), expected, "{name}");
+    }
+    assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
 fn problems_keep_their_text_on_the_way_out_of_load() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/invalid/empty.toml");
     let error = config::load(&file).unwrap_err();

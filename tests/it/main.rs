@@ -18,6 +18,7 @@ mod header_trust;
 mod health;
 mod hedges;
 mod limits;
+mod load;
 mod modes;
 mod observability;
 mod outage;

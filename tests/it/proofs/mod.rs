@@ -13,6 +13,7 @@ mod event_streams;
 mod failovers;
 mod idle_clients;
 mod large_bodies;
+mod load_figures;
 mod look_ups;
 mod newcomers;
 mod reloads;
