@@ -4,7 +4,7 @@ use super::http_text::target;
 use super::upstream::instance_address;
 use crate::config::application::{Application, ApplicationInstance};
 use crate::config::fault::Fault;
-use crate::config::model::Mode;
+use crate::config::mode::Mode;
 use crate::config::section::Section;
 use crate::config::value::{boolean, text};
 
