@@ -108,13 +108,16 @@ fn by_instance(slices: &[&Slice]) -> BTreeMap<String, u64> {
 /// Percent of the answers that come from instances that nobody had heard of before the scale-out.
 fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
     let (began, grown) = played.growth?;
-    let end = load.timeline.last()?.at;
+    // The last slice is as long as the one before it, or shorter.
+    let (last, before) = (load.timeline.last()?.at, load.timeline.iter().rev().nth(1)?.at);
+    let length = last - before;
+    let end = last + length;
     let next = played.marks.iter().map(|mark| mark.at).filter(|at| *at > grown).fold(end, f64::min);
     let until = next.min(grown + SETTLED);
     let slices = |from: f64, to: f64| -> Vec<&Slice> {
         load.timeline.iter().filter(|slice| slice.at >= from && slice.at < to).collect()
     };
-    let old: BTreeSet<String> = by_instance(&slices(f64::MIN, began)).into_keys().collect();
+    let old: BTreeSet<String> = by_instance(&slices(f64::MIN, began - length)).into_keys().collect();
     let loads = by_instance(&slices((until - WINDOW).max(grown), until));
     let new: u64 = loads.iter().filter(|(instance, _)| !old.contains(*instance)).map(|(_, load)| load).sum();
     percent(new, loads.values().sum())

@@ -93,8 +93,10 @@ impl Account {
             let expected =
                 self.orphaned.difference(&self.ended).filter(|login| self.presented.contains(*login));
             let kept = expected.filter(|login| !missed.contains(*login)).count();
-            let unclear = usize::try_from(load.sessions.unclear).unwrap_or(usize::MAX);
-            object(kept.saturating_sub(unclear), "sessions were not lost, though their instance had ended");
+            // Sessions whose end was asked of an instance just when it was killed: only the users know of it.
+            let unheard = load.sessions.ended.saturating_sub(self.ended.len() as u64);
+            let excused = usize::try_from(load.sessions.unclear + unheard).unwrap_or(usize::MAX);
+            object(kept.saturating_sub(excused), "sessions were not lost, though their instance had ended");
         }
         let lost = self.refused.union(&self.perhaps.intersection(&missed).cloned().collect()).count() as u64;
         Judgement { oracle: Oracle { lost, agrees: objections.is_empty() }, objections }
@@ -147,6 +149,16 @@ mod tests {
         let (_, objections) =
             judged(SessionMode::Sticky, &[killed, life(false, "+d x\n?a\n?d\n")], &["a", "d"]);
         assert_eq!(objections, ["1 sessions were lost whose instance lived"]);
+    }
+
+    #[test]
+    fn a_logout_that_no_instance_heard_of_is_no_loss() {
+        let account = Account::read(&[life(true, "+a u\n=a\n+b v\n=b\n-b\n")]);
+        let mut load = LoadResult::default();
+        load.sessions.ended = 2;
+        assert!(account.judge(&load, SessionMode::Sticky).oracle.agrees);
+        load.sessions.ended = 1;
+        assert!(!account.judge(&load, SessionMode::Sticky).oracle.agrees);
     }
 
     #[test]

@@ -34,7 +34,9 @@ async fn local_loses_sessions_sticky_those_of_the_killed_instance_and_shared_non
 
 #[tokio::test]
 async fn new_instances_take_their_share_of_shared_sessions() {
-    let compared = Compared::of(&["--rounds", "1", "--modes", "shared", "--events", "scale-out"]).await;
+    let compared =
+        Compared::of(&["--rounds", "1", "--modes", "shared", "--events", "scale-out", "--duration", "6s"])
+            .await;
     assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
     let run = compared.runs("shared").remove(0);
     assert_eq!(run["events"][0]["subject"], "api-3, api-4");
