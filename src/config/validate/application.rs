@@ -20,7 +20,10 @@ pub(in crate::config) fn application(s: &mut Section<'_>) -> Option<Application>
         let Some(instance) = instance else { continue };
         if instances.iter().any(|other| other.address == instance.address || other.name == instance.name) {
             let why = "figures and events could not tell them apart";
-            s.fault(spot, Fault::new("there is such an instance already", why, "give each its own name and address"));
+            s.fault(
+                spot,
+                Fault::new("there is such an instance already", why, "give each its own name and address"),
+            );
         } else {
             instances.push(instance);
         }

@@ -57,9 +57,11 @@ impl Target {
         match self {
             Target::Stubs(Stubs { count, slots }) => format!("{count} stub instances of {slots} slots"),
             Target::Own(own) => {
-                let told = own.instances.iter().map(|instance| match instance.name == instance.address.to_string() {
-                    true => instance.name.clone(),
-                    false => format!("{} ({})", instance.name, instance.address),
+                let told = own.instances.iter().map(|instance| {
+                    match instance.name == instance.address.to_string() {
+                        true => instance.name.clone(),
+                        false => format!("{} ({})", instance.name, instance.address),
+                    }
                 });
                 told.collect::<Vec<_>>().join(", ")
             }

@@ -33,7 +33,10 @@ pub(super) struct Instance {
 /// Where an instance comes from.
 #[derive(Debug)]
 enum Origin {
-    Stub { slots: u32, directory: PathBuf },
+    Stub {
+        slots: u32,
+        directory: PathBuf,
+    },
     /// A command of the user's.
     Command(Command),
     /// Somebody else has started it.
@@ -52,7 +55,14 @@ pub(in crate::lab::compare) struct Life {
 impl Instance {
     /// All instances of `target`, none of them started.
     pub(super) fn all(target: &Target, mode: SessionMode, directory: &Path) -> Vec<Self> {
-        let new = |name, address, origin| Instance { name, address, origin, mode, process: None, lives: Vec::new() };
+        let new = |name, address, origin| Instance {
+            name,
+            address,
+            origin,
+            mode,
+            process: None,
+            lives: Vec::new(),
+        };
         match target {
             Target::Stubs(stubs) => (1..=stubs.count)
                 .map(|number| {

@@ -48,8 +48,8 @@ impl Proxy {
     /// Starts it and waits until it is ready.
     pub(super) async fn start(config: PathBuf, token: String) -> Result<Self, StageError> {
         let name = "vestibule".to_owned();
-        let program = std::env::current_exe()
-            .map_err(|source| StageError::Start { name: name.clone(), source })?;
+        let program =
+            std::env::current_exe().map_err(|source| StageError::Start { name: name.clone(), source })?;
         let arguments = ["--log-format", "json", "run", "--config"].map(Into::into);
         let program = Program {
             name,
@@ -78,9 +78,9 @@ impl Proxy {
     pub(super) async fn serves(&self, addresses: &[SocketAddr]) -> Result<(), StageError> {
         self.until("every instance", async || {
             let rows = self.rows().await?;
-            Ok(addresses.iter().all(|address| {
-                rows.iter().any(|row| row.address == *address && row.condition == "up")
-            }))
+            Ok(addresses
+                .iter()
+                .all(|address| rows.iter().any(|row| row.address == *address && row.condition == "up")))
         })
         .await
     }

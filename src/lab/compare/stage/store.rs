@@ -109,7 +109,9 @@ impl Store {
 
     /// Kills the primary and waits until the Sentinel has named another.
     pub(super) async fn fail_over(&mut self) -> Result<(), StageError> {
-        let (Some(primary), Some(sentinel)) = (self.servers.first_mut(), &self.sentinel) else { return Ok(()) };
+        let (Some(primary), Some(sentinel)) = (self.servers.first_mut(), &self.sentinel) else {
+            return Ok(());
+        };
         if let Some(process) = primary.process.take() {
             process.kill().await;
         }
@@ -126,7 +128,16 @@ impl Server {
     async fn start(number: usize, directory: &Directory) -> Result<Self, StageError> {
         let name = format!("redis-{number}");
         Self::run(&name, |port| {
-            let options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+            let options = [
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--repl-diskless-sync-delay",
+                "0",
+            ];
             let mut arguments: Vec<String> = options.map(str::to_owned).to_vec();
             arguments.extend(["--port".to_owned(), port.to_string(), "--dir".to_owned()]);
             arguments.push(directory.path().display().to_string());

@@ -20,7 +20,8 @@ fn processor_ticks(stat: &str) -> Option<u64> {
 
 /// Most resident memory so far, in MiB.
 pub(super) fn peak_memory(id: u32) -> Option<f64> {
-    peak_kibibytes(&fs::read_to_string(format!("/proc/{id}/status")).ok()?).map(|kibibytes| kibibytes as f64 / 1024.0)
+    peak_kibibytes(&fs::read_to_string(format!("/proc/{id}/status")).ok()?)
+        .map(|kibibytes| kibibytes as f64 / 1024.0)
 }
 
 fn peak_kibibytes(status: &str) -> Option<u64> {
