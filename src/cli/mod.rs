@@ -5,6 +5,7 @@
 
 mod admin;
 mod canaries;
+mod compare;
 mod demo;
 mod guard;
 mod process;
@@ -60,6 +61,8 @@ enum Command {
     Canaries(canaries::CanariesArgs),
     /// Show and steer the instances of a running vestibule
     Upstreams(upstreams::UpstreamsArgs),
+    /// Compare session modes, on instances started for the purpose or on your own: which serves users better?
+    Compare(compare::CompareArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Keep a program from outliving whoever started it: it is killed when the standard input ends
@@ -107,6 +110,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Canaries(args) => canaries::run(args),
         Command::Upstreams(args) => upstreams::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Guard(args) => guard::run(args),
         Command::Stub(args) => stub::run(args),
     }

@@ -4,6 +4,7 @@
 mod admin;
 mod canary;
 mod checks;
+mod compare;
 mod config_files;
 mod connections;
 mod demo;

@@ -1,22 +1,34 @@
 //! The comparison: the same users, over the same events, once in each session mode.
 
 mod baseline;
+mod comparison;
 mod estimate;
+mod event;
 mod figure;
+mod figures;
+mod machine;
 mod mode;
 mod model;
+mod oracle;
+mod plan;
+mod run;
 mod stage;
+mod status;
 mod target;
 mod verdict;
 
 pub use baseline::{BaselineError, Regression, regressions};
+pub use comparison::{Compared, CompareError, compare};
 pub use estimate::{contrast, estimate};
+pub use event::Event;
 pub use figure::Unit;
 pub use mode::SessionMode;
 pub use model::{
     Comparison, Contrast, Estimate, EventMark, Figure, Interval, Machine, ModeResult, Oracle, Run, Setup,
     Verdict,
 };
+pub use plan::{Plan, PlanError};
 pub use stage::{StageError, guard};
+pub use status::Status;
 pub use target::{Stubs, Target};
 pub use verdict::verdict;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Everything about one load. Actions, their latencies, the times of streams and the failures are those of actions that
 /// were due after the warming up; requests, bytes, sessions, losses, instances and the timeline tell of all.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
     /// Name of the scenario.
     pub scenario: String,

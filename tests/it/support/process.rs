@@ -83,16 +83,23 @@ impl Process {
 
     /// Waits for the end of the process and of its output.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
-        within("exit", async {
-            loop {
-                let ended = self.child.try_wait().unwrap();
-                if let (Some(status), true) = (ended, self.readers.iter().all(JoinHandle::is_finished)) {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await; // std has no wait that a test can bound
+        within("exit", self.exited()).await
+    }
+
+    /// Likewise, for a program that may take this long.
+    pub(crate) async fn exit_within(&mut self, limit: Duration) -> ExitStatus {
+        let exited = tokio::time::timeout(limit, self.exited()).await.ok();
+        exited.unwrap_or_else(|| panic!("still running after {limit:?}: {:?}", self.stderr()))
+    }
+
+    async fn exited(&mut self) -> ExitStatus {
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            if let (Some(status), true) = (ended, self.readers.iter().all(JoinHandle::is_finished)) {
+                return status;
             }
-        })
-        .await
+            tokio::time::sleep(Duration::from_millis(5)).await; // std has no wait that a test can bound
+        }
     }
 }
 

@@ -72,10 +72,10 @@ mod tests {
         for mode in SessionMode::ALL {
             let config = parsed(mode);
             assert_eq!(config.session.mode, mode.of_proxy(), "{mode:?}");
-            assert_eq!(config.upstreams[0].discovery.is_some(), true);
+            assert!(config.upstreams[0].discovery.is_some());
         }
-        assert!(!parsed(SessionMode::SharedUncached).session.cache.enabled);
-        assert!(parsed(SessionMode::Shared).session.cache.enabled);
+        assert!(parsed(SessionMode::SharedUncached).session.cache.is_none());
+        assert!(parsed(SessionMode::Shared).session.cache.is_some());
         assert_ne!(
             parsed(SessionMode::Shared).session.renewal,
             parsed(SessionMode::SharedSynchronous).session.renewal

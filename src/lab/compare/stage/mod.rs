@@ -103,8 +103,13 @@ impl Stage {
     }
 
     /// The proxy's configuration. It holds no secrets.
-    pub(super) fn configuration(&self) -> &str {
-        &self.configuration
+    pub(super) fn configuration(&self) -> String {
+        self.configuration.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+
+    /// The name of an instance.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.instances.get(index).map_or("", |instance| &instance.name)
     }
 
     /// The names of the instances that the proxy knows.

@@ -1,0 +1,215 @@
+//! What the command line asks for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+
+use crate::config::{self, Scenario};
+use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
+
+/// The scenario without `--scenario`, and what makes it fit a small machine and a short time.
+const SCENARIO: &str = "dify-chat";
+const USERS: u32 = 30;
+const WARM_UP: Duration = Duration::from_secs(2);
+const DURATION: Duration = Duration::from_secs(10);
+/// As many requests at a time as a worker of Dify takes.
+const SLOTS: u32 = 10;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CompareArgs {
+    /// Your own instances (see config/applications/own.toml); default: stub instances, started for the purpose
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What users do: dify-chat, console-burst, plain-api or a scenario file; default: dify-chat, made smaller
+    #[arg(long, value_name = "NAME|FILE")]
+    scenario: Option<String>,
+    /// Modes, the first of which the others are compared with: local, sticky, shared, shared-uncached,
+    /// shared-synchronous
+    #[arg(long, value_delimiter = ',', default_value = "local,sticky,shared", value_parser = mode)]
+    modes: Vec<SessionMode>,
+    /// What happens meanwhile, in this order: scale-out, instance-killed, rolling-restart, store-failover, hot-spot,
+    /// or none
+    #[arg(long, value_delimiter = ',', default_value = "scale-out,instance-killed", value_parser = event)]
+    events: Vec<OptionalEvent>,
+    /// How often each mode runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How long actions are counted in each run, such as 30s; default: as the scenario says
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Users instead of those of the scenario
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    users: Option<u32>,
+    /// Stub instances
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
+    instances: u32,
+    /// The same seed makes the same decisions; default: by chance
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the report is written; default: compare-YYYYmmdd-HHMMSS
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// The comparison.json of an earlier report: exit 10 when a figure has become worse
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+}
+
+/// An event or the word `none`.
+#[derive(Debug, Clone, Copy)]
+struct OptionalEvent(Option<Event>);
+
+impl CompareArgs {
+    /// Reads what the arguments name. Blocks.
+    pub(super) fn plan(self) -> anyhow::Result<Plan> {
+        let (scenario, scenario_text) = self.read_scenario()?;
+        let mut events: Vec<Event> = self.events.iter().filter_map(|event| event.0).collect();
+        let mut modes = self.modes.clone();
+        keep_first(&mut events);
+        keep_first(&mut modes);
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+        Ok(Plan {
+            scenario,
+            scenario_text,
+            target: self.target()?,
+            command: self.command(seed, &modes, &events),
+            modes,
+            events,
+            rounds: self.rounds,
+            seed,
+        })
+    }
+
+    fn read_scenario(&self) -> anyhow::Result<(Scenario, String)> {
+        let name = self.scenario.as_deref().unwrap_or(SCENARIO);
+        let text = match embedded(name) {
+            Some(text) => text.to_owned(),
+            None => fs::read_to_string(name).with_context(|| {
+                format!("cannot read the scenario {name:?}")
+            })?,
+        };
+        let mut scenario = config::parse_scenario(&text, name)?;
+        if self.scenario.is_none() {
+            scenario.users.count = USERS;
+            (scenario.warm_up, scenario.duration) = (WARM_UP, DURATION);
+        }
+        scenario.users.count = self.users.unwrap_or(scenario.users.count);
+        scenario.duration = self.duration.unwrap_or(scenario.duration);
+        Ok((scenario, text))
+    }
+
+    fn target(&self) -> anyhow::Result<Target> {
+        let Some(path) = &self.config else {
+            return Ok(Target::Stubs(Stubs { count: self.instances as usize, slots: SLOTS }));
+        };
+        if self.scenario.is_none() {
+            bail!("your own instances need a scenario that tells what their users do: give it with --scenario");
+        }
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Target::Own(config::parse_application(&text, &path.display().to_string())?))
+    }
+
+    /// The command line that does it again.
+    fn command(&self, seed: u64, modes: &[SessionMode], events: &[Event]) -> String {
+        let modes: Vec<_> = modes.iter().map(|mode| mode.as_str()).collect();
+        let events: Vec<_> = events.iter().map(|event| event.as_str()).collect();
+        let events = if events.is_empty() { "none".to_owned() } else { events.join(",") };
+        let mut command = "vestibule compare".to_owned();
+        let mut add = |option: &str, value: Option<String>| {
+            if let Some(value) = value {
+                command.push_str(&format!(" --{option} {value}"));
+            }
+        };
+        let path = |path: &Path| path.display().to_string();
+        add("config", self.config.as_deref().map(path));
+        add("scenario", self.scenario.clone());
+        add("modes", Some(modes.join(",")));
+        add("events", Some(events));
+        add("rounds", Some(self.rounds.to_string()));
+        add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
+        add("users", self.users.map(|users| users.to_string()));
+        add("instances", self.config.is_none().then(|| self.instances.to_string()));
+        add("seed", Some(seed.to_string()));
+        command
+    }
+}
+
+fn embedded(_: &str) -> Option<&'static str> {
+    None
+}
+
+/// Leaves out what was there before.
+fn keep_first<T: PartialEq + Copy>(items: &mut Vec<T>) {
+    let mut seen = Vec::new();
+    items.retain(|item| {
+        let is_new = !seen.contains(item);
+        seen.push(*item);
+        is_new
+    });
+}
+
+fn mode(text: &str) -> anyhow::Result<SessionMode> {
+    let known = || SessionMode::ALL.map(SessionMode::as_str).join(", ");
+    SessionMode::parse(text).ok_or_else(|| anyhow!("not a mode; known: {}", known()))
+}
+
+fn event(text: &str) -> anyhow::Result<OptionalEvent> {
+    let known = || Event::ALL.map(Event::as_str).join(", ");
+    match text {
+        "none" => Ok(OptionalEvent(None)),
+        _ => match Event::parse(text) {
+            Some(event) => Ok(OptionalEvent(Some(event))),
+            None => Err(anyhow!("not an event; known: none, {}", known())),
+        },
+    }
+}
+
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = config::duration(text).filter(|duration| !duration.is_zero());
+    duration.context("not a time: write a whole number and ms, s, m or h, such as 30s")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CompareArgs,
+    }
+
+    fn plan(arguments: &[&str]) -> anyhow::Result<Plan> {
+        Line::try_parse_from([&["compare"], arguments].concat())?.args.plan()
+    }
+
+    #[test]
+    fn without_arguments_three_modes_meet_a_scale_out_and_a_kill() {
+        let plan = plan(&[]).unwrap();
+        assert_eq!(plan.modes, [SessionMode::Local, SessionMode::Sticky, SessionMode::Shared]);
+        assert_eq!(plan.events, [Event::ScaleOut, Event::InstanceKilled]);
+        assert_eq!((plan.rounds, plan.scenario.users.count), (3, USERS));
+    }
+
+    #[test]
+    fn the_command_that_is_told_makes_the_same_plan() {
+        let first =
+            plan(&["--modes", "shared,local,shared", "--events", "none", "--duration", "3s", "--users", "7"]).unwrap();
+        let words: Vec<_> = first.command.split(' ').skip(2).collect();
+        let again = plan(&words).unwrap();
+        assert_eq!((again.seed, again.modes, again.events), (first.seed, first.modes, first.events));
+        assert_eq!(again.scenario, first.scenario);
+        assert_eq!(again.command, first.command);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for arguments in [["--modes", "stuck"], ["--events", "rain"], ["--duration", "0s"], ["--scenario", "none"]] {
+            assert!(plan(&arguments).is_err(), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The outcome in a few lines.
+
+use std::io::{self, Write};
+
+use crate::lab::compare::{Comparison, Estimate, Figure, ModeResult};
+
+/// Verdict, table and conditions.
+pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result<()> {
+    let verdict = &comparison.verdict;
+    writeln!(out, "{}", verdict.headline)?;
+    verdict.reasons.iter().try_for_each(|reason| writeln!(out, "  - {reason}"))?;
+    writeln!(out)?;
+    rows(&comparison.modes).into_iter().try_for_each(|row| writeln!(out, "{row}"))?;
+    writeln!(out, "\nmean of {} rounds ± 95 % confidence", comparison.setup.rounds)?;
+    verdict.conditions.iter().try_for_each(|condition| writeln!(out, "  - {condition}"))
+}
+
+fn rows(modes: &[ModeResult]) -> Vec<String> {
+    let mut table = vec![std::iter::once(String::new()).chain(modes.iter().map(|mode| mode.mode.clone())).collect()];
+    for figure in Figure::ALL {
+        let cells: Vec<Option<&Estimate>> = modes.iter().map(|mode| estimate(mode, figure)).collect();
+        if cells.iter().any(Option::is_some) {
+            let title = figure.title().to_owned();
+            let shown = cells.into_iter().map(|cell| cell.map_or("-".to_owned(), |cell| told(cell, figure)));
+            table.push(std::iter::once(title).chain(shown).collect::<Vec<_>>());
+        }
+    }
+    align(&table)
+}
+
+fn estimate(mode: &ModeResult, figure: Figure) -> Option<&Estimate> {
+    mode.figures.iter().find(|(other, _)| *other == figure).map(|(_, estimate)| estimate)
+}
+
+fn told(estimate: &Estimate, figure: Figure) -> String {
+    let unit = figure.unit().symbol();
+    match estimate.interval {
+        None => number(estimate.mean, unit),
+        Some(interval) => {
+            let half = (interval.high - interval.low) / 2.0;
+            format!("{} ± {}", number(estimate.mean, ""), number(half, unit))
+        }
+    }
+}
+
+/// Three digits that count, and the unit.
+pub(super) fn number(value: f64, unit: &str) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$} {unit}").trim_end().to_owned()
+}
+
+/// The first column to the left, the others to the right.
+fn align(table: &[Vec<String>]) -> Vec<String> {
+    let columns = table.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("   {cell:>width$}"),
+        });
+        cells.collect::<String>()
+    };
+    table.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::compare::Interval;
+
+    #[test]
+    fn modes_stand_side_by_side_and_what_is_missing_is_a_dash() {
+        let estimate = |mean, interval| Estimate { mean, interval, rounds: vec![mean] };
+        let within = Interval { low: 110.0, high: 130.0 };
+        let modes = [
+            ModeResult { mode: "local".into(), figures: vec![(Figure::LatencyMean, estimate(120.0, Some(within)))] },
+            ModeResult {
+                mode: "shared".into(),
+                figures: vec![
+                    (Figure::LatencyMean, estimate(9.5, None)),
+                    (Figure::StoreCommands, estimate(0.25, None)),
+                ],
+            },
+        ];
+        let expected = [
+            "                                    local    shared",
+            "Mean time of an action     120 ± 10.0 ms   9.50 ms",
+            "Store commands per request             -      0.25",
+        ];
+        let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let rows = rows(&modes);
+        assert_eq!(rows.iter().map(|row| squeezed(row)).collect::<Vec<_>>(), expected.map(squeezed));
+        let widths: Vec<_> = rows.iter().map(|row| row.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{rows:#?}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The whole comparison: round by round, mode by mode.
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::estimate::{contrast, estimate};
+use super::mode::SessionMode;
+use super::model::{Comparison, Contrast, Figure, Machine, ModeResult, Run, Setup, Verdict};
+use super::plan::{Feasible, Plan, PlanError};
+use super::run::{Ran, run};
+use super::stage::StageError;
+use super::status::Status;
+use super::target::Target;
+use super::verdict::verdict;
+use crate::lab::load::{LoadError, TargetError};
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
+/// A comparison and what speaks against believing it.
+#[derive(Debug)]
+pub struct Compared {
+    pub comparison: Comparison,
+    /// Where the instances' account of lost sessions is not that of the users, run by run; empty is as it should be.
+    pub objections: Vec<String>,
+}
+
+/// Carries out `plan`. Every mode runs once in each round, in an order that moves on from round to round. `status` is
+/// told how it goes. Dropping the future ends everything that was started.
+pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compared, CompareError> {
+    let feasible = plan.feasible()?;
+    let plan = &feasible.plan;
+    let created = jiff::Timestamp::now().to_string();
+    let (mut runs, mut configurations, mut objections) = (Vec::new(), Vec::new(), Vec::new());
+    status.send_modify(|status| {
+        status.runs = plan.rounds * plan.modes.len() as u32;
+        status.rounds = plan.rounds;
+        status.load.total = plan.length();
+    });
+    let began = Instant::now();
+    for round in 1..=plan.rounds {
+        for mode in plan.order(round) {
+            status.send_modify(|status| (status.round, status.mode) = (round, mode.as_str()));
+            let Ran { run, objections: objected, configuration } =
+                run(&feasible, mode, round, status).await?;
+            let told = objected.iter().map(|objection| format!("{} in round {round}: {objection}", run.mode));
+            objections.extend(told);
+            if round == 1 {
+                configurations.push((run.mode.clone(), configuration));
+            }
+            runs.push(run);
+            status.send_modify(|status| {
+                status.done += 1;
+                status.spent = began.elapsed();
+                status.load = Default::default();
+                status.load.total = plan.length();
+            });
+        }
+    }
+    let comparison = assemble(&feasible, created, configurations, runs);
+    Ok(Compared { comparison, objections })
+}
+
+fn assemble(
+    feasible: &Feasible,
+    created: String,
+    mut configurations: Vec<(String, String)>,
+    runs: Vec<Run>,
+) -> Comparison {
+    let plan = &feasible.plan;
+    let place = |name: &str| plan.modes.iter().position(|mode| mode.as_str() == name);
+    configurations.sort_by_key(|(mode, _)| place(mode));
+    let modes: Vec<ModeResult> = plan.modes.iter().map(|mode| result(*mode, &runs)).collect();
+    let mut comparison = Comparison {
+        version: Comparison::VERSION,
+        created,
+        program: concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned(),
+        machine: Machine::this(),
+        setup: Setup {
+            scenario: plan.scenario.name.clone(),
+            scenario_text: plan.scenario_text.clone(),
+            seed: plan.seed,
+            rounds: plan.rounds,
+            target: plan.target.words(),
+            store: store(feasible),
+            command: plan.command.clone(),
+            configurations,
+        },
+        contrasts: contrasts(&modes),
+        modes,
+        verdict: Verdict::default(),
+        runs,
+    };
+    comparison.verdict = verdict(&comparison);
+    comparison.verdict.conditions.extend(feasible.omissions.iter().cloned());
+    comparison
+}
+
+fn store(feasible: &Feasible) -> String {
+    let shares = feasible.plan.modes.iter().any(|mode| mode.is_shared());
+    match feasible.plan.target {
+        _ if !shares => "none: no mode shared sessions".to_owned(),
+        Target::Own(_) => "the application's own".to_owned(),
+        Target::Stubs(_) => feasible.store.words().to_owned(),
+    }
+}
+
+/// The figures that every round of a mode has given.
+fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
+    let runs: Vec<&Run> = runs.iter().filter(|run| run.mode == mode.as_str()).collect();
+    let figures = Figure::ALL.into_iter().filter_map(|figure| {
+        let of_run = |run: &&Run| run.figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value);
+        let rounds: Vec<f64> = runs.iter().map(of_run).collect::<Option<_>>()?;
+        Some((figure, estimate(&rounds)))
+    });
+    ModeResult { mode: mode.as_str().to_owned(), figures: figures.collect() }
+}
+
+/// Every later mode beside the first, paired by round.
+fn contrasts(modes: &[ModeResult]) -> Vec<Contrast> {
+    let Some((base, others)) = modes.split_first() else { return Vec::new() };
+    let beside = |other: &ModeResult| {
+        let both = base.figures.iter().filter_map(|(figure, estimate)| {
+            let (_, its) = other.figures.iter().find(|(same, _)| same == figure)?;
+            let difference = contrast(&estimate.rounds, &its.rounds);
+            Some(Contrast { figure: *figure, base: base.mode.clone(), other: other.mode.clone(), difference })
+        });
+        both.collect::<Vec<_>>()
+    };
+    others.iter().flat_map(beside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::load::LoadResult;
+
+    fn run(mode: SessionMode, round: u32, figures: &[(Figure, f64)]) -> Run {
+        Run {
+            mode: mode.as_str().to_owned(),
+            round,
+            load: LoadResult::default(),
+            events: Vec::new(),
+            oracle: None,
+            figures: figures.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_figure_counts_when_every_round_has_it_and_is_paired_by_round() {
+        use Figure::{LatencyMean, ProxyCpu, ProxyMemory};
+        let runs = [
+            run(SessionMode::Local, 1, &[(LatencyMean, 10.0), (ProxyCpu, 1.0)]),
+            run(SessionMode::Shared, 1, &[(LatencyMean, 7.0), (ProxyMemory, 1.0)]),
+            run(SessionMode::Shared, 2, &[(LatencyMean, 17.0), (ProxyMemory, 1.0)]),
+            run(SessionMode::Local, 2, &[(LatencyMean, 20.0)]),
+        ];
+        let modes = [result(SessionMode::Local, &runs), result(SessionMode::Shared, &runs)];
+        assert_eq!(modes[0].figures.len(), 1);
+        assert_eq!(modes[0].figures[0].1.rounds, [10.0, 20.0]);
+        let contrasts = contrasts(&modes);
+        assert_eq!(contrasts.len(), 1);
+        assert_eq!(contrasts[0].difference.rounds, [-3.0, -3.0]);
+    }
+}

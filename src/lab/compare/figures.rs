@@ -1,0 +1,177 @@
+//! The figures of one run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::Played;
+use super::model::{EventMark, Figure};
+use super::stage::Usage;
+use crate::lab::load::{LoadResult, Slice};
+
+/// After so many seconds new instances should have their share.
+const SETTLED: f64 = 10.0;
+/// Over so many seconds a share is taken.
+const WINDOW: f64 = 3.0;
+
+/// What a run has come to, in the order of [`Figure::ALL`]; what could not be measured is missing.
+pub(super) fn figures(load: &LoadResult, played: &Played, before: &Usage, after: &Usage) -> Vec<(Figure, f64)> {
+    Figure::ALL.into_iter().filter_map(|figure| Some((figure, measured(figure, load, played, before, after)?))).collect()
+}
+
+fn measured(figure: Figure, load: &LoadResult, played: &Played, before: &Usage, after: &Usage) -> Option<f64> {
+    let latency = (load.all.latency.count > 0).then_some(&load.all.latency);
+    let per_request = |before: Option<f64>, after: Option<f64>| ratio(after? - before?, load.requests as f64);
+    match figure {
+        Figure::LatencyMean => latency.map(|latency| latency.mean),
+        Figure::LatencyP50 => latency.map(|latency| latency.p50),
+        Figure::LatencyP95 => latency.map(|latency| latency.p95),
+        Figure::LatencyP99 => latency.map(|latency| latency.p99),
+        Figure::FirstTokenP50 => (load.first_token.count > 0).then_some(load.first_token.p50),
+        Figure::SessionsLost => percent(load.sessions.lost, load.sessions.begun),
+        Figure::ActionsFailed => percent(load.all.failed, load.all.done),
+        Figure::ImbalanceMax => imbalance(load, played).map(|(most, _)| most),
+        Figure::ImbalanceCv => imbalance(load, played).map(|(_, variation)| variation),
+        Figure::ScaleOutShare => scale_out_share(load, played),
+        Figure::StoreCommands => per_request(before.store_commands, after.store_commands),
+        Figure::StoreBytes => per_request(before.store_bytes, after.store_bytes),
+        Figure::ProxyCpu => per_request(before.processor, after.processor),
+        Figure::ProxyMemory => after.memory,
+    }
+}
+
+fn percent(part: u64, whole: u64) -> Option<f64> {
+    ratio(part as f64 * 100.0, whole as f64)
+}
+
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+/// Busiest by mean and coefficient of variation, while all instances run: before the scale-out and after it, each
+/// for as much as was answered.
+fn imbalance(load: &LoadResult, played: &Played) -> Option<(f64, f64)> {
+    let grown = played.marks.iter().find(|mark| mark.until.is_none()).map(|mark| mark.at);
+    let is_quiet = |slice: &&Slice| !played.marks.iter().any(|mark| disturbs(mark, slice.at));
+    let (before, after): (Vec<&Slice>, Vec<&Slice>) =
+        load.timeline.iter().filter(is_quiet).partition(|slice| grown.is_none_or(|grown| slice.at < grown));
+    let phases = [(before, played.instances), (after, played.instances + played.later)];
+    let (mut most, mut variation, mut weight) = (0.0, 0.0, 0.0);
+    for (slices, instances) in phases {
+        let loads = by_instance(&slices);
+        let answers = loads.values().sum::<u64>() as f64;
+        let mean = answers / instances.max(1) as f64;
+        if answers > 0.0 {
+            let absent = instances.saturating_sub(loads.len()) as f64;
+            let squares: f64 = loads.values().map(|load| (*load as f64 - mean).powi(2)).sum();
+            let deviation = ((squares + absent * mean.powi(2)) / instances.max(1) as f64).sqrt();
+            most += answers * loads.values().max().map_or(0.0, |load| *load as f64) / mean;
+            variation += answers * deviation / mean;
+            weight += answers;
+        }
+    }
+    Some((ratio(most, weight)?, ratio(variation, weight)?))
+}
+
+/// Whether the slice that begins at `at` may not have had all instances.
+fn disturbs(mark: &EventMark, at: f64) -> bool {
+    const MARGIN: f64 = 1.0;
+    mark.until.is_some_and(|until| at > mark.at - MARGIN && at < until + MARGIN)
+}
+
+fn by_instance(slices: &[&Slice]) -> BTreeMap<String, u64> {
+    let mut loads = BTreeMap::new();
+    for (instance, answers) in slices.iter().flat_map(|slice| &slice.instances) {
+        *loads.entry(instance.clone()).or_default() += answers;
+    }
+    loads
+}
+
+/// Percent of the answers that come from instances that nobody had heard of before the scale-out.
+fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
+    let grown = played.marks.iter().find(|mark| mark.until.is_none())?.at;
+    let end = load.timeline.last()?.at;
+    let next = played.marks.iter().map(|mark| mark.at).filter(|at| *at > grown).fold(end, f64::min);
+    let until = next.min(grown + SETTLED);
+    let slices = |from: f64, to: f64| -> Vec<&Slice> {
+        load.timeline.iter().filter(|slice| slice.at >= from && slice.at < to).collect()
+    };
+    let old: BTreeSet<String> = by_instance(&slices(f64::MIN, grown - 1.0)).into_keys().collect();
+    let loads = by_instance(&slices((until - WINDOW).max(grown), until));
+    let new: u64 = loads.iter().filter(|(instance, _)| !old.contains(*instance)).map(|(_, load)| load).sum();
+    percent(new, loads.values().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Usage = Usage { processor: None, memory: None, store_commands: None, store_bytes: None };
+
+    fn slice(at: f64, loads: &[(&str, u64)]) -> Slice {
+        let instances = loads.iter().map(|(name, load)| (name.to_string(), *load)).collect();
+        Slice { at, instances, ..Slice::default() }
+    }
+
+    fn mark(at: f64, until: Option<f64>) -> EventMark {
+        EventMark { name: String::new(), subject: String::new(), at, until }
+    }
+
+    fn found(load: &LoadResult, played: &Played) -> BTreeMap<Figure, f64> {
+        figures(load, played, &NOTHING, &NOTHING).into_iter().collect()
+    }
+
+    #[test]
+    fn what_was_not_measured_is_missing() {
+        assert_eq!(figures(&LoadResult::default(), &Played::default(), &NOTHING, &NOTHING), []);
+    }
+
+    #[test]
+    fn costs_are_by_request_and_losses_by_session() {
+        let mut load = LoadResult { requests: 50, ..LoadResult::default() };
+        (load.sessions.begun, load.sessions.lost) = (40, 10);
+        (load.all.done, load.all.failed) = (200, 1);
+        let before = Usage { processor: Some(100.0), store_commands: Some(1.0), ..NOTHING };
+        let after = Usage { processor: Some(600.0), memory: Some(9.0), store_commands: Some(26.0), ..NOTHING };
+        let figures = figures(&load, &Played::default(), &before, &after);
+        assert_eq!(
+            figures,
+            [
+                (Figure::SessionsLost, 25.0),
+                (Figure::ActionsFailed, 0.5),
+                (Figure::StoreCommands, 0.5),
+                (Figure::ProxyCpu, 10.0),
+                (Figure::ProxyMemory, 9.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn imbalance_is_taken_while_all_run_and_counts_who_gets_nothing() {
+        let timeline = vec![
+            slice(0.0, &[("a", 30), ("b", 10)]),
+            slice(5.0, &[("a", 100)]),
+            slice(10.0, &[("a", 0)]),
+        ];
+        let load = LoadResult { timeline, ..LoadResult::default() };
+        let killed = Played { marks: vec![mark(4.5, Some(5.5))], instances: 2, later: 0 };
+        let figures = found(&load, &killed);
+        assert_eq!((figures[&Figure::ImbalanceMax], figures[&Figure::ImbalanceCv]), (1.5, 0.5));
+        let third = Played { marks: vec![mark(4.5, Some(5.5))], instances: 4, later: 0 };
+        assert_eq!(found(&load, &third)[&Figure::ImbalanceMax], 3.0);
+    }
+
+    #[test]
+    fn new_instances_are_those_that_nobody_had_heard_of() {
+        let timeline = vec![
+            slice(0.0, &[("a", 10)]),
+            slice(5.0, &[("a", 10)]),
+            slice(6.0, &[("a", 9), ("b", 1)]),
+            slice(7.0, &[("a", 6), ("b", 4)]),
+            slice(8.0, &[("b", 10)]),
+            slice(9.0, &[]),
+        ];
+        let load = LoadResult { timeline, ..LoadResult::default() };
+        let played =
+            Played { marks: vec![mark(6.0, None), mark(8.0, Some(8.5))], instances: 1, later: 1 };
+        assert_eq!(found(&load, &played)[&Figure::ScaleOutShare], 25.0);
+    }
+}

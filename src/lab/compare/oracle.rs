@@ -1,0 +1,153 @@
+//! Lost sessions by the instances' own account, held against those that the users missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::mode::SessionMode;
+use super::model::Oracle;
+use super::stage::Life;
+use crate::lab::load::LoadResult;
+use crate::lab::stub::Entry;
+
+/// What a killed instance wrote down at the very last may never have reached anybody.
+const UNDER_WAY: usize = 10;
+
+/// The instances' account of a run.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// Refused to somebody, by an instance that did not know them.
+    refused: BTreeSet<String>,
+    /// Of these, those whose refusal may not have arrived.
+    perhaps: BTreeSet<String>,
+    /// Came with a request at least once.
+    presented: BTreeSet<String>,
+    ended: BTreeSet<String>,
+    /// Granted by an instance that ended while the load ran.
+    orphaned: BTreeSet<String>,
+}
+
+/// What comes of holding both against each other.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub(super) oracle: Oracle,
+    /// What does not agree, in words.
+    pub(super) objections: Vec<String>,
+}
+
+impl Account {
+    /// Reads the ledgers of all lives.
+    pub(super) fn read(ledgers: &[(Life, String)]) -> Self {
+        let mut account = Account::default();
+        let mut last_refusals: BTreeMap<String, bool> = BTreeMap::new();
+        for (life, text) in ledgers {
+            let entries: Vec<Entry> = text.lines().filter_map(Entry::parse).collect();
+            let sure = if life.ended { entries.len().saturating_sub(UNDER_WAY) } else { entries.len() };
+            for (place, entry) in entries.into_iter().enumerate() {
+                match entry {
+                    Entry::Granted { login, .. } if life.ended => _ = account.orphaned.insert(login),
+                    Entry::Granted { .. } => {}
+                    Entry::Used { login } => _ = account.presented.insert(login),
+                    Entry::Refused { login } => {
+                        account.presented.insert(login.clone());
+                        *last_refusals.entry(login).or_default() |= place < sure;
+                    }
+                    Entry::Ended { login } => {
+                        account.presented.insert(login.clone());
+                        account.ended.insert(login);
+                    }
+                }
+            }
+        }
+        for (login, sure) in last_refusals {
+            // Whoever has logged out misses nothing.
+            if !account.ended.contains(&login) {
+                if sure { &mut account.refused } else { &mut account.perhaps }.insert(login);
+            }
+        }
+        account
+    }
+
+    /// Holds the account against what the users missed.
+    pub(super) fn judge(&self, load: &LoadResult, mode: SessionMode) -> Judgement {
+        let missed: BTreeSet<String> = load.losses.iter().filter_map(|loss| loss.login.clone()).collect();
+        let mut objections = Vec::new();
+        let nameless = load.losses.len() - missed.len();
+        if nameless > 0 {
+            objections.push(format!("{nameless} lost sessions have no name, or were missed twice"));
+        }
+        let mut object = |count: usize, what: &str| {
+            if count > 0 {
+                objections.push(format!("{count} {what}"));
+            }
+        };
+        let refused_at_all: BTreeSet<String> = self.refused.union(&self.perhaps).cloned().collect();
+        object(missed.difference(&refused_at_all).count(), "sessions were missed by users and refused by no instance");
+        object(self.refused.difference(&missed).count(), "sessions were refused by an instance and missed by nobody");
+        if mode == SessionMode::Sticky {
+            object(missed.difference(&self.orphaned).count(), "sessions were lost whose instance lived");
+            let expected = self.orphaned.difference(&self.ended).filter(|login| self.presented.contains(*login));
+            let kept = expected.filter(|login| !missed.contains(*login)).count();
+            let unclear = usize::try_from(load.sessions.unclear).unwrap_or(usize::MAX);
+            object(kept.saturating_sub(unclear), "sessions were not lost, though their instance had ended");
+        }
+        let lost = self.refused.union(&self.perhaps.intersection(&missed).cloned().collect()).count() as u64;
+        Judgement { oracle: Oracle { lost, agrees: objections.is_empty() }, objections }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::load::Loss;
+
+    fn life(ended: bool, text: &str) -> (Life, String) {
+        (Life { ledger: "x".into(), ended }, text.to_owned())
+    }
+
+    fn judged(mode: SessionMode, ledgers: &[(Life, String)], missed: &[&str]) -> (u64, Vec<String>) {
+        let loss = |login: &&str| Loss { at: 0.0, user: 1, login: Some(login.to_string()), instance: None };
+        let load = LoadResult { losses: missed.iter().map(loss).collect(), ..LoadResult::default() };
+        let Judgement { oracle, objections } = Account::read(ledgers).judge(&load, mode);
+        assert_eq!(oracle.agrees, objections.is_empty());
+        (oracle.lost, objections)
+    }
+
+    #[test]
+    fn the_same_sessions_on_both_sides_agree() {
+        let ledgers = [life(false, "+a u\n=a\n+b v\n"), life(false, "?a\n?a\n?b\n")];
+        assert_eq!(judged(SessionMode::Local, &ledgers, &["a", "b"]), (2, vec![]));
+    }
+
+    #[test]
+    fn another_session_of_the_same_number_does_not_agree() {
+        let ledgers = [life(false, "+a u\n+b v\n"), life(false, "?a\n")];
+        let (lost, objections) = judged(SessionMode::Local, &ledgers, &["b"]);
+        assert_eq!((lost, objections.len()), (1, 2));
+    }
+
+    #[test]
+    fn who_has_logged_out_has_lost_nothing() {
+        let ledgers = [life(false, "+a u\n-a\n"), life(false, "?a\n")];
+        assert_eq!(judged(SessionMode::Local, &ledgers, &[]), (0, vec![]));
+    }
+
+    #[test]
+    fn sticky_loses_exactly_what_lived_on_an_instance_that_ended() {
+        let killed = life(true, "+a u\n=a\n+b v\n=b\n-b\n+c w\n");
+        let alive = life(false, "+d x\n=d\n?a\n");
+        assert_eq!(judged(SessionMode::Sticky, &[killed.clone(), alive.clone()], &["a"]), (1, vec![]));
+        let (_, objections) = judged(SessionMode::Sticky, &[killed.clone(), life(false, "+d x\n=d\n")], &[]);
+        assert_eq!(objections, ["1 sessions were not lost, though their instance had ended"]);
+        let (_, objections) = judged(SessionMode::Sticky, &[killed, life(false, "+d x\n?a\n?d\n")], &["a", "d"]);
+        assert_eq!(objections, ["1 sessions were lost whose instance lived"]);
+    }
+
+    #[test]
+    fn the_last_refusals_of_a_killed_instance_need_not_have_arrived() {
+        let ledgers = [life(false, "+a u\n=a\n"), life(true, "?a\n")];
+        assert_eq!(judged(SessionMode::Local, &ledgers, &[]), (0, vec![]));
+        assert_eq!(judged(SessionMode::Local, &ledgers, &["a"]), (1, vec![]));
+        let early = format!("?a\n{}", "=b\n".repeat(UNDER_WAY));
+        let ledgers = [life(false, "+a u\n=a\n"), life(true, &early)];
+        assert_eq!(judged(SessionMode::Local, &ledgers, &[]).1.len(), 1);
+    }
+}

@@ -1,0 +1,124 @@
+//! One mode in one round.
+
+use std::convert::Infallible;
+use std::future::pending;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Play, Played};
+use super::figures::figures;
+use super::mode::SessionMode;
+use super::model::{Figure, Run};
+use super::oracle::Account;
+use super::plan::Feasible;
+use super::stage::{Scene, Stage, StoreKind};
+use super::status::Status;
+use super::target::Target;
+use super::{CompareError, Event};
+use crate::lab::load::{self, Load, LoadResult, Progress, TargetOptions};
+
+/// A run and what is to be said of it.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) run: Run,
+    /// How the instances' account differs from what users missed.
+    pub(super) objections: Vec<String>,
+    /// The proxy's.
+    pub(super) configuration: String,
+}
+
+/// Plays one mode in one round, on a stage of its own.
+pub(super) async fn run(
+    feasible: &Feasible,
+    mode: SessionMode,
+    round: u32,
+    status: &watch::Sender<Status>,
+) -> Result<Ran, CompareError> {
+    let plan = &feasible.plan;
+    let scene = Scene {
+        target: plan.target.clone(),
+        mode,
+        store: feasible.store,
+        scales_out: plan.events.contains(&Event::ScaleOut),
+    };
+    let mut stage = Stage::set(&scene).await?;
+    let before = stage.usage().await?;
+    let (load, played) = play(feasible, &mut stage, (mode, round), status).await?;
+    let after = stage.usage().await?;
+    let ledgers = stage.ledgers()?;
+    let judgement = (!ledgers.is_empty()).then(|| Account::read(&ledgers).judge(&load, mode));
+    let mut figures = figures(&load, &played, &before, &after);
+    if measures_store(feasible) && !mode.is_shared() {
+        // Nobody is asked.
+        figures.extend([(Figure::StoreCommands, 0.0), (Figure::StoreBytes, 0.0)]);
+        figures.sort_by_key(|(figure, _)| Figure::ALL.iter().position(|other| other == figure));
+    }
+    let configuration = stage.configuration();
+    let (oracle, objections) = judgement.map_or((None, Vec::new()), |judgement| {
+        (Some(judgement.oracle), judgement.objections)
+    });
+    let run = Run { mode: mode.as_str().to_owned(), round, load, events: played.marks, oracle, figures };
+    Ok(Ran { run, objections, configuration })
+}
+
+/// Whether sessions of these instances are nowhere but in their memory or in a Redis that is asked.
+fn measures_store(feasible: &Feasible) -> bool {
+    matches!(feasible.plan.target, Target::Stubs(_)) && feasible.store == StoreKind::Redis
+}
+
+/// The load, and the events beside it.
+async fn play(
+    feasible: &Feasible,
+    stage: &mut Stage,
+    (mode, round): (SessionMode, u32),
+    status: &watch::Sender<Status>,
+) -> Result<(LoadResult, Played), CompareError> {
+    let plan = &feasible.plan;
+    let target = load::Target::new(&format!("http://{}", stage.address()), &TargetOptions::default())?;
+    let load =
+        Load { scenario: plan.scenario.clone(), target, seed: plan.seed_of(round), threads: None };
+    let (progress, mut watched) = watch::channel(Progress::default());
+    let (now, happening) = watch::channel(None);
+    // The others have no store that could fail.
+    let concerns = |event: &Event| *event != Event::StoreFailover || mode.is_shared();
+    let events: Vec<Event> = plan.events.iter().copied().filter(concerns).collect();
+    let play = Play {
+        target: &plan.target,
+        events: &events,
+        warm_up: plan.scenario.warm_up,
+        duration: plan.scenario.duration,
+        seed: plan.seed_of(round),
+        now: &now,
+    };
+    let told = tell(watched.clone(), happening, status);
+    let played = async {
+        let began = watched.wait_for(|progress| progress.began.is_some()).await;
+        let began = began.ok().and_then(|progress| progress.began);
+        let Some(began) = began else { return Ok(Played::default()) };
+        Ok::<_, CompareError>(play.run(stage, Instant::from_std(began)).await?)
+    };
+    let loaded = async { Ok(load.run(progress, CancellationToken::new()).await?) };
+    tokio::select! {
+        both = async { tokio::try_join!(loaded, played) } => both,
+        never = told => match never {},
+    }
+}
+
+/// Passes on how the load goes and what is happening.
+async fn tell(
+    mut load: watch::Receiver<Progress>,
+    mut happening: watch::Receiver<Option<String>>,
+    status: &watch::Sender<Status>,
+) -> Infallible {
+    loop {
+        let (load_now, event) = (load.borrow_and_update().clone(), happening.borrow_and_update().clone());
+        status.send_modify(|status| (status.load, status.event) = (load_now, event));
+        tokio::select! {
+            Ok(()) = load.changed() => {}
+            Ok(()) = happening.changed() => {}
+            else => pending().await,
+        }
+    }
+}

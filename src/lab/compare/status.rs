@@ -1,0 +1,50 @@
+//! How a comparison goes while it runs.
+
+use std::time::Duration;
+
+use crate::lab::load::Progress;
+
+/// What is known of a comparison that runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Status {
+    /// Runs that are over.
+    pub done: u32,
+    /// All runs.
+    pub runs: u32,
+    /// From 1; 0: nothing runs yet.
+    pub round: u32,
+    pub rounds: u32,
+    /// The mode of the run.
+    pub mode: &'static str,
+    /// What is happening right now, beside the load.
+    pub event: Option<String>,
+    pub load: Progress,
+    /// What the runs that are over took, their stages included.
+    pub spent: Duration,
+}
+
+impl Status {
+    /// How long it will take from now on, judging by what was.
+    pub fn left(&self) -> Duration {
+        /// Setting a stage and striking it, as long as nothing is known of it.
+        const STAGE: Duration = Duration::from_secs(2);
+        let run = if self.done == 0 { self.load.total + STAGE } else { self.spent / self.done };
+        let left = run * self.runs.saturating_sub(self.done);
+        left.saturating_sub(self.load.elapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_runs_so_far() {
+        let seconds = Duration::from_secs;
+        let load = Progress { elapsed: seconds(4), total: seconds(10), ..Progress::default() };
+        let first = Status { runs: 3, load, ..Status::default() };
+        assert_eq!(first.left(), seconds(32));
+        let last = Status { done: 2, spent: seconds(30), ..first };
+        assert_eq!(last.left(), seconds(11));
+    }
+}

@@ -1,0 +1,38 @@
+//! A comparison leaves no process behind, however it ends.
+
+use super::{Comparing, processes_of};
+use crate::support::redis_sentinel::until;
+
+/// Waits until proxy, instances and their guards run.
+async fn under_way(comparing: &Comparing) {
+    until("a stage", async || processes_of(comparing.directory.path()).len() > 6).await;
+    comparing.process.wait_for_line("a run", |line| line.starts_with("round 1/").then_some(())).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_it_is_killed() {
+    let mut comparing = Comparing::start(&["--modes", "shared", "--duration", "60s"]);
+    under_way(&comparing).await;
+    comparing.process.signal("KILL");
+    comparing.process.end().await;
+    until("an end of all processes", async || processes_of(comparing.directory.path()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_it_is_interrupted_not_even_files() {
+    let mut comparing = Comparing::start(&["--modes", "sticky", "--duration", "60s"]);
+    under_way(&comparing).await;
+    comparing.process.signal("INT");
+    assert_eq!(comparing.process.end().await.code(), Some(1));
+    assert_eq!(processes_of(comparing.directory.path()), [0; 0]);
+    let left: Vec<_> = std::fs::read_dir(comparing.directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_at_the_end() {
+    let compared = Comparing::start(&["--modes", "local", "--events", "none", "--rounds", "1", "--duration", "500ms"]);
+    let compared = compared.end().await;
+    assert_eq!(compared.code, Some(0), "{}", compared.stderr);
+    assert_eq!(processes_of(compared.directory.path()), [0; 0]);
+}
