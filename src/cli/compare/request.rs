@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
+use crate::config::staging::Staging;
 use crate::config::{self, Scenario};
 use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
 
@@ -15,8 +16,8 @@ const SCENARIO: &str = "dify-chat";
 const USERS: u32 = 30;
 const WARM_UP: Duration = Duration::from_secs(2);
 const DURATION: Duration = Duration::from_secs(10);
-/// As many requests at a time as a worker of Dify takes.
-const SLOTS: u32 = 10;
+const MODES: [SessionMode; 3] = [SessionMode::Local, SessionMode::Sticky, SessionMode::Shared];
+const EVENTS: [Event; 2] = [Event::ScaleOut, Event::InstanceKilled];
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CompareArgs {
@@ -27,12 +28,12 @@ pub(in crate::cli) struct CompareArgs {
     #[arg(long, value_name = "NAME|FILE")]
     scenario: Option<String>,
     /// Modes, the first of which the others are compared with: local, sticky, shared, shared-uncached,
-    /// shared-synchronous
-    #[arg(long, value_delimiter = ',', default_value = "local,sticky,shared", value_parser = mode)]
+    /// shared-synchronous; default: as the scenario says, or local,sticky,shared
+    #[arg(long, value_delimiter = ',', value_parser = mode)]
     modes: Vec<SessionMode>,
     /// What happens meanwhile, in this order: scale-out, instance-killed, rolling-restart, store-failover, hot-spot,
-    /// or none
-    #[arg(long, value_delimiter = ',', default_value = "scale-out,instance-killed", value_parser = event)]
+    /// or none; default: as the scenario says, or scale-out,instance-killed
+    #[arg(long, value_delimiter = ',', value_parser = event)]
     events: Vec<OptionalEvent>,
     /// How often each mode runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -43,9 +44,9 @@ pub(in crate::cli) struct CompareArgs {
     /// Users instead of those of the scenario
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     users: Option<u32>,
-    /// Stub instances
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
-    instances: u32,
+    /// Stub instances; default: as the scenario says, or 4
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
+    instances: Option<u32>,
     /// The same seed makes the same decisions; default: by chance
     #[arg(long)]
     seed: Option<u64>,
@@ -65,15 +66,13 @@ impl CompareArgs {
     /// Reads what the arguments name. Blocks.
     pub(super) fn plan(self) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
-        let mut events: Vec<Event> = self.events.iter().filter_map(|event| event.0).collect();
-        let mut modes = self.modes.clone();
-        keep_first(&mut events);
-        keep_first(&mut modes);
+        let (modes, events) = (self.modes(&scenario.staging), self.events(&scenario.staging));
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         Ok(Plan {
+            target: self.target(&scenario.staging)?,
+            store_delay: scenario.staging.store_delay,
             scenario,
             scenario_text,
-            target: self.target()?,
             command: self.command(seed, &modes, &events),
             modes,
             events,
@@ -86,9 +85,7 @@ impl CompareArgs {
         let name = self.scenario.as_deref().unwrap_or(SCENARIO);
         let text = match embedded(name) {
             Some(text) => text.to_owned(),
-            None => fs::read_to_string(name).with_context(|| {
-                format!("cannot read the scenario {name:?}")
-            })?,
+            None => fs::read_to_string(name).with_context(|| format!("cannot read the scenario {name:?}"))?,
         };
         let mut scenario = config::parse_scenario(&text, name)?;
         if self.scenario.is_none() {
@@ -100,12 +97,39 @@ impl CompareArgs {
         Ok((scenario, text))
     }
 
-    fn target(&self) -> anyhow::Result<Target> {
+    /// What is asked for, else what the scenario wishes, else the usual; each once.
+    fn modes(&self, staging: &Staging) -> Vec<SessionMode> {
+        let mut modes = self.modes.clone();
+        if modes.is_empty() {
+            modes = staging.modes.iter().filter_map(|mode| SessionMode::parse(mode)).collect();
+        }
+        if modes.is_empty() {
+            modes = MODES.to_vec();
+        }
+        keep_first(&mut modes);
+        modes
+    }
+
+    fn events(&self, staging: &Staging) -> Vec<Event> {
+        let wished = || staging.events.as_deref().map(Event::of_names);
+        let mut events: Vec<Event> = match self.events.as_slice() {
+            [] => wished().unwrap_or_else(|| EVENTS.to_vec()),
+            asked => asked.iter().filter_map(|event| event.0).collect(),
+        };
+        keep_first(&mut events);
+        events
+    }
+
+    fn target(&self, staging: &Staging) -> anyhow::Result<Target> {
         let Some(path) = &self.config else {
-            return Ok(Target::Stubs(Stubs { count: self.instances as usize, slots: SLOTS }));
+            let mut stubs = Stubs::default().staged(&staging.stubs);
+            stubs.count = self.instances.map_or(stubs.count, |count| count as usize);
+            return Ok(Target::Stubs(stubs));
         };
         if self.scenario.is_none() {
-            bail!("your own instances need a scenario that tells what their users do: give it with --scenario");
+            bail!(
+                "your own instances need a scenario that tells what their users do: give it with --scenario"
+            );
         }
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Target::Own(config::parse_application(&text, &path.display().to_string())?))
@@ -130,7 +154,7 @@ impl CompareArgs {
         add("rounds", Some(self.rounds.to_string()));
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("users", self.users.map(|users| users.to_string()));
-        add("instances", self.config.is_none().then(|| self.instances.to_string()));
+        add("instances", self.instances.map(|count| count.to_string()));
         add("seed", Some(seed.to_string()));
         command
     }
@@ -198,7 +222,8 @@ mod tests {
     #[test]
     fn the_command_that_is_told_makes_the_same_plan() {
         let first =
-            plan(&["--modes", "shared,local,shared", "--events", "none", "--duration", "3s", "--users", "7"]).unwrap();
+            plan(&["--modes", "shared,local,shared", "--events", "none", "--duration", "3s", "--users", "7"])
+                .unwrap();
         let words: Vec<_> = first.command.split(' ').skip(2).collect();
         let again = plan(&words).unwrap();
         assert_eq!((again.seed, again.modes, again.events), (first.seed, first.modes, first.events));
@@ -208,7 +233,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for arguments in [["--modes", "stuck"], ["--events", "rain"], ["--duration", "0s"], ["--scenario", "none"]] {
+        for arguments in
+            [["--modes", "stuck"], ["--events", "rain"], ["--duration", "0s"], ["--scenario", "none"]]
+        {
             assert!(plan(&arguments).is_err(), "{arguments:?}");
         }
     }

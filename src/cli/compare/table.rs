@@ -16,7 +16,8 @@ pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result
 }
 
 fn rows(modes: &[ModeResult]) -> Vec<String> {
-    let mut table = vec![std::iter::once(String::new()).chain(modes.iter().map(|mode| mode.mode.clone())).collect()];
+    let mut table =
+        vec![std::iter::once(String::new()).chain(modes.iter().map(|mode| mode.mode.clone())).collect()];
     for figure in Figure::ALL {
         let cells: Vec<Option<&Estimate>> = modes.iter().map(|mode| estimate(mode, figure)).collect();
         if cells.iter().any(Option::is_some) {
@@ -57,7 +58,12 @@ pub(super) fn number(value: f64, unit: &str) -> String {
 fn align(table: &[Vec<String>]) -> Vec<String> {
     let columns = table.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
-        table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
+        table
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -80,7 +86,10 @@ mod tests {
         let estimate = |mean, interval| Estimate { mean, interval, rounds: vec![mean] };
         let within = Interval { low: 110.0, high: 130.0 };
         let modes = [
-            ModeResult { mode: "local".into(), figures: vec![(Figure::LatencyMean, estimate(120.0, Some(within)))] },
+            ModeResult {
+                mode: "local".into(),
+                figures: vec![(Figure::LatencyMean, estimate(120.0, Some(within)))],
+            },
             ModeResult {
                 mode: "shared".into(),
                 figures: vec![

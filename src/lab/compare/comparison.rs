@@ -119,7 +119,8 @@ fn store(feasible: &Feasible) -> String {
 fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
     let runs: Vec<&Run> = runs.iter().filter(|run| run.mode == mode.as_str()).collect();
     let figures = Figure::ALL.into_iter().filter_map(|figure| {
-        let of_run = |run: &&Run| run.figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value);
+        let of_run =
+            |run: &&Run| run.figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value);
         let rounds: Vec<f64> = runs.iter().map(of_run).collect::<Option<_>>()?;
         Some((figure, estimate(&rounds)))
     });

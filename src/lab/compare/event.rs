@@ -26,13 +26,8 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 5] = [
-        Event::ScaleOut,
-        Event::InstanceKilled,
-        Event::RollingRestart,
-        Event::StoreFailover,
-        Event::HotSpot,
-    ];
+    pub const ALL: [Event; 5] =
+        [Event::ScaleOut, Event::InstanceKilled, Event::RollingRestart, Event::StoreFailover, Event::HotSpot];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +42,11 @@ impl Event {
     /// The event of that name.
     pub fn parse(name: &str) -> Option<Event> {
         Event::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+
+    /// The events of these names, in their order; what is no event's name is left out.
+    pub fn of_names(names: &[&str]) -> Vec<Event> {
+        names.iter().filter_map(|name| Event::parse(name)).collect()
     }
 
     /// Why it cannot happen to this application; `None`: it can.
@@ -95,7 +95,8 @@ impl Play<'_> {
     pub(super) async fn run(&self, stage: &mut Stage, began: Instant) -> Result<Played, StageError> {
         let mut played = Played { instances: stage.names().len(), ..Played::default() };
         let mut rng = Rng::with_seed(self.seed);
-        let timed: Vec<Event> = self.events.iter().copied().filter(|event| *event != Event::HotSpot).collect();
+        let timed: Vec<Event> =
+            self.events.iter().copied().filter(|event| *event != Event::HotSpot).collect();
         let step = self.duration / (timed.len() as u32 + 1);
         for (place, event) in (1..).zip(timed) {
             sleep_until(began + self.warm_up + step * place).await;
@@ -140,7 +141,9 @@ impl Play<'_> {
                 let patience = self.duration / (8 * names.len().max(1) as u32);
                 for (index, name) in names.iter().enumerate() {
                     self.tell(&format!("{name} restarts"));
-                    stage.replace(index, patience.clamp(Duration::from_millis(200), Duration::from_secs(5))).await?;
+                    stage
+                        .replace(index, patience.clamp(Duration::from_millis(200), Duration::from_secs(5)))
+                        .await?;
                 }
                 Ok(("rolling restart", names.join(", "), true))
             }

@@ -13,11 +13,25 @@ const SETTLED: f64 = 10.0;
 const WINDOW: f64 = 3.0;
 
 /// What a run has come to, in the order of [`Figure::ALL`]; what could not be measured is missing.
-pub(super) fn figures(load: &LoadResult, played: &Played, before: &Usage, after: &Usage) -> Vec<(Figure, f64)> {
-    Figure::ALL.into_iter().filter_map(|figure| Some((figure, measured(figure, load, played, before, after)?))).collect()
+pub(super) fn figures(
+    load: &LoadResult,
+    played: &Played,
+    before: &Usage,
+    after: &Usage,
+) -> Vec<(Figure, f64)> {
+    Figure::ALL
+        .into_iter()
+        .filter_map(|figure| Some((figure, measured(figure, load, played, before, after)?)))
+        .collect()
 }
 
-fn measured(figure: Figure, load: &LoadResult, played: &Played, before: &Usage, after: &Usage) -> Option<f64> {
+fn measured(
+    figure: Figure,
+    load: &LoadResult,
+    played: &Played,
+    before: &Usage,
+    after: &Usage,
+) -> Option<f64> {
     let latency = (load.all.latency.count > 0).then_some(&load.all.latency);
     let per_request = |before: Option<f64>, after: Option<f64>| ratio(after? - before?, load.requests as f64);
     match figure {
@@ -130,7 +144,8 @@ mod tests {
         (load.sessions.begun, load.sessions.lost) = (40, 10);
         (load.all.done, load.all.failed) = (200, 1);
         let before = Usage { processor: Some(100.0), store_commands: Some(1.0), ..NOTHING };
-        let after = Usage { processor: Some(600.0), memory: Some(9.0), store_commands: Some(26.0), ..NOTHING };
+        let after =
+            Usage { processor: Some(600.0), memory: Some(9.0), store_commands: Some(26.0), ..NOTHING };
         let figures = figures(&load, &Played::default(), &before, &after);
         assert_eq!(
             figures,
@@ -146,11 +161,8 @@ mod tests {
 
     #[test]
     fn imbalance_is_taken_while_all_run_and_counts_who_gets_nothing() {
-        let timeline = vec![
-            slice(0.0, &[("a", 30), ("b", 10)]),
-            slice(5.0, &[("a", 100)]),
-            slice(10.0, &[("a", 0)]),
-        ];
+        let timeline =
+            vec![slice(0.0, &[("a", 30), ("b", 10)]), slice(5.0, &[("a", 100)]), slice(10.0, &[("a", 0)])];
         let load = LoadResult { timeline, ..LoadResult::default() };
         let killed = Played { marks: vec![mark(4.5, Some(5.5))], instances: 2, later: 0 };
         let figures = found(&load, &killed);
@@ -170,8 +182,7 @@ mod tests {
             slice(9.0, &[]),
         ];
         let load = LoadResult { timeline, ..LoadResult::default() };
-        let played =
-            Played { marks: vec![mark(6.0, None), mark(8.0, Some(8.5))], instances: 1, later: 1 };
+        let played = Played { marks: vec![mark(6.0, None), mark(8.0, Some(8.5))], instances: 1, later: 1 };
         assert_eq!(found(&load, &played)[&Figure::ScaleOutShare], 25.0);
     }
 }

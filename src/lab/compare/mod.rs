@@ -18,7 +18,7 @@ mod target;
 mod verdict;
 
 pub use baseline::{BaselineError, Regression, regressions};
-pub use comparison::{Compared, CompareError, compare};
+pub use comparison::{CompareError, Compared, compare};
 pub use estimate::{contrast, estimate};
 pub use event::Event;
 pub use figure::Unit;

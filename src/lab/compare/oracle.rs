@@ -80,11 +80,18 @@ impl Account {
             }
         };
         let refused_at_all: BTreeSet<String> = self.refused.union(&self.perhaps).cloned().collect();
-        object(missed.difference(&refused_at_all).count(), "sessions were missed by users and refused by no instance");
-        object(self.refused.difference(&missed).count(), "sessions were refused by an instance and missed by nobody");
+        object(
+            missed.difference(&refused_at_all).count(),
+            "sessions were missed by users and refused by no instance",
+        );
+        object(
+            self.refused.difference(&missed).count(),
+            "sessions were refused by an instance and missed by nobody",
+        );
         if mode == SessionMode::Sticky {
             object(missed.difference(&self.orphaned).count(), "sessions were lost whose instance lived");
-            let expected = self.orphaned.difference(&self.ended).filter(|login| self.presented.contains(*login));
+            let expected =
+                self.orphaned.difference(&self.ended).filter(|login| self.presented.contains(*login));
             let kept = expected.filter(|login| !missed.contains(*login)).count();
             let unclear = usize::try_from(load.sessions.unclear).unwrap_or(usize::MAX);
             object(kept.saturating_sub(unclear), "sessions were not lost, though their instance had ended");
@@ -137,7 +144,8 @@ mod tests {
         assert_eq!(judged(SessionMode::Sticky, &[killed.clone(), alive.clone()], &["a"]), (1, vec![]));
         let (_, objections) = judged(SessionMode::Sticky, &[killed.clone(), life(false, "+d x\n=d\n")], &[]);
         assert_eq!(objections, ["1 sessions were not lost, though their instance had ended"]);
-        let (_, objections) = judged(SessionMode::Sticky, &[killed, life(false, "+d x\n?a\n?d\n")], &["a", "d"]);
+        let (_, objections) =
+            judged(SessionMode::Sticky, &[killed, life(false, "+d x\n?a\n?d\n")], &["a", "d"]);
         assert_eq!(objections, ["1 sessions were lost whose instance lived"]);
     }
 

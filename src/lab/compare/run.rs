@@ -41,6 +41,7 @@ pub(super) async fn run(
         target: plan.target.clone(),
         mode,
         store: feasible.store,
+        store_delay: plan.store_delay,
         scales_out: plan.events.contains(&Event::ScaleOut),
     };
     let mut stage = Stage::set(&scene).await?;
@@ -56,9 +57,8 @@ pub(super) async fn run(
         figures.sort_by_key(|(figure, _)| Figure::ALL.iter().position(|other| other == figure));
     }
     let configuration = stage.configuration();
-    let (oracle, objections) = judgement.map_or((None, Vec::new()), |judgement| {
-        (Some(judgement.oracle), judgement.objections)
-    });
+    let (oracle, objections) =
+        judgement.map_or((None, Vec::new()), |judgement| (Some(judgement.oracle), judgement.objections));
     let run = Run { mode: mode.as_str().to_owned(), round, load, events: played.marks, oracle, figures };
     Ok(Ran { run, objections, configuration })
 }
@@ -77,8 +77,7 @@ async fn play(
 ) -> Result<(LoadResult, Played), CompareError> {
     let plan = &feasible.plan;
     let target = load::Target::new(&format!("http://{}", stage.address()), &TargetOptions::default())?;
-    let load =
-        Load { scenario: plan.scenario.clone(), target, seed: plan.seed_of(round), threads: None };
+    let load = Load { scenario: plan.scenario.clone(), target, seed: plan.seed_of(round), threads: None };
     let (progress, mut watched) = watch::channel(Progress::default());
     let (now, happening) = watch::channel(None);
     // The others have no store that could fail.

@@ -121,7 +121,9 @@ fn lost(run: &Value) -> u64 {
 /// Processes that have the path of `directory` among their arguments or in their environment, without this one.
 fn processes_of(directory: &Path) -> Vec<u32> {
     let needle = directory.as_os_str();
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     all.filter(|id| *id != std::process::id() && mentions(*id, needle)).collect()
 }
 

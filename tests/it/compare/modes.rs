@@ -12,7 +12,8 @@ fn agrees(run: &Value) -> bool {
 #[tokio::test]
 async fn local_loses_sessions_sticky_those_of_the_killed_instance_and_shared_none() {
     let compared =
-        Compared::of(&["--rounds", "2", "--instances", "2", "--events", "instance-killed", "--seed", "1"]).await;
+        Compared::of(&["--rounds", "2", "--instances", "2", "--events", "instance-killed", "--seed", "1"])
+            .await;
     assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
     for mode in ["local", "sticky", "shared"] {
         let runs = compared.runs(mode);
@@ -26,7 +27,8 @@ async fn local_loses_sessions_sticky_those_of_the_killed_instance_and_shared_non
         assert_eq!(all > 0, mode != "shared", "{mode} lost {all}");
     }
     let first = &compared.json()["runs"];
-    let order: Vec<_> = first.as_array().unwrap().iter().map(|run| run["mode"].as_str().unwrap().to_owned()).collect();
+    let order: Vec<_> =
+        first.as_array().unwrap().iter().map(|run| run["mode"].as_str().unwrap().to_owned()).collect();
     assert_eq!(order, ["local", "sticky", "shared", "sticky", "shared", "local"]);
 }
 
@@ -37,17 +39,21 @@ async fn new_instances_take_their_share_of_shared_sessions() {
     let run = compared.runs("shared").remove(0);
     assert_eq!(run["events"][0]["subject"], "api-3, api-4");
     let figures = run["figures"].as_array().unwrap();
-    let figure = |name: &str| figures.iter().find(|pair| pair[0] == name).map(|pair| pair[1].as_f64().unwrap());
+    let figure =
+        |name: &str| figures.iter().find(|pair| pair[0] == name).map(|pair| pair[1].as_f64().unwrap());
     let share = figure("scale_out_share").unwrap();
     assert!((30.0..70.0).contains(&share), "{share} %");
-    for name in ["latency_mean", "sessions_lost", "imbalance_max", "store_commands", "proxy_cpu", "proxy_memory"] {
+    for name in
+        ["latency_mean", "sessions_lost", "imbalance_max", "store_commands", "proxy_cpu", "proxy_memory"]
+    {
         assert!(figure(name).is_some(), "{name} of {figures:?}");
     }
 }
 
 #[tokio::test]
 async fn a_careful_rolling_restart_loses_no_shared_session_and_is_exact_with_sticky_ones() {
-    let arguments = ["--rounds", "1", "--modes", "sticky,shared", "--events", "rolling-restart", "--instances", "2"];
+    let arguments =
+        ["--rounds", "1", "--modes", "sticky,shared", "--events", "rolling-restart", "--instances", "2"];
     let compared = Compared::of(&arguments).await;
     assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
     let (sticky, shared) = (compared.runs("sticky").remove(0), compared.runs("shared").remove(0));
@@ -71,7 +77,10 @@ async fn the_same_seed_makes_the_same_decisions() {
         let compared = Compared::of(&[&arguments[..], &["--duration", "1s"]].concat()).await;
         assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
         let of_run = |run: &Value| (run["load"]["seed"].clone(), run["events"][0]["subject"].clone());
-        (compared.json()["setup"]["command"].clone(), compared.runs("sticky").iter().map(of_run).collect::<Vec<_>>())
+        (
+            compared.json()["setup"]["command"].clone(),
+            compared.runs("sticky").iter().map(of_run).collect::<Vec<_>>(),
+        )
     };
     let (first, second) = (decided().await, decided().await);
     assert_eq!(first.1, second.1);

@@ -56,5 +56,9 @@ async fn mistakes_are_told_with_their_place() {
     let compared = Compared::of(&["--config", file.path().to_str().unwrap()]).await;
     assert_eq!(compared.code, Some(1));
     assert!(compared.stderr.contains(":2:1 helth") && compared.stderr.contains("did you mean `health`?"));
-    assert!(compared.stderr.contains("an instance that comes later cannot be started"), "{}", compared.stderr);
+    assert!(
+        compared.stderr.contains("an instance that comes later cannot be started"),
+        "{}",
+        compared.stderr
+    );
 }

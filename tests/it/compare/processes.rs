@@ -31,7 +31,8 @@ async fn nothing_is_left_when_it_is_interrupted_not_even_files() {
 
 #[tokio::test]
 async fn nothing_is_left_at_the_end() {
-    let compared = Comparing::start(&["--modes", "local", "--events", "none", "--rounds", "1", "--duration", "500ms"]);
+    let compared =
+        Comparing::start(&["--modes", "local", "--events", "none", "--rounds", "1", "--duration", "500ms"]);
     let compared = compared.end().await;
     assert_eq!(compared.code, Some(0), "{}", compared.stderr);
     assert_eq!(processes_of(compared.directory.path()), [0; 0]);
