@@ -119,6 +119,80 @@ impl Figure {
     pub fn more_is_better(self) -> bool {
         self == Figure::ScaleOutShare
     }
+
+    /// Up to here a difference from `base` matters to nobody, even when it is certain.
+    pub fn trifle(self, base: f64) -> f64 {
+        match self.unit() {
+            Unit::Percent => 0.1,
+            Unit::Ratio => 0.02,
+            _ => base.abs() * 0.05,
+        }
+    }
+
+    /// Up to here a figure may become worse than it was at `base` without being called a regression: a tenth, but
+    /// no less than what can be felt or differs by itself from one day to the next.
+    pub fn margin(self, base: f64) -> f64 {
+        let least = match self {
+            Figure::LatencyMean | Figure::LatencyP50 => 1.0,
+            Figure::LatencyP95 | Figure::FirstTokenP50 => 2.0,
+            Figure::LatencyP99 => 5.0,
+            Figure::SessionsLost | Figure::ActionsFailed => 0.5,
+            Figure::ImbalanceMax | Figure::ImbalanceCv | Figure::StoreCommands => 0.05,
+            Figure::ScaleOutShare => 5.0,
+            Figure::StoreBytes => 16.0,
+            Figure::ProxyCpu => 2.0,
+            Figure::ProxyMemory => 4.0,
+        };
+        f64::max(base.abs() / 10.0, least)
+    }
+
+    /// A value with its unit, to three digits: `131 ms`, `0.25 %`, `1.9`.
+    pub fn show(self, value: f64) -> String {
+        with_symbol(value, self.unit().symbol())
+    }
+
+    /// A difference with its unit: `3.1 points`.
+    pub fn show_difference(self, value: f64) -> String {
+        with_symbol(value, self.unit().difference_symbol())
+    }
+}
+
+fn with_symbol(value: f64, symbol: &str) -> String {
+    let number = number(value);
+    if symbol.is_empty() { number } else { format!("{number} {symbol}") }
+}
+
+/// A number as people read it: three digits that count, a true minus, no zeros at the end; `?` for what is none.
+pub fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "?".to_owned();
+    }
+    let decimals = match value.abs() {
+        size if size >= 99.95 => 0,
+        size if size >= 9.995 => 1,
+        size if size >= 0.9995 => 2,
+        _ => 3,
+    };
+    let digits = format!("{:.decimals$}", value.abs());
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
+    let minus = if value < 0.0 && digits != "0" { "\u{2212}" } else { "" };
+    format!("{minus}{}", grouped(digits))
+}
+
+/// Thousands apart from each other, from five digits on: `12,345`.
+fn grouped(digits: &str) -> String {
+    if digits.contains('.') || digits.len() < 5 {
+        return digits.to_owned();
+    }
+    let mut groups = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            groups.push(',');
+        }
+        groups.push(digit);
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -132,5 +206,33 @@ mod tests {
         }
         let known: std::collections::BTreeSet<_> = Figure::ALL.into_iter().collect();
         assert_eq!(known.len(), Figure::ALL.len());
+    }
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        let written =
+            [0.0, -0.0004, 0.05, 1.0, 1.234, 9.999, 12.34, 99.96, 131.4, -3.16, 1234.5, 12345.6, 1e6];
+        let read = [
+            "0",
+            "0",
+            "0.05",
+            "1",
+            "1.23",
+            "10",
+            "12.3",
+            "100",
+            "131",
+            "\u{2212}3.16",
+            "1234",
+            "12,346",
+            "1,000,000",
+        ];
+        for (value, text) in written.into_iter().zip(read) {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(number(f64::NAN), "?");
+        assert_eq!(Figure::SessionsLost.show(3.1), "3.1 %");
+        assert_eq!(Figure::SessionsLost.show_difference(-3.1), "\u{2212}3.1 points");
+        assert_eq!(Figure::StoreCommands.show(1.9), "1.9");
     }
 }

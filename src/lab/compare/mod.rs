@@ -6,6 +6,8 @@ mod estimate;
 mod event;
 mod figure;
 mod figures;
+#[cfg(test)]
+mod fixture;
 mod machine;
 mod mode;
 mod model;
@@ -21,7 +23,7 @@ pub use baseline::{BaselineError, Regression, regressions};
 pub use comparison::{CompareError, Compared, compare};
 pub use estimate::{contrast, estimate};
 pub use event::Event;
-pub use figure::Unit;
+pub use figure::{Unit, number};
 pub use mode::SessionMode;
 pub use model::{
     Comparison, Contrast, Estimate, EventMark, Figure, Interval, Machine, ModeResult, Oracle, Run, Setup,

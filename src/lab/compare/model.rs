@@ -1,14 +1,11 @@
 //! What a comparison comes to: what the report shows, what is written as JSON, and what a later comparison is held
 //! against.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::lab::load::LoadResult;
-
-impl Comparison {
-    /// Of the structure as it is here.
-    pub const VERSION: u32 = 1;
-}
 
 /// Everything about one comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +25,31 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// Every run, in the order in which they ran.
     pub runs: Vec<Run>,
+}
+
+impl Comparison {
+    /// Of the structure as it is here.
+    pub const VERSION: u32 = 1;
+
+    /// What every round of `mode` gave for a figure, by round.
+    pub fn rounds(&self, mode: &str, figure: Figure) -> BTreeMap<u32, f64> {
+        let of_mode = self.runs.iter().filter(|run| run.mode == mode);
+        of_mode.filter_map(|run| Some((run.round, run.figure(figure)?))).collect()
+    }
+}
+
+impl Run {
+    /// A figure of this run; `None` when it was not measured.
+    pub fn figure(&self, figure: Figure) -> Option<f64> {
+        self.figures.iter().find(|(own, _)| *own == figure).map(|(_, value)| *value)
+    }
+}
+
+impl ModeResult {
+    /// A figure over all rounds; `None` when it was not measured.
+    pub fn figure(&self, figure: Figure) -> Option<&Estimate> {
+        self.figures.iter().find(|(own, _)| *own == figure).map(|(_, estimate)| estimate)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
