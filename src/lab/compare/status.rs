@@ -24,7 +24,7 @@ pub struct Status {
     pub event: Option<String>,
     pub load: Progress,
     /// When the first run began.
-    pub(super) began: Option<Instant>,
+    pub began: Option<Instant>,
     /// What the runs that are over took, their stages included.
     pub spent: Duration,
 }
