@@ -42,7 +42,6 @@ pub use reference::{ReferenceError, secret};
 pub use retry::*;
 pub use scenario::Scenario;
 pub use stickiness::*;
-
 pub use upstream::*;
 pub use value::duration_of_text as duration;
 

@@ -1,58 +1,52 @@
 //! The load generator: users with cookies who log in, think, ask, read streams to their end, and notice when the
 //! application has forgotten them.
+//!
+//! Users are spread over threads, each with a runtime, records and connections of its own. What they do follows from
+//! the seed (`decision`), when they do it from the model: `closed` or `open`. A `user` does one action at a time; an
+//! `exchange` is one request on its `wire`. Everything is counted in `record`.
 
+mod account;
+mod arrival;
+mod closed;
+mod cookie_date;
+mod decision;
+mod exchange;
+mod failure;
+mod house;
+mod jar;
+mod open;
+mod outgoing;
+mod pacer;
 mod progress;
+mod reading;
+mod record;
+mod request;
 mod result;
+mod run;
+mod scenarios;
+mod shared;
+mod stream;
 mod target;
 mod tls;
-
-use std::io;
-
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+mod user;
+mod wire;
 
 use crate::config::Scenario;
 
 pub use progress::Progress;
 pub use result::{ActionResult, Histogram, LoadResult, Loss, Sessions, Slice};
+pub use run::LoadError;
+pub use scenarios::{BUILT_IN, BuiltIn, ScenarioError, scenario};
 pub use target::{Target, TargetError, TargetOptions};
 pub use tls::TlsError;
 
-/// A load that has not begun.
+/// A load that has not begun; [`run`](Load::run) lets it happen.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub scenario: Scenario,
     pub target: Target,
     /// The same scenario and seed make the same decisions.
     pub seed: u64,
-    /// Threads that the users are spread over; `None`: as many as the rate needs.
-    pub threads: Option<usize>,
-}
-
-/// Why there was no load.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// Nobody listens at the target.
-    #[error("cannot connect to {target}")]
-    Connect { target: String, source: io::Error },
-    /// The system gives no thread or no runtime.
-    #[error("the system gives no thread")]
-    Thread(#[source] io::Error),
-    /// A thread ended before its users did.
-    #[error("a thread of the load ended early")]
-    Died,
-}
-
-impl Load {
-    /// Runs the load on threads of its own and returns what it came to. `progress` is told several times a second
-    /// how it goes, and at once when it begins: moments of the result count from [`Progress::began`]. `stop` ends it
-    /// early, with a result of what was done; requests under way then have a few seconds.
-    pub async fn run(
-        self,
-        progress: watch::Sender<Progress>,
-        stop: CancellationToken,
-    ) -> Result<LoadResult, LoadError> {
-        let _ = (progress, stop);
-        Err(LoadError::Died)
-    }
+    /// Threads that the users are spread over, at least 1; `None`: as many as the rate needs.
+    pub threads: Option<u32>,
 }

@@ -6,7 +6,13 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
+use super::failure::Failure;
+use super::jar::Jar;
+use super::stream::Stream;
 use super::tls;
 
 /// How to talk to a target.
@@ -69,6 +75,24 @@ impl Target {
             scheme,
             authority,
         })
+    }
+
+    /// A stream to it, and whether HTTP/2 is spoken on it.
+    pub(super) async fn connect(&self) -> Result<(Stream, bool), Failure> {
+        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = connected.map_err(|_| Failure::Connect)?;
+        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+        let Some(tls) = &self.tls else { return Ok((Stream::Plain(stream), self.http2)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(|_| Failure::Handshake)?;
+        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
+        let stream = stream.map_err(|_| Failure::Handshake)?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Stream::Tls(Box::new(stream)), http2))
+    }
+
+    /// An empty jar for its cookies.
+    pub(super) fn jar(&self) -> Jar {
+        Jar::new(&self.host, self.tls.is_some())
     }
 
     /// Its base URL.

@@ -1,0 +1,146 @@
+//! One request with its whole answer.
+
+use http::header::HeaderName;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::outgoing::Outgoing;
+use super::reading::{Events, Search};
+use super::request::{Filling, Prepared};
+use super::user::User;
+use super::wire::{NoAnswer, Wire};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) prepared: &'a Prepared,
+    /// What is filled in for `{random}`.
+    pub(super) random: u64,
+    /// Whether events are looked for.
+    pub(super) stream: bool,
+    /// Whether the times of events are written down.
+    pub(super) counted: bool,
+}
+
+impl<'a> Ask<'a> {
+    /// A request that is no action.
+    pub(super) fn plain(prepared: &'a Prepared, random: u64) -> Self {
+        Ask { prepared, random, stream: false, counted: false }
+    }
+}
+
+/// What is left of an answer that was read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) instance: Option<String>,
+    pub(super) login: Option<String>,
+    /// Whether the body held what it should.
+    whole: bool,
+}
+
+impl Answer {
+    /// Whether it is what was expected.
+    pub(super) fn verdict(&self, prepared: &Prepared) -> Result<(), Failure> {
+        if !prepared.ask.expects(self.status) {
+            return Err(Failure::Status(self.status));
+        }
+        if self.whole { Ok(()) } else { Err(Failure::UnexpectedBody) }
+    }
+}
+
+/// Asks as `user` and reads the answer to its end.
+pub(super) async fn exchange(user: &mut User, ask: Ask<'_>) -> Result<Answer, Failure> {
+    let (mut wire, response, sent) = send(user, ask).await?;
+    let read = read(user, ask, &mut wire, response, sent).await;
+    if read.is_ok() && user.shared.scenario.keep_alive {
+        user.wire = Some(wire);
+    }
+    read
+}
+
+/// Sends the request, on another connection if the kept one was closed before anything was sent.
+async fn send(user: &mut User, ask: Ask<'_>) -> Result<(Wire, Response<Incoming>, Instant), Failure> {
+    let shared = user.shared.clone();
+    let mut kept = user.wire.take();
+    if let Some(wire) = &mut kept
+        && !wire.is_usable().await
+    {
+        kept = None;
+    }
+    loop {
+        let sent = Instant::now();
+        let is_kept = kept.is_some();
+        let mut wire = match kept.take() {
+            Some(wire) => wire,
+            None => Wire::connect(&shared.target, shared.scenario.timeout).await?,
+        };
+        let (request, path) = request(user, ask, wire.is_http2())?;
+        match wire.send(request).await {
+            Ok(response) => {
+                user.jar.take(response.headers(), path.path());
+                return Ok((wire, response, sent));
+            }
+            Err(NoAnswer::Unsent) if is_kept => {}
+            Err(NoAnswer::Unsent) => return Err(Failure::Cut),
+            Err(NoAnswer::Failed(failure)) => return Err(failure),
+        }
+    }
+}
+
+fn request(user: &User, ask: Ask<'_>, http2: bool) -> Result<(Request<Outgoing>, PathAndQuery), Failure> {
+    let filling = Filling { user: user.number + 1, random: ask.random, jar: &user.jar };
+    let filled = ask.prepared.fill(&user.shared.target, http2, &filling);
+    filled.map_err(|_| Failure::Invalid)
+}
+
+async fn read(
+    user: &mut User,
+    ask: Ask<'_>,
+    wire: &mut Wire,
+    response: Response<Incoming>,
+    sent: Instant,
+) -> Result<Answer, Failure> {
+    let shared = user.shared.clone();
+    let (head, mut body) = response.into_parts();
+    let instance = text(&head.headers, shared.scenario.instance_header.as_ref());
+    let login = text(&head.headers, shared.scenario.login_header.as_ref());
+    let mut search = Search::new(ask.prepared.ask.contains.as_deref().unwrap_or_default());
+    let (mut events, mut bytes) = (Events::default(), 0);
+    let mut broken = None;
+    while let Some(frame) = wire.frame(&mut body).await {
+        let (frame, now) = match frame {
+            Ok(frame) => frame,
+            Err(failure) => {
+                broken = Some(failure);
+                break;
+            }
+        };
+        let Some(data) = frame.data_ref() else { continue };
+        bytes += data.len() as u64;
+        search.push(data);
+        if ask.stream {
+            for _ in 0..events.push(data) {
+                let before = events.note(now);
+                if ask.counted {
+                    shared.records().token(before.is_none(), now - before.unwrap_or(sent));
+                }
+            }
+        }
+    }
+    shared.records().answered(Instant::now(), instance.as_deref(), bytes);
+    match broken {
+        Some(failure) => Err(failure),
+        None => {
+            let whole = search.found() && (!ask.stream || events.any());
+            Ok(Answer { status: head.status, instance, login, whole })
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: Option<&HeaderName>) -> Option<String> {
+    Some(String::from_utf8_lossy(headers.get(name?)?.as_bytes()).into_owned())
+}

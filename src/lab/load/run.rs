@@ -1,0 +1,179 @@
+//! Running a load: its threads, its beginning and its end.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::pacer::Pacer;
+use super::record::Records;
+use super::result::LoadResult;
+use super::shared::{Part, Shared, Times};
+use super::wire::Wire;
+use super::{Load, Progress, account, closed, open};
+use crate::config::scenario::Arrival;
+
+/// One thread does so many actions per second, and leaves room for what is measured.
+const PER_THREAD: f64 = 10_000.0;
+/// Until all threads are there.
+const HEAD_START: Duration = Duration::from_millis(20);
+/// What is under way has so long when somebody has ended the load early.
+const GRACE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why there was no load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Nobody answers there as a target must.
+    #[error("cannot connect to {target} ({reason})")]
+    Connect { target: String, reason: String },
+    #[error("the system gives no thread or no timer")]
+    System(#[from] io::Error),
+    #[error("the records cannot be kept")]
+    Records(#[from] hdrhistogram::CreationError),
+    #[error("a thread of the load ended early")]
+    Died,
+}
+
+impl Load {
+    /// Runs the load on threads of its own and returns what it came to.
+    ///
+    /// `progress` is told several times a second how it goes, and at once when it begins: moments of the result count
+    /// from [`Progress::began`]. `stop` ends it early, with a result of what was done until then; what is under way has
+    /// two seconds. Otherwise it has the scenario's `timeout` after the end. Dropping the future ends the threads.
+    pub async fn run(
+        self,
+        progress: watch::Sender<Progress>,
+        stop: CancellationToken,
+    ) -> Result<LoadResult, LoadError> {
+        let wire = Wire::connect(&self.target, self.scenario.timeout).await;
+        drop(wire.map_err(|failure| LoadError::Connect {
+            target: self.target.url(),
+            reason: failure.to_string(),
+        })?);
+        let cut = CancellationToken::new();
+        let times = Times { began: Instant::now() + HEAD_START, closing: cut.child_token(), cut };
+        // Whoever does not want the result any more does not want the load either.
+        let _cut = times.cut.clone().drop_guard();
+        let mut parts = self.begin(&times)?;
+        let ended = parts.watch(&self, &times, &progress, &stop).await?;
+        let mut all: Option<Records> = None;
+        for records in parts.take() {
+            match &mut all {
+                None => all = Some(records),
+                Some(all) => all.add(records),
+            }
+        }
+        let mut all = all.ok_or(LoadError::Died)?;
+        all.extend(Instant::now());
+        let counted = ended.saturating_duration_since(times.began + self.scenario.warm_up);
+        Ok(account::result(&self, all, counted))
+    }
+
+    /// How many threads there are.
+    fn parts(&self) -> u32 {
+        let needed = match self.scenario.arrival {
+            Arrival::Closed => 1,
+            Arrival::Open { rate, .. } => (rate / PER_THREAD).ceil() as u32,
+        };
+        let cores =
+            thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        self.threads.unwrap_or(needed.min(cores)).clamp(1, self.scenario.users.count)
+    }
+
+    fn begin(&self, times: &Times) -> Result<Threads, LoadError> {
+        let (threads, mut all) = (self.parts(), Threads::default());
+        for first in 0..threads {
+            let records = Arc::new(Mutex::new(Records::new(times.began, self.scenario.actions.len())?));
+            let shared = Arc::new(Shared::new(self, times.clone(), records.clone()));
+            let part = Part { first, threads, count: self.scenario.users.count };
+            let (tell, ended) = oneshot::channel();
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            thread::Builder::new().name(format!("load-{first}")).spawn(move || {
+                let done = runtime.block_on(live(&shared, part));
+                // Without a listener nobody wants to know.
+                let _ = tell.send(done);
+            })?;
+            all.records.push(records);
+            all.ended.push(ended);
+        }
+        Ok(all)
+    }
+}
+
+/// The users of one thread.
+async fn live(shared: &Arc<Shared>, part: Part) -> io::Result<()> {
+    sleep_until(shared.times.began).await;
+    match shared.scenario.arrival {
+        Arrival::Closed => closed::run(shared, part).await,
+        Arrival::Open { rate, spacing } => open::run(shared, part, rate, spacing, &Pacer::new()?).await,
+    }
+    Ok(())
+}
+
+/// The threads of a load and what they write down.
+#[derive(Debug, Default)]
+struct Threads {
+    records: Vec<Arc<Mutex<Records>>>,
+    ended: Vec<oneshot::Receiver<io::Result<()>>>,
+}
+
+impl Threads {
+    /// Tells how it goes until all threads have ended; returns when the last action could be due.
+    async fn watch(
+        &mut self,
+        load: &Load,
+        times: &Times,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> Result<Instant, LoadError> {
+        let total = load.scenario.warm_up + load.scenario.duration;
+        let (began, end) = (times.began.into_std(), times.began + total);
+        let so_far = |elapsed| Progress { began: Some(began), elapsed, total, ..Progress::default() };
+        progress.send_replace(so_far(Duration::ZERO));
+        let ended = std::mem::take(&mut self.ended);
+        let mut all_ended = std::pin::pin!(async move {
+            for ended in ended {
+                ended.await.map_err(|_| LoadError::Died)??;
+            }
+            Ok::<_, LoadError>(())
+        });
+        let (mut tick, mut closed, mut cut_at) = (interval(TICK), None, end + load.scenario.timeout);
+        loop {
+            tokio::select! {
+                done = &mut all_ended => {
+                    done?;
+                    return Ok(closed.unwrap_or(end));
+                }
+                () = stop.cancelled(), if closed.is_none() => {
+                    let now = Instant::now();
+                    (closed, cut_at) = (Some(now.min(end)), now + GRACE);
+                    times.closing.cancel();
+                }
+                () = sleep_until(end), if closed.is_none() => {
+                    closed = Some(end);
+                    times.closing.cancel();
+                }
+                () = sleep_until(cut_at), if closed.is_some() && !times.cut.is_cancelled() => times.cut.cancel(),
+                _ = tick.tick() => {
+                    let records: Vec<_> = self.records.iter().map(|records| lock(records)).collect();
+                    progress.send_replace(account::progress(&records, so_far(times.began.elapsed())));
+                }
+            }
+        }
+    }
+
+    /// What all threads wrote down.
+    fn take(self) -> impl Iterator<Item = Records> {
+        self.records.into_iter().map(|records| lock(&records).clone())
+    }
+}
+
+fn lock(records: &Mutex<Records>) -> MutexGuard<'_, Records> {
+    records.lock().unwrap_or_else(PoisonError::into_inner)
+}

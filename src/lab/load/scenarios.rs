@@ -1,0 +1,75 @@
+//! Scenarios that come with the program, and those of files.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::config::{self, Problems, Scenario};
+
+/// A scenario that comes with the program.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltIn {
+    pub name: &'static str,
+    /// Its file.
+    pub text: &'static str,
+}
+
+/// The scenarios that come with the program.
+pub const BUILT_IN: [BuiltIn; 3] = [
+    BuiltIn { name: "dify-chat", text: include_str!("../../../config/scenarios/dify-chat.toml") },
+    BuiltIn { name: "console-burst", text: include_str!("../../../config/scenarios/console-burst.toml") },
+    BuiltIn { name: "plain-api", text: include_str!("../../../config/scenarios/plain-api.toml") },
+];
+
+/// Why there is no such scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    #[error("no scenario {name:?}: it is neither a file nor one of {known}")]
+    Unknown { name: String, known: String },
+    #[error("cannot read the scenario {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// The scenario of this name, or in this file, and its text. Blocks.
+pub fn scenario(name: &str) -> Result<(Scenario, String), ScenarioError> {
+    let path = Path::new(name);
+    let text = match BUILT_IN.iter().find(|built_in| built_in.name == name) {
+        Some(built_in) => built_in.text.to_owned(),
+        None => fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ScenarioError::Unknown { name: name.to_owned(), known: known() },
+            _ => ScenarioError::Read { path: path.to_owned(), source },
+        })?,
+    };
+    Ok((config::parse_scenario(&text, name)?, text))
+}
+
+fn known() -> String {
+    BUILT_IN.map(|built_in| built_in.name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_with_the_program_is_sound_and_has_its_name() {
+        for built_in in BUILT_IN {
+            let (scenario, text) = scenario(built_in.name).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((scenario.name.as_str(), text.as_str()), (built_in.name, built_in.text));
+            assert!(!scenario.about.is_empty());
+        }
+    }
+
+    #[test]
+    fn other_scenarios_are_files() {
+        let error = scenario("dify").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no scenario \"dify\": it is neither a file nor one of dify-chat, console-burst, plain-api"
+        );
+        assert!(matches!(scenario("/"), Err(ScenarioError::Read { .. })));
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/scenarios/plain-api.toml");
+        assert_eq!(scenario(file).unwrap().0.name, "plain-api");
+    }
+}
