@@ -50,7 +50,8 @@ fn line(status: &Status) -> String {
         "{part}  {mode:<7} {:>3.0}/{:.0} s  {:>5.0}/s  p99 {:>5.0} ms  {} failed  {} lost  {}:{:02} left{event}",
         load.elapsed.as_secs_f64(),
         load.total.as_secs_f64(),
-        load.rate,
+        // Not "-0".
+        load.rate + 0.0,
         load.p99,
         load.failed,
         load.lost,

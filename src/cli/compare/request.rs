@@ -10,10 +10,11 @@ use clap::Args;
 use crate::config::staging::Staging;
 use crate::config::{self, Scenario};
 use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
+use crate::lab::load;
 
 /// The scenario without `--scenario`, and what makes it fit a small machine and a short time.
 const SCENARIO: &str = "dify-chat";
-const USERS: u32 = 30;
+const USERS: u32 = 48;
 const WARM_UP: Duration = Duration::from_secs(2);
 const DURATION: Duration = Duration::from_secs(10);
 const MODES: [SessionMode; 3] = [SessionMode::Local, SessionMode::Sticky, SessionMode::Shared];
@@ -83,11 +84,7 @@ impl CompareArgs {
 
     fn read_scenario(&self) -> anyhow::Result<(Scenario, String)> {
         let name = self.scenario.as_deref().unwrap_or(SCENARIO);
-        let text = match embedded(name) {
-            Some(text) => text.to_owned(),
-            None => fs::read_to_string(name).with_context(|| format!("cannot read the scenario {name:?}"))?,
-        };
-        let mut scenario = config::parse_scenario(&text, name)?;
+        let (mut scenario, text) = load::scenario(name)?;
         if self.scenario.is_none() {
             scenario.users.count = USERS;
             (scenario.warm_up, scenario.duration) = (WARM_UP, DURATION);
@@ -158,10 +155,6 @@ impl CompareArgs {
         add("seed", Some(seed.to_string()));
         command
     }
-}
-
-fn embedded(_: &str) -> Option<&'static str> {
-    None
 }
 
 /// Leaves out what was there before.

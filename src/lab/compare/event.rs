@@ -88,6 +88,8 @@ pub(super) struct Played {
     /// Instances before the scale-out.
     pub(super) instances: usize,
     pub(super) later: usize,
+    /// When the scale-out began and when the new instances could serve.
+    pub(super) growth: Option<(f64, f64)>,
 }
 
 impl Play<'_> {
@@ -101,19 +103,23 @@ impl Play<'_> {
         for (place, event) in (1..).zip(timed) {
             sleep_until(began + self.warm_up + step * place).await;
             let at = began.elapsed().as_secs_f64();
-            let (name, subject, lasts) = self.happen(event, stage, &mut rng, &mut played).await?;
+            let (name, subject, passes) = self.happen(event, stage, &mut rng, &mut played).await?;
             let until = began.elapsed().as_secs_f64();
-            played.marks.push(match lasts {
-                true => EventMark { name: name.to_owned(), subject, at, until: Some(until) },
+            let name = name.to_owned();
+            played.marks.push(match passes {
+                true => EventMark { name, subject, at, until: Some(until) },
                 // They are there from now on.
-                false => EventMark { name: name.to_owned(), subject, at: until, until: None },
+                false => EventMark { name, subject, at: until, until: None },
             });
+            if !passes {
+                played.growth = Some((at, until));
+            }
             self.now.send_replace(None);
         }
         Ok(played)
     }
 
-    /// What it is called, to whom it happened, and whether all is as before now.
+    /// What it is called, to whom it happened, and whether all is as before now; new instances stay.
     async fn happen(
         &self,
         event: Event,

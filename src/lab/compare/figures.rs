@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Played;
-use super::model::{EventMark, Figure};
+use super::model::Figure;
 use super::stage::Usage;
 use crate::lab::load::{LoadResult, Slice};
 
@@ -64,18 +64,24 @@ fn ratio(part: f64, whole: f64) -> Option<f64> {
 /// Busiest by mean and coefficient of variation, while all instances run: before the scale-out and after it, each
 /// for as much as was answered.
 fn imbalance(load: &LoadResult, played: &Played) -> Option<(f64, f64)> {
-    let grown = played.marks.iter().find(|mark| mark.until.is_none()).map(|mark| mark.at);
-    let is_quiet = |slice: &&Slice| !played.marks.iter().any(|mark| disturbs(mark, slice.at));
-    let (before, after): (Vec<&Slice>, Vec<&Slice>) =
-        load.timeline.iter().filter(is_quiet).partition(|slice| grown.is_none_or(|grown| slice.at < grown));
+    let is_quiet = |slice: &&Slice| {
+        !played.marks.iter().any(|mark| mark.until.is_some_and(|until| disturbs((mark.at, until), slice.at)))
+            && !played.growth.is_some_and(|growth| disturbs(growth, slice.at))
+    };
+    let (before, after): (Vec<&Slice>, Vec<&Slice>) = load
+        .timeline
+        .iter()
+        .filter(is_quiet)
+        .partition(|slice| played.growth.is_none_or(|(began, _)| slice.at < began));
     let phases = [(before, played.instances), (after, played.instances + played.later)];
     let (mut most, mut variation, mut weight) = (0.0, 0.0, 0.0);
     for (slices, instances) in phases {
         let loads = by_instance(&slices);
+        let instances = instances.max(loads.len());
         let answers = loads.values().sum::<u64>() as f64;
         let mean = answers / instances.max(1) as f64;
         if answers > 0.0 {
-            let absent = instances.saturating_sub(loads.len()) as f64;
+            let absent = (instances - loads.len()) as f64;
             let squares: f64 = loads.values().map(|load| (*load as f64 - mean).powi(2)).sum();
             let deviation = ((squares + absent * mean.powi(2)) / instances.max(1) as f64).sqrt();
             most += answers * loads.values().max().map_or(0.0, |load| *load as f64) / mean;
@@ -87,9 +93,9 @@ fn imbalance(load: &LoadResult, played: &Played) -> Option<(f64, f64)> {
 }
 
 /// Whether the slice that begins at `at` may not have had all instances.
-fn disturbs(mark: &EventMark, at: f64) -> bool {
+fn disturbs((began, ended): (f64, f64), at: f64) -> bool {
     const MARGIN: f64 = 1.0;
-    mark.until.is_some_and(|until| at > mark.at - MARGIN && at < until + MARGIN)
+    at > began - MARGIN && at < ended + MARGIN
 }
 
 fn by_instance(slices: &[&Slice]) -> BTreeMap<String, u64> {
@@ -102,14 +108,14 @@ fn by_instance(slices: &[&Slice]) -> BTreeMap<String, u64> {
 
 /// Percent of the answers that come from instances that nobody had heard of before the scale-out.
 fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
-    let grown = played.marks.iter().find(|mark| mark.until.is_none())?.at;
+    let (began, grown) = played.growth?;
     let end = load.timeline.last()?.at;
     let next = played.marks.iter().map(|mark| mark.at).filter(|at| *at > grown).fold(end, f64::min);
     let until = next.min(grown + SETTLED);
     let slices = |from: f64, to: f64| -> Vec<&Slice> {
         load.timeline.iter().filter(|slice| slice.at >= from && slice.at < to).collect()
     };
-    let old: BTreeSet<String> = by_instance(&slices(f64::MIN, grown - 1.0)).into_keys().collect();
+    let old: BTreeSet<String> = by_instance(&slices(f64::MIN, began)).into_keys().collect();
     let loads = by_instance(&slices((until - WINDOW).max(grown), until));
     let new: u64 = loads.iter().filter(|(instance, _)| !old.contains(*instance)).map(|(_, load)| load).sum();
     percent(new, loads.values().sum())
@@ -118,6 +124,7 @@ fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::compare::EventMark;
 
     const NOTHING: Usage = Usage { processor: None, memory: None, store_commands: None, store_bytes: None };
 
@@ -165,10 +172,10 @@ mod tests {
         let timeline =
             vec![slice(0.0, &[("a", 30), ("b", 10)]), slice(5.0, &[("a", 100)]), slice(10.0, &[("a", 0)])];
         let load = LoadResult { timeline, ..LoadResult::default() };
-        let killed = Played { marks: vec![mark(4.5, Some(5.5))], instances: 2, later: 0 };
+        let killed = Played { marks: vec![mark(4.5, Some(5.5))], instances: 2, ..Played::default() };
         let figures = found(&load, &killed);
         assert_eq!((figures[&Figure::ImbalanceMax], figures[&Figure::ImbalanceCv]), (1.5, 0.5));
-        let third = Played { marks: vec![mark(4.5, Some(5.5))], instances: 4, later: 0 };
+        let third = Played { marks: vec![mark(4.5, Some(5.5))], instances: 4, ..Played::default() };
         assert_eq!(found(&load, &third)[&Figure::ImbalanceMax], 3.0);
     }
 
@@ -183,7 +190,8 @@ mod tests {
             slice(9.0, &[]),
         ];
         let load = LoadResult { timeline, ..LoadResult::default() };
-        let played = Played { marks: vec![mark(6.0, None), mark(8.0, Some(8.5))], instances: 1, later: 1 };
+        let marks = vec![mark(6.0, None), mark(8.0, Some(8.5))];
+        let played = Played { marks, instances: 1, later: 1, growth: Some((5.5, 6.0)) };
         assert_eq!(found(&load, &played)[&Figure::ScaleOutShare], 25.0);
     }
 }

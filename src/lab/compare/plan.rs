@@ -66,7 +66,7 @@ impl Plan {
             obstacle.is_none()
         });
         let store = self.store()?;
-        if self.events.contains(&Event::HotSpot) && self.scenario.users.hot.is_none() {
+        if self.events.contains(&Event::HotSpot) {
             let (share, times) = HOT;
             self.scenario.users.hot = Percent::new(share).map(|share| Hot { share, times });
         }

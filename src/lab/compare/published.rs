@@ -12,6 +12,9 @@ use super::status::Status;
 use super::target::Target;
 use crate::config::staging::{self, Change};
 
+/// What stands for a figure that was not measured.
+const UNKNOWN: &str = "not measured";
+
 /// Figures that were published, and what was measured to understand them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Published {
@@ -41,10 +44,44 @@ pub struct Assumption {
 }
 
 impl Published {
-    /// The figures that anybody published anything of.
-    pub fn figures(&self) -> Vec<Figure> {
-        let claimed = |figure: &Figure| self.claims.iter().any(|claim| claim.figure == *figure);
-        Figure::ALL.into_iter().filter(claimed).collect()
+    /// What was published and what was measured, as a table whose first row is its head.
+    pub fn claim_table(&self) -> Vec<Vec<String>> {
+        let head = ["Mode", "Figure", "Published", "Here"].map(str::to_owned).to_vec();
+        let rows = self.claims.iter().map(|claim| {
+            let here =
+                claim.measured.as_ref().map_or(UNKNOWN.to_owned(), |here| claim.figure.show(here.mean));
+            let published = claim.figure.show(claim.published);
+            vec![claim.mode.clone(), claim.figure.title().to_owned(), published, here]
+        });
+        std::iter::once(head).chain(rows).collect()
+    }
+
+    /// What was measured with one thing changed, in the figures that were published, as a table whose first row is its
+    /// head; `modes` is what was measured with nothing changed.
+    pub fn assumption_table(&self, modes: &[ModeResult]) -> Vec<Vec<String>> {
+        let columns: Vec<(&str, Figure)> =
+            self.claims.iter().map(|claim| (claim.mode.as_str(), claim.figure)).collect();
+        let titles = columns.iter().map(|(mode, figure)| format!("{mode}: {}", figure.title()));
+        let means = modes.iter().map(|mode| {
+            let means = mode.figures.iter().map(|(figure, estimate)| (*figure, estimate.mean)).collect();
+            (mode.mode.clone(), means)
+        });
+        let unchanged = Assumption { about: "Nothing".to_owned(), modes: means.collect() };
+        let row = |assumption: &Assumption| {
+            let cells = columns.iter().map(|(mode, figure)| {
+                assumption.figure(mode, *figure).map_or(UNKNOWN.to_owned(), |value| figure.show(value))
+            });
+            std::iter::once(assumption.about.clone()).chain(cells).collect()
+        };
+        let head = std::iter::once("Changed".to_owned()).chain(titles).collect();
+        [head, row(&unchanged)].into_iter().chain(self.assumptions.iter().map(row)).collect()
+    }
+}
+
+impl Assumption {
+    fn figure(&self, mode: &str, figure: Figure) -> Option<f64> {
+        let (_, figures) = self.modes.iter().find(|(name, _)| name == mode)?;
+        figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value)
     }
 }
 
@@ -157,6 +194,24 @@ mod tests {
         };
         assert_eq!(claims(&plan(), &modes), [claim(Some(ours))]);
         assert_eq!(claims(&plan(), &[]), [claim(None)]);
+    }
+
+    #[test]
+    fn tables_show_what_was_published_here_and_otherwise() {
+        let ours = Estimate { mean: 13.0, interval: None, rounds: vec![13.0] };
+        let modes = [ModeResult { mode: "local".to_owned(), figures: vec![(Figure::LatencyMean, ours)] }];
+        let otherwise = vec![("local".to_owned(), vec![(Figure::LatencyMean, 9.0)])];
+        let assumptions = vec![
+            Assumption { about: "A".to_owned(), modes: otherwise },
+            Assumption { about: "B".to_owned(), modes: Vec::new() },
+        ];
+        let published = Published { claims: claims(&plan(), &modes), assumptions };
+        let mean = "Mean time of an action";
+        let head = ["Mode", "Figure", "Published", "Here"];
+        assert_eq!(published.claim_table(), [head, ["local", mean, "12.4 ms", "13 ms"]]);
+        let head = ["Changed", "local: Mean time of an action"];
+        let rows = [head, ["Nothing", "13 ms"], ["A", "9 ms"], ["B", "not measured"]];
+        assert_eq!(published.assumption_table(&modes), rows);
     }
 
     #[test]
