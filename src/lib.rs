@@ -25,6 +25,8 @@
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
+//! | cohort | the clients that are served in one mode while modes are compared |
+//! | drill | a failure on purpose, for a while; a *fenced* instance is treated as dead by one |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
 //!
 //! # The life of a request
@@ -88,8 +90,9 @@ pub mod telemetry;
 // Layer 1: what the operator wants.
 pub mod config;
 
-// Layer 2: the four worlds; they do not know each other.
+// Layer 2: the worlds; they do not know each other.
 pub mod discovery;
+pub mod lots;
 pub mod session;
 pub mod transport;
 pub mod upstream;
@@ -98,6 +101,7 @@ pub mod upstream;
 pub mod affinity;
 pub mod balance;
 pub mod canary;
+pub mod cohort;
 pub mod health;
 pub mod identity;
 

@@ -46,6 +46,14 @@ need() {
 
 step="installing redis-server"
 need redis-server redis-server
+if "$long"; then
+  step="installing generators to compare with"
+  need wrk wrk
+  need h2load nghttp2-client
+fi
+
+step="installing chromium"
+need chromium chromium
 
 if command -v cargo-nextest >/dev/null; then
   step="cargo nextest run"

@@ -33,7 +33,7 @@ criterion_group! {
     targets = headers::cookies, headers::cleaning, headers::target,
         routing::routes, routing::picks, retries::copies, retries::rules,
         session::ids, session::resolution, session::decoding, store::lookups,
-        user::identity, user::affinity,
+        user::identity, user::affinity, user::cohorts,
         telemetry::numbers, telemetry::lines, counters::counters
 }
 criterion_main!(all);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
 use vestibule::affinity::Affinity;
-use vestibule::config::OnOutage;
+use vestibule::cohort::Cohorts;
+use vestibule::config::{Mode, Modes, OnOutage};
 use vestibule::identity::Identity;
 use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store};
 use vestibule::upstream::InstanceId;
@@ -47,4 +48,19 @@ pub(crate) fn affinity(c: &mut Criterion) {
     c.bench_function("affinity/read a forgery", |b| {
         b.iter(|| affinity.read(black_box("other"), value.as_bytes()))
     });
+}
+
+pub(crate) fn cohorts(c: &mut Criterion) {
+    let config = config("mode = { compare = { shared = 50, sticky = 50 } }");
+    let Modes::Compare(shares) = config.session.mode else { return };
+    let cohorts = Cohorts::new(&config.affinity, shares).unwrap();
+    let (headers, id) = (browser_headers(&cookie_line(3)), session_id(7));
+    c.bench_function("cohort/draw", |b| {
+        b.iter(|| cohorts.choose(black_box(&headers), Some(id.as_bytes())));
+    });
+    let told =
+        cohorts.set_cookie(vestibule::cohort::Choice { mode: Mode::Sticky, tell: true }, true).unwrap();
+    let pair = told.to_str().unwrap().split(';').next().unwrap();
+    let headers = browser_headers(&format!("{}; {pair}", cookie_line(3)));
+    c.bench_function("cohort/keep", |b| b.iter(|| cohorts.choose(black_box(&headers), Some(id.as_bytes()))));
 }

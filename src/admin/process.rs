@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
+use crate::proxy::drill::{self, DrillError};
 use crate::proxy::operate::{Order, OrderError};
 use crate::secret;
 
@@ -23,6 +24,12 @@ pub trait Process: Debug + Send + Sync {
 
     /// Changes what becomes of an instance.
     fn order(&self, order: Order) -> Answer<'_, (), OrderError>;
+
+    /// Begins a drill; its id.
+    fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError>;
+
+    /// Ends a drill.
+    fn end_drill(&self, id: u64) -> Answer<'_, (), DrillError>;
 }
 
 /// How reloads went.

@@ -23,10 +23,11 @@ enum Endpoint {
     Upgrade,
     ListUpstreams,
     OrderInstance,
+    Drills,
 }
 
 /// Every address. One that takes `GET` takes `HEAD` as well.
-const ROUTES: [(&str, Method, Endpoint); 10] = [
+const ROUTES: [(&str, Method, Endpoint); 11] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
@@ -37,6 +38,7 @@ const ROUTES: [(&str, Method, Endpoint); 10] = [
     ("/api/v1/upgrade", Method::POST, Endpoint::Upgrade),
     ("/api/v1/upstreams", Method::GET, Endpoint::ListUpstreams),
     ("/api/v1/upstreams", Method::POST, Endpoint::OrderInstance),
+    ("/api/v1/drills", Method::POST, Endpoint::Drills),
 ];
 
 /// Why a request leads nowhere.
@@ -61,6 +63,7 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::Upgrade) => api::upgrade(&admin, request.headers()).await,
         Ok(Endpoint::ListUpstreams) => api::list_upstreams(&admin, &request),
         Ok(Endpoint::OrderInstance) => api::order_instance(&admin, request).await,
+        Ok(Endpoint::Drills) => api::rehearse(&admin, request).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
 }

@@ -19,11 +19,13 @@ use super::workers::Warmth;
 use super::{changes, fixed, removal, systemd};
 use crate::admin::Reloads;
 use crate::balance::Balancer;
-use crate::config::{self, Config, LoadError, Mode};
+use crate::config::{self, Config, LoadError, Mode, Modes};
 use crate::discovery::Discovery;
 use crate::drain::Drain;
 use crate::health;
 use crate::proxy::Shared;
+use crate::proxy::drill::{self, DrillError, Why};
+use crate::proxy::metrics::Shard;
 use crate::proxy::operate::{self, Order, OrderError};
 use crate::secret::{RandomError, Secret};
 use crate::session::Store;
@@ -41,10 +43,14 @@ type Reply = oneshot::Sender<Result<Changes, ReloadError>>;
 pub(super) enum Command {
     /// The file is to be read again.
     Reload(Reply),
-    /// New requests are to be served in this mode, until the file is read again.
-    SetMode(Mode, Reply),
+    /// New requests are to be served in this mode, or in these, until the file is read again.
+    SetMode(Modes, Reply),
     /// This is to become of an instance.
     Order(Order, oneshot::Sender<Result<(), OrderError>>),
+    /// This is to fail for a while; the drill's id.
+    Drill(drill::Order, oneshot::Sender<Result<u64, DrillError>>),
+    /// The drill with this id is to end.
+    EndDrill(u64, oneshot::Sender<Result<(), DrillError>>),
 }
 
 /// Why the plan is as it was.
@@ -69,6 +75,8 @@ pub enum ReloadError {
 /// Carries out commands.
 pub(super) struct Control {
     shared: Arc<Shared>,
+    /// What the workers count.
+    shards: Vec<Arc<Shard>>,
     source: Option<PathBuf>,
     /// What the process was started with; some of it cannot change.
     started: Arc<Config>,
@@ -87,7 +95,7 @@ impl Control {
     /// Looks for instances that are not written in the configuration, and completes when everything was looked for once;
     /// what was found is in use then. Must be called within the runtime that does what goes on in the background.
     pub(super) async fn start(
-        shared: Arc<Shared>,
+        (shared, shards): (Arc<Shared>, Vec<Arc<Shard>>),
         source: Option<PathBuf>,
         secret: Secret<Vec<u8>>,
         reloads: Arc<Reloads>,
@@ -96,9 +104,11 @@ impl Control {
     ) -> Self {
         let started = shared.plan.load().config.clone();
         reloads.began(&started);
+        warn_of(&started);
         let file = Config::clone(&started);
         let mut control = Control {
             shared,
+            shards,
             source,
             started,
             file,
@@ -127,10 +137,15 @@ impl Control {
             let watched = self.source.clone().filter(|_| self.file.reload.watch);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self,
+                () = stop.cancelled() => {
+                    // Without a drill there is nothing to end.
+                    let _ = drill::end(&self.shared, &self.shards, None, Why::Shutdown);
+                    return self;
+                }
                 Some(command) = commands.recv() => self.carry_out(command).await,
                 () = self.discovery.changed() => self.discovered().await,
                 () = deadline(&self.shared) => operate::expire(&self.shared.plan.load(), Instant::now()),
+                () = drill_over(&self.shared) => drill::expire(&self.shared, &self.shards, Instant::now()),
                 () = watch.changed(watched) => {
                     // It is logged.
                     let _ = self.reload().await;
@@ -154,10 +169,18 @@ impl Control {
     async fn carry_out(&mut self, command: Command) {
         let (done, reply) = match command {
             Command::Reload(reply) => (self.reload().await, reply),
-            Command::SetMode(mode, reply) => (self.set_mode(mode).await, reply),
+            Command::SetMode(modes, reply) => (self.set_mode(modes).await, reply),
             Command::Order(order, reply) => {
                 // Whoever asked may have left.
                 let _ = reply.send(operate::carry_out(&self.shared.plan.load(), &order));
+                return;
+            }
+            Command::Drill(order, reply) => {
+                let _ = reply.send(drill::begin(&self.shared, &self.shards, &order));
+                return;
+            }
+            Command::EndDrill(id, reply) => {
+                let _ = reply.send(drill::end(&self.shared, &self.shards, Some(id), Why::Asked));
                 return;
             }
         };
@@ -192,9 +215,9 @@ impl Control {
         if fixed.is_empty() { Ok(file) } else { Err(ReloadError::Fixed(fixed)) }
     }
 
-    async fn set_mode(&mut self, mode: Mode) -> Result<Changes, ReloadError> {
+    async fn set_mode(&mut self, modes: Modes) -> Result<Changes, ReloadError> {
         let mut file = self.file.clone();
-        file.session.mode = mode;
+        file.session.mode = modes;
         self.apply(file).await
     }
 
@@ -214,13 +237,16 @@ impl Control {
         let plan = self.shared.plan.load_full();
         let changes = changes::between(&plan.config, &config);
         if !changes.is_empty() {
-            if config.session.mode == Mode::Shared && plan.mode != Mode::Shared {
+            if config.session.mode.include(Mode::Shared) && !plan.modes.include(Mode::Shared) {
                 self.warmth.spread().await;
             }
             let config = Arc::new(config);
             let next = Arc::new(plan.succeed(config.clone())?);
             self.shared.plan.store(next.clone());
             self.reloads.in_use(&config);
+            if config.session.mode != plan.modes {
+                warn_of(&config);
+            }
             self.follow_plan();
             removal::release(&plan, &next);
         }
@@ -246,7 +272,7 @@ impl Control {
                 self.checks.push((balancer.clone(), checks));
             }
         }
-        if plan.mode == Mode::Shared && self.watch.is_none() {
+        if plan.modes.include(Mode::Shared) && self.watch.is_none() {
             self.watch = self.start_watch();
         }
     }
@@ -258,9 +284,21 @@ impl Control {
     }
 }
 
+fn warn_of(config: &Config) {
+    config.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
+}
+
 /// Waits until the time of an instance is over.
 async fn deadline(shared: &Shared) {
     match operate::next_deadline(&shared.plan.load()) {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Waits until a drill may have to end.
+async fn drill_over(shared: &Shared) {
+    match shared.drills.next_look() {
         Some(at) => sleep_until(at).await,
         None => pending().await,
     }

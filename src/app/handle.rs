@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::{Changes, Command, ReloadError};
 use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
-use crate::config::Mode;
+use crate::config::Modes;
+use crate::proxy::drill::{self, DrillError};
 use crate::proxy::operate::{Order, OrderError};
 use crate::proxy::{Plan, Shared};
 
@@ -23,15 +24,16 @@ pub struct AppHandle {
 }
 
 impl AppHandle {
-    /// The mode that new requests are served in.
-    pub fn mode(&self) -> Mode {
-        self.shared.plan.load().mode
+    /// The mode that new requests are served in, or those that are compared.
+    pub fn modes(&self) -> Modes {
+        self.shared.plan.load().modes
     }
 
-    /// Serves new requests in `mode`, until the configuration is read again; requests under way end as they began.
+    /// Serves new requests in `modes`, until the configuration is read again; requests under way end as they began.
     /// Completes when it is so, in a proxy that runs.
-    pub async fn set_mode(&self, mode: Mode) -> Result<Changes, ReloadError> {
-        self.command(|reply| Command::SetMode(mode, reply)).await
+    pub async fn set_mode(&self, modes: impl Into<Modes>) -> Result<Changes, ReloadError> {
+        let modes = modes.into();
+        self.command(|reply| Command::SetMode(modes, reply)).await
     }
 
     /// Reads the configuration again. It is put to use whole and in one step; after an error everything is as it was.
@@ -53,6 +55,20 @@ impl AppHandle {
     pub async fn order(&self, order: Order) -> Result<(), OrderError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Order(order, reply)).await.map_err(|_| OrderError::Over)?;
+        answer.await.map_err(|_| OrderError::Over)?
+    }
+
+    /// Lets fail what `order` says; the drill's id. Completes when it is so, in a proxy that runs.
+    pub async fn drill(&self, order: drill::Order) -> Result<u64, DrillError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Drill(order, reply)).await.map_err(|_| OrderError::Over)?;
+        answer.await.map_err(|_| OrderError::Over)?
+    }
+
+    /// Ends a drill. Completes when it is so.
+    pub async fn end_drill(&self, id: u64) -> Result<(), DrillError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::EndDrill(id, reply)).await.map_err(|_| OrderError::Over)?;
         answer.await.map_err(|_| OrderError::Over)?
     }
 
@@ -86,5 +102,13 @@ impl Process for AppHandle {
 
     fn order(&self, order: Order) -> Answer<'_, (), OrderError> {
         Box::pin(AppHandle::order(self, order))
+    }
+
+    fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError> {
+        Box::pin(AppHandle::drill(self, order))
+    }
+
+    fn end_drill(&self, id: u64) -> Answer<'_, (), DrillError> {
+        Box::pin(AppHandle::end_drill(self, id))
     }
 }

@@ -36,6 +36,7 @@ use crate::admin::{self, Admin, Readiness, Reloads};
 use crate::config::{self, Config, StoreKind};
 use crate::discovery::{Board, Discovery};
 use crate::drain::Drain;
+use crate::proxy::drill::Drills;
 use crate::proxy::metrics::Shard;
 use crate::proxy::{Plan, Service, Shared, Worker};
 use crate::secret::{Fingerprints, Secret, random_bytes};
@@ -112,6 +113,7 @@ impl App {
             backend: OnceLock::new(),
             marks: Fingerprints::new()?,
             lines: Lines::default(),
+            drills: Drills::default(),
         });
         let readiness = Readiness::default();
         let (upgrades, upgrade_orders) = mpsc::channel(1);
@@ -192,7 +194,7 @@ impl App {
 
     async fn start_control(&mut self, orders: &Orders, warmth: Warmth) -> JoinHandle<Control> {
         let control = Control::start(
-            self.shared.clone(),
+            (self.shared.clone(), self.shards.clone()),
             self.source.clone(),
             self.secret.clone(),
             self.reloads.clone(),

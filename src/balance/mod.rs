@@ -25,6 +25,8 @@ const TRIES: usize = 4;
 pub struct Balancer {
     upstream: Arc<Upstream>,
     turn: AtomicUsize,
+    /// Turns of a rotation of its own, for [`Balancer::foresee`].
+    foreseen: AtomicUsize,
     table: ArcSwap<Table>,
     /// Held while a table is made, so that the last one made knows the latest changes.
     making: Mutex<()>,
@@ -90,6 +92,7 @@ impl Balancer {
         let balancer = Balancer {
             table: ArcSwap::from_pointee(Table::new(&upstream, None)),
             turn: AtomicUsize::new(previous.map_or(0, |previous| previous.turn.load(Relaxed))),
+            foreseen: AtomicUsize::new(previous.map_or(0, |previous| previous.foreseen.load(Relaxed))),
             upstream,
             making: Mutex::default(),
         };
@@ -184,6 +187,33 @@ impl Balancer {
             .or_else(|| take_any(&table.open, start, |instance| !is_tried(instance, tried), tried))
     }
 
+    /// Where [`Balancer::pick`] would send a request that nobody tied, without sending it there: turns are those of a
+    /// rotation that only such questions use, and slots, slow starts and bounds are not looked at.
+    pub fn foresee(&self, key: Option<u64>, now: Instant) -> Option<InstanceId> {
+        let table = self.table.load();
+        let usable = |instance: &&Arc<Instance>| instance.is_open() && !instance.is_backing_off(now);
+        if let Some(key) = key {
+            let (ring, instances) = (table.ring.get(&self.upstream), self.upstream.instances());
+            let mut preferred = ring.walk(key).filter_map(|place| instances.get(place));
+            return preferred.find(usable).map(|instance| instance.id);
+        }
+        let turn = || turn_of(&table, self.foreseen.fetch_add(1, Relaxed));
+        let mut next = match &self.upstream.config.balance {
+            Balance::LeastRequests => table.tournament.as_ref().and_then(|all| all.winner()),
+            Balance::TwoChoices => two_choices(&table),
+            Balance::Random => by_chance(&table),
+            Balance::RoundRobin | Balance::Hash(_) => turn(),
+        };
+        for _ in 0..=table.cycle.len() {
+            let instance = next.and_then(|place| table.open.get(place))?;
+            if usable(&instance) {
+                return Some(instance.id);
+            }
+            next = turn();
+        }
+        None
+    }
+
     /// Takes the instance a client is tied to, unless it is unable to serve or was tried already.
     pub fn pick_tied(&self, instance: &Arc<Instance>, wanted: Wanted<'_>) -> Pick {
         if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
@@ -224,9 +254,12 @@ impl Balancer {
     }
 
     fn next_turn(&self, table: &Table) -> Option<usize> {
-        let turn = self.turn.fetch_add(1, Relaxed) % table.cycle.len().max(1);
-        table.cycle.get(turn).map(|place| *place as usize)
+        turn_of(table, self.turn.fetch_add(1, Relaxed))
     }
+}
+
+fn turn_of(table: &Table, turn: usize) -> Option<usize> {
+    table.cycle.get(turn % table.cycle.len().max(1)).map(|place| *place as usize)
 }
 
 fn by_chance(table: &Table) -> Option<usize> {

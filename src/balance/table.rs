@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
-use crate::config::{Balance, InstanceState};
+use crate::config::Balance;
 use crate::upstream::{Instance, InstanceId, Tournament, Upstream};
 
 use super::ring::Ring;
@@ -88,11 +88,12 @@ impl Able {
     /// Of the ready instances the healthy ones, or all when too few are healthy; of these the backups only when no
     /// other is left.
     fn of(upstream: &Upstream) -> Self {
-        let mut able: Vec<_> = upstream.members().filter(|(instance, _)| is_ready(instance)).collect();
-        let healthy = able.iter().filter(|(instance, _)| instance.is_healthy()).count();
+        let mut able: Vec<_> = upstream.members().filter(|(instance, _)| instance.is_in_use()).collect();
+        let is_fit = |instance: &Instance| instance.is_healthy() && !instance.is_fenced();
+        let healthy = able.iter().filter(|(instance, _)| is_fit(instance)).count();
         let ready = able.len();
         let panic = healthy * 100 < ready * usize::from(upstream.config.panic_below);
-        able.retain(|(instance, _)| panic || instance.is_healthy());
+        able.retain(|(instance, _)| is_fit(instance) || (panic && !instance.is_fenced()));
         let (reserve, open): (Vec<_>, Vec<_>) = able.into_iter().partition(|(_, config)| config.backup);
         let [open, reserve] = [open, reserve]
             .map(|members| members.into_iter().map(|(instance, _)| Arc::clone(instance)).collect::<Vec<_>>());
@@ -101,8 +102,4 @@ impl Able {
             false => Able { open, reserve, panic, healthy, ready },
         }
     }
-}
-
-fn is_ready(instance: &Instance) -> bool {
-    instance.state() == InstanceState::Ready && instance.weight() > 0
 }

@@ -18,10 +18,11 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::config::{self, Config, Percent, Route};
+use crate::lots::Keys;
 use crate::secret::RandomError;
 
 pub use controller::{Controller, Decision, Evidence, Tallies, Tally};
-use split::{Given, Keys, Split};
+use split::{Given, Split, keys};
 
 /// Which version a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +96,7 @@ impl fmt::Debug for Canaries {
 impl Canaries {
     /// Fails when the system gives no random numbers.
     pub fn new(config: &Config) -> Result<Self, RandomError> {
-        Ok(Self::with_keys(Keys::new(&config.affinity)?, config, &[]))
+        Ok(Self::with_keys(keys(&config.affinity)?, config, &[]))
     }
 
     /// The canaries of a changed configuration. Clients keep their sides where the two upstreams of a route are the
@@ -105,7 +106,7 @@ impl Canaries {
         let keys = match &config.affinity.secret {
             // A key that was drawn by chance is as good as ever.
             None => self.keys.clone(),
-            Some(_) => Keys::new(&config.affinity)?,
+            Some(_) => keys(&config.affinity)?,
         };
         Ok(Self::with_keys(keys, config, &self.routes))
     }
@@ -197,7 +198,7 @@ impl Canary {
 
     /// Name of the cookie that keeps a client's side.
     pub fn cookie(&self) -> &str {
-        &self.split.cookie
+        self.split.cookie()
     }
 
     fn judge(&self) -> MutexGuard<'_, Judge> {

@@ -1,39 +1,19 @@
 //! Which side a client is on: drawn once, then kept in a sealed cookie.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
-
-use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue};
 
 use super::Side;
-use crate::clock::unix_seconds;
 use crate::config::{Affinity, Percent};
-use crate::headers::cookie::cookie_values;
-use crate::seal::{self, Sealer};
+use crate::lots::{Keys, Lots};
 use crate::secret::{RandomError, digest};
 
 const COOKIE_PURPOSE: &str = "vestibule canary cookie v1";
 const DRAW_PURPOSE: &str = "vestibule canary draw v1";
 
-/// The keys that all canaries have in common.
-#[derive(Clone)]
-pub(super) struct Keys {
-    sealer: Arc<Sealer>,
-    draws: hmac::Key,
-}
-
-impl Keys {
-    /// Fails when the system gives no random numbers, needed where no secret is configured.
-    pub(super) fn new(config: &Affinity) -> Result<Self, RandomError> {
-        let secret = config.secret.as_ref();
-        let draws = seal::key(secret, DRAW_PURPOSE)?;
-        Ok(Keys {
-            sealer: Arc::new(Sealer::new(secret, COOKIE_PURPOSE)?),
-            draws: hmac::Key::new(hmac::HMAC_SHA256, draws.expose()),
-        })
-    }
+/// The keys that all canaries have in common. Fails when the system gives no random numbers, needed where no secret is
+/// configured.
+pub(super) fn keys(config: &Affinity) -> Result<Keys, RandomError> {
+    Keys::new(config, COOKIE_PURPOSE, DRAW_PURPOSE)
 }
 
 /// The side that a client has been given.
@@ -45,86 +25,51 @@ pub(super) struct Given {
 }
 
 /// One route's way to give sides.
-pub(super) struct Split {
-    keys: Keys,
-    pub(super) cookie: String,
-    /// What a cookie is good for: this route, these two upstreams.
-    context: String,
-    canary: String,
-    max_age: Duration,
-}
-
-impl fmt::Debug for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Split")
-    }
-}
+#[derive(Debug)]
+pub(super) struct Split(Lots);
 
 impl Split {
     pub(super) fn new(keys: Keys, config: &Affinity, route: &str, stable: &str, canary: &str) -> Self {
         let mark: String = digest(route).chars().take(8).collect();
-        Split {
-            keys,
-            cookie: format!("{}-canary-{mark}", config.cookie),
-            context: format!("{route}\n{stable}\n{canary}"),
-            canary: canary.to_owned(),
-            max_age: config.max_age,
-        }
+        let cookie = format!("{}-canary-{mark}", config.cookie);
+        let context = format!("{route}\n{stable}\n{canary}");
+        Split(Lots::new(keys, cookie, context, canary.to_owned(), config.max_age))
+    }
+
+    /// Name of the cookie that keeps a client's side.
+    pub(super) fn cookie(&self) -> &str {
+        self.0.cookie()
     }
 
     /// What the client's cookie says, and whether it should be renewed since half of its life is over. `None` when
     /// there is none, or none of ours that is still alive.
     pub(super) fn given(&self, headers: &HeaderMap) -> Option<(Given, bool)> {
-        cookie_values(headers, &self.cookie).find_map(|value| self.read(value))
-    }
-
-    fn read(&self, value: &[u8]) -> Option<(Given, bool)> {
-        let [content, issued, expires] = self.keys.sealer.open(&self.context, value)?;
-        let now = unix_seconds();
-        if now >= expires || expires - now > self.max_age.as_secs() {
-            return None;
-        }
-        let side = if content & 1 == 1 { Side::Canary } else { Side::Stable };
-        let at = u16::try_from(content >> 1).ok().and_then(Percent::from_hundredths)?;
-        Some((Given { side, at }, now > issued + (expires - issued) / 2))
+        self.0.given(headers, |content| {
+            let side = if content & 1 == 1 { Side::Canary } else { Side::Stable };
+            let at = u16::try_from(content >> 1).ok().and_then(Percent::from_hundredths)?;
+            Some(Given { side, at })
+        })
     }
 
     /// The `Set-Cookie` value that keeps what the client was given. `None` when the system gives no random numbers;
     /// the client may then be given another side.
     pub(super) fn set_cookie(&self, given: Given, https: bool) -> Option<HeaderValue> {
-        let (issued, life) = (unix_seconds(), self.max_age.as_secs());
         let content = u64::from(given.at.hundredths()) << 1 | u64::from(given.side == Side::Canary);
-        let value = self.keys.sealer.seal(&self.context, [content, issued, issued + life])?;
-        let secure = if https { "; Secure" } else { "" };
-        let name = &self.cookie;
-        let text = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        HeaderValue::try_from(text).ok()
+        self.0.set_cookie(content, https)
     }
 
     /// Draws a side for a new client: the same one for the same session as long as the share is the same, and at a
     /// greater share never stable for a session that was drawn for the canary. Without a session by chance.
     pub(super) fn draw(&self, session: Option<&[u8]>, at: Percent) -> Given {
-        let lot = match session {
-            Some(session) => self.lot(session),
-            None => fastrand::u32(..),
-        };
-        // Uniform in 0..10000.
-        let place = (u64::from(lot) * u64::from(Percent::ALL.hundredths())) >> 32;
-        let side = if place < u64::from(at.hundredths()) { Side::Canary } else { Side::Stable };
+        let side = if self.0.draw(session) < at.hundredths() { Side::Canary } else { Side::Stable };
         Given { side, at }
-    }
-
-    fn lot(&self, session: &[u8]) -> u32 {
-        let mut context = hmac::Context::with_key(&self.keys.draws);
-        context.update(self.canary.as_bytes());
-        context.update(b"\n");
-        context.update(session);
-        context.sign().as_ref().iter().take(4).fold(0, |lot, byte| lot << 8 | u32::from(*byte))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::header::COOKIE;
     use proptest::prelude::*;
 
@@ -136,7 +81,7 @@ mod tests {
     fn split(secret: Option<&str>, max_age: u64, canary: &str) -> Split {
         let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
         let config = Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
-        Split::new(Keys::new(&config).unwrap(), &config, "/", "app", canary)
+        Split::new(keys(&config).unwrap(), &config, "/", "app", canary)
     }
 
     fn percent(value: f64) -> Percent {
@@ -144,7 +89,7 @@ mod tests {
     }
 
     fn request(split: &Split, value: &str) -> HeaderMap {
-        let line = format!("a=1; {}={value}", split.cookie);
+        let line = format!("a=1; {}={value}", split.cookie());
         [(COOKIE, HeaderValue::try_from(line).unwrap())].into_iter().collect()
     }
 

@@ -7,7 +7,9 @@ mod admin;
 mod canaries;
 mod compare;
 mod demo;
+mod drill;
 mod guard;
+mod load;
 mod process;
 mod run;
 mod sessions;
@@ -23,6 +25,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::telemetry::logging;
 
+/// Wrong usage.
+const EXIT_USAGE: u8 = 2;
 /// Requests were cut.
 const EXIT_CUT: u8 = 3;
 
@@ -63,11 +67,15 @@ enum Command {
     Upstreams(upstreams::UpstreamsArgs),
     /// Compare session modes, on instances started for the purpose or on your own: which serves users better?
     Compare(compare::CompareArgs),
+    /// Rehearse a failure in a running vestibule, and tell what users saw of it
+    Drill(drill::DrillArgs),
     /// Show local, sticky and shared sessions in a browser: proxy and application in one process
     Demo(demo::DemoArgs),
     /// Keep a program from outliving whoever started it: it is killed when the standard input ends
     #[command(hide = true)]
     Guard(guard::GuardArgs),
+    /// Ask an application as people do, and tell how it served them
+    Load(load::LoadArgs),
     /// Run one Dify-style application instance, for demos, tests and load
     Stub(stub::StubArgs),
 }
@@ -100,7 +108,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(file) => run::run(config::load(&file.config)?, file.config),
         Command::Check(file) => {
-            config::load(&file.config)?;
+            let config = config::load(&file.config)?;
+            config.cautions().iter().for_each(|caution| eprintln!("caution: {caution}"));
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -109,9 +118,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => sessions::run(args),
         Command::Canaries(args) => canaries::run(args),
         Command::Upstreams(args) => upstreams::run(args),
+        Command::Drill(args) => drill::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Load(args) => load::run(args),
         Command::Stub(args) => stub::run(args),
     }
 }

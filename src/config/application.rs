@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::Mode;
+use super::mode::Mode;
 
 /// The application whose instances are compared on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,12 +9,14 @@ use std::{fs, io};
 
 mod application;
 mod canary;
+mod caution;
 mod change;
 mod discovery;
 mod excerpt;
 mod fault;
 mod file;
 mod health;
+mod mode;
 mod model;
 mod nearest;
 mod problem;
@@ -35,6 +37,7 @@ pub use canary::{Canary, CanaryAuto, CanaryMatch, Condition, Device, Percent, Va
 pub use change::{Pattern, Reload, RemovedStreams, Upgrade};
 pub use discovery::{AddressFamily, Discovery, DiscoverySource, DnsDiscovery, DnsQuestion, OnEmpty};
 pub use health::*;
+pub use mode::{Mode, Modes, Shares};
 pub use model::*;
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{Credentials, Host, RedisKind, RedisUrl};

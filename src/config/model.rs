@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::canary::Canary;
 use super::change::{Pattern, Reload, Upgrade};
+use super::mode::Modes;
 use super::redis_url::{Credentials, RedisUrl};
 use super::upstream::Upstream;
 use crate::secret::Secret;
@@ -109,28 +110,6 @@ pub enum ForwardedFor {
     Off,
 }
 
-/// The switch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Any instance serves; the session is resolved from the store.
-    Shared,
-    /// The client keeps its instance, which keeps the session.
-    Sticky,
-    /// Neither: plain round robin.
-    Local,
-}
-
-impl Mode {
-    /// The word used in the configuration, logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Shared => "shared",
-            Mode::Sticky => "sticky",
-            Mode::Local => "local",
-        }
-    }
-}
-
 /// What happens to a request without a live session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnAbsent {
@@ -170,7 +149,7 @@ pub enum Renewal {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
-    pub mode: Mode,
+    pub mode: Modes,
     pub on_absent: OnAbsent,
     /// `None`: never renew.
     pub idle_timeout: Option<Duration>,

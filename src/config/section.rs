@@ -174,6 +174,11 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some()
     }
 
+    /// Whether the operator wrote a table for `key`.
+    pub(super) fn has_table(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|node| matches!(node.value, Value::Table(_)))
+    }
+
     /// Where the value of `key` stands; for an absent key where its table begins.
     pub(super) fn spot(&self, key: &str) -> Spot {
         let span = self.table.get(key).map_or(&self.spot.span, |node| &node.span);

@@ -62,7 +62,12 @@ async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> F
     match timeout_at(deadline, probe::probe(instance.address, &check.kind)).await {
         Ok(Ok(())) => Finding::Good,
         Ok(Err(error)) if error.is_ours() => Finding::Busy("there is no socket left for it"),
-        Ok(Err(error)) => Finding::Bad(error),
+        Ok(Err(error)) => {
+            if error.is_refusal() {
+                instance.connect_refused();
+            }
+            Finding::Bad(error)
+        }
         Err(_) => Finding::Bad(ProbeError::TimedOut),
     }
 }

@@ -39,6 +39,11 @@ impl ProbeError {
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, ProbeError::Connect(error) if is_exhaustion(error))
     }
+
+    /// Whether nobody listens there.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, ProbeError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
 }
 
 /// Checks once. The caller sets the deadline; dropping the future closes the connection.

@@ -8,7 +8,9 @@ use http::{StatusCode, Version};
 use jiff::Timestamp;
 
 use super::client::Client;
+use super::cohort::Other;
 use super::exchange::Exchange;
+use crate::config::Mode;
 use crate::secret::Fingerprints;
 
 /// Writes the line of `exchange`, which took `took`.
@@ -33,7 +35,8 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
     line.text("instance", exchange.lease.as_ref().map(|lease| lease.instance().label.as_str()));
     line.text("canary", exchange.visit.map(|visit| visit.choice.side.as_str()));
     line.number("attempts", exchange.attempts);
-    line.text("mode", Some(exchange.plan.mode.as_str()));
+    line.text("mode", exchange.mode.map(Mode::as_str));
+    cohort(&mut line, exchange);
     line.text("session", Some(exchange.session.as_str()));
     if let Some(id) = &exchange.session_id {
         line.show("session_mark", marks.mark(id.expose()));
@@ -42,6 +45,17 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
     line.text("reason", exchange.final_reason());
     line.text("cause", exchange.cause.as_deref());
     line.end();
+}
+
+/// While modes are compared: the client's cohort, and what another mode would have made of the request.
+fn cohort(line: &mut Line<'_>, exchange: &Exchange) {
+    if exchange.plan.cohorts.is_none() {
+        return;
+    }
+    line.text("cohort", exchange.mode.map(Mode::as_str));
+    let Some(comparison) = exchange.comparison else { return };
+    line.text("other_mode", comparison.other.map(Other::as_str));
+    line.number("tie_lost", comparison.tie_lost);
 }
 
 /// Writes the line of a request that could not be read as one.

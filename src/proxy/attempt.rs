@@ -78,7 +78,7 @@ impl Attempt<'_> {
         connection.send(request, self.upload, &pool, Instant::now()).await.map_err(|error| self.blame(error))
     }
 
-    async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Connection, ConnectError> {
+    async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Box<Connection>, ConnectError> {
         let result = pool.connect().await;
         match &result {
             Ok(_) => instance.connected(),
@@ -88,6 +88,9 @@ impl Attempt<'_> {
             }
             Err(error) => {
                 instance.connect_failed(Instant::now());
+                if error.is_refusal() {
+                    instance.connect_refused();
+                }
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::warn!(instance = instance.label, %error, cause, "an instance cannot be reached");
             }

@@ -13,11 +13,13 @@ use tokio::time::Instant;
 
 use crate::body::RequestBodyState;
 use crate::canary::Side;
+use crate::config::Mode;
 use crate::session::{AbsentReason, SessionId};
 use crate::upstream::{Lease, Stream};
 
 use super::canary::Visit;
 use super::client::Client;
+use super::cohort::Comparison;
 use super::outcome;
 use super::plan::Plan;
 use super::service::Service;
@@ -109,6 +111,10 @@ pub(super) struct Exchange {
     pub(super) route: Option<usize>,
     /// On a route with a canary, once its side is chosen.
     pub(super) visit: Option<Visit>,
+    /// `None` until it is chosen, while modes are compared.
+    pub(super) mode: Option<Mode>,
+    /// What another mode would have made of the request, while modes are compared.
+    pub(super) comparison: Option<Comparison>,
     pub(super) session: SessionOutcome,
     pub(super) session_id: Option<SessionId>,
     pub(super) affinity: Option<AffinityOutcome>,
@@ -140,7 +146,6 @@ impl Exchange {
         service.worker().running.fetch_add(1, Relaxed);
         Exchange {
             service: service.clone(),
-            plan,
             started: Instant::now(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
@@ -150,6 +155,8 @@ impl Exchange {
             request_id: None,
             route: None,
             visit: None,
+            mode: plan.modes.one(),
+            comparison: None,
             session: SessionOutcome::Off,
             session_id: None,
             affinity: None,
@@ -164,6 +171,7 @@ impl Exchange {
             ending: Ending::Open,
             reason: None,
             cause: None,
+            plan,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use crate::balance::Balancer;
-use crate::config::{Balance, Hash, HashKey, Mode, Route, Stick};
+use crate::config::{Balance, Hash, HashKey, Route, Stick};
 use crate::headers::cookie::cookie_values;
 use crate::session::Session;
 
@@ -14,9 +14,10 @@ use super::plan::Plan;
 /// What leads all requests of a single-active route.
 const SINGLE: u64 = 0;
 
-/// `None` where nothing is hashed, and when the request does not have what is.
+/// In sticky mode or in another. `None` where nothing is hashed, and when the request does not have what is.
 pub(super) fn of(
     plan: &Plan,
+    is_sticky: bool,
     route: &Route,
     balancer: &Balancer,
     headers: &HeaderMap,
@@ -26,7 +27,7 @@ pub(super) fn of(
     if route.single {
         return Some(SINGLE);
     }
-    let text = match hashed(plan, balancer)? {
+    let text = match hashed(is_sticky, balancer)? {
         HashKey::Session => session_id(plan, headers)?,
         HashKey::User => session?.user()?.as_bytes(),
         HashKey::Header(name) => headers.get(name)?.as_bytes(),
@@ -37,15 +38,15 @@ pub(super) fn of(
 }
 
 /// Whether what is hashed ties a client to its instance, rather than only leading it there.
-pub(super) fn is_tie(plan: &Plan, route: &Route, balancer: &Balancer) -> bool {
+pub(super) fn is_tie(is_sticky: bool, route: &Route, balancer: &Balancer) -> bool {
     let is_stuck = || matches!(balancer.upstream().config.stick, Stick::Hash(_));
-    route.single || (plan.mode == Mode::Sticky && is_stuck())
+    route.single || (is_sticky && is_stuck())
 }
 
-fn hashed<'a>(plan: &Plan, balancer: &'a Balancer) -> Option<&'a HashKey> {
+fn hashed(is_sticky: bool, balancer: &Balancer) -> Option<&HashKey> {
     let config = &balancer.upstream().config;
     match (&config.stick, &config.balance) {
-        (Stick::Hash(key), _) if plan.mode == Mode::Sticky => Some(key),
+        (Stick::Hash(key), _) if is_sticky => Some(key),
         (_, Balance::Hash(Hash { key, .. })) => Some(key),
         _ => None,
     }

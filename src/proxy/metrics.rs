@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::Method;
 
 use super::canary::SideCounts;
+use super::cohort::CohortCounts;
 use crate::canary::Side;
+use crate::config::Mode;
 use crate::session::{Source, StoreError};
 use crate::telemetry::histogram::Histogram;
 
@@ -20,20 +22,22 @@ const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "
 pub struct RequestKey {
     /// Number of the route's name in [`RouteLabels`](super::RouteLabels); `None` when none was found.
     pub route: Option<usize>,
+    /// `None` when the request ended before its mode was known, while modes are compared.
+    pub mode: Option<Mode>,
     method: usize,
     pub status: u16,
 }
 
 impl RequestKey {
-    pub fn new(route: Option<usize>, method: &Method, status: u16) -> Self {
+    pub fn new(route: Option<usize>, mode: Option<Mode>, method: &Method, status: u16) -> Self {
         let other = METHODS.len() - 1;
         let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(other);
-        RequestKey { route, method, status }
+        RequestKey { route, mode, method, status }
     }
 
     /// The key of a request that could not be read.
     pub fn unreadable(status: u16) -> Self {
-        RequestKey { route: None, method: METHODS.len() - 1, status }
+        RequestKey { route: None, mode: None, method: METHODS.len() - 1, status }
     }
 
     /// The method's label.
@@ -47,8 +51,8 @@ impl RequestKey {
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     pub requests: BTreeMap<RequestKey, u64>,
-    /// By number of the route's name.
-    pub durations: BTreeMap<Option<usize>, Histogram>,
+    /// By number of the route's name, and mode.
+    pub durations: BTreeMap<(Option<usize>, Option<Mode>), Histogram>,
     /// By outcome of resolving.
     pub sessions: BTreeMap<&'static str, u64>,
     /// By where the outcome came from: `request`, `cache`, `store`, `stale`.
@@ -60,6 +64,8 @@ pub struct Counts {
     pub session_control: BTreeMap<&'static str, u64>,
     /// By the canary's id and the side.
     pub canaries: BTreeMap<(usize, Side), SideCounts>,
+    /// By mode and upstream, while modes are compared.
+    pub cohorts: BTreeMap<(Mode, String), CohortCounts>,
     pub connects: u64,
     pub connect_failures: u64,
     /// By upstream.
@@ -121,8 +127,8 @@ impl Counts {
     /// Adds the numbers of `other`.
     pub fn merge(&mut self, other: &Counts) {
         add_all(&mut self.requests, &other.requests);
-        for (route, histogram) in &other.durations {
-            self.durations.entry(*route).or_default().merge(histogram);
+        for (key, histogram) in &other.durations {
+            self.durations.entry(*key).or_default().merge(histogram);
         }
         add_all(&mut self.sessions, &other.sessions);
         add_all(&mut self.session_sources, &other.session_sources);
@@ -131,6 +137,9 @@ impl Counts {
         add_all(&mut self.affinity, &other.affinity);
         add_all(&mut self.session_control, &other.session_control);
         self.merge_canaries(other);
+        for (key, cohort) in &other.cohorts {
+            self.cohorts.entry(key.clone()).or_default().merge(cohort);
+        }
         self.connects += other.connects;
         self.connect_failures += other.connect_failures;
         for (upstream, retries) in &other.retries {
@@ -161,7 +170,7 @@ impl Counts {
     /// Counts a finished request.
     pub(super) fn request(&mut self, key: RequestKey, took: Duration) {
         *self.requests.entry(key).or_default() += 1;
-        self.durations.entry(key.route).or_default().observe(took);
+        self.durations.entry((key.route, key.mode)).or_default().observe(took);
     }
 
     /// Counts where a resolution came from, and how long the store took for it.
@@ -203,9 +212,9 @@ impl QueueCounts {
     }
 }
 
-fn add_all<K: Copy + Ord>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+pub(super) fn add_all<K: Clone + Ord>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
     for (key, count) in from {
-        *to.entry(*key).or_default() += count;
+        *to.entry(key.clone()).or_default() += count;
     }
 }
 
@@ -233,7 +242,7 @@ mod tests {
         let shards = [Shard::default(), Shard::default()];
         for shard in &shards {
             shard.update(|counts| {
-                counts.request(RequestKey::new(Some(0), &Method::GET, 200), Duration::from_millis(3));
+                counts.request(RequestKey::new(Some(0), None, &Method::GET, 200), Duration::from_millis(3));
                 counts.store_error(StoreError::Timeout);
                 *counts.sessions.entry("active").or_default() += 2;
                 *counts.retries("app").reasons.entry(RetryReason::Broken).or_default() += 1;
@@ -241,8 +250,8 @@ mod tests {
         }
         let mut total = Counts::default();
         shards.iter().for_each(|shard| total.merge(&shard.read()));
-        assert_eq!(total.requests[&RequestKey::new(Some(0), &Method::GET, 200)], 2);
-        assert_eq!(total.durations[&Some(0)].count(), 2);
+        assert_eq!(total.requests[&RequestKey::new(Some(0), None, &Method::GET, 200)], 2);
+        assert_eq!(total.durations[&(Some(0), None)].count(), 2);
         assert_eq!((total.sessions["active"], total.store_errors["timeout"]), (4, 2));
         assert_eq!(total.retries["app"].reasons[&RetryReason::Broken], 2);
     }
@@ -250,7 +259,7 @@ mod tests {
     #[test]
     fn clients_cannot_make_up_labels() {
         let made_up = Method::from_bytes(b"BREW").unwrap();
-        assert_eq!(RequestKey::new(None, &made_up, 200).method(), "other");
-        assert_eq!(RequestKey::new(None, &Method::PATCH, 200).method(), "PATCH");
+        assert_eq!(RequestKey::new(None, None, &made_up, 200).method(), "other");
+        assert_eq!(RequestKey::new(None, None, &Method::PATCH, 200).method(), "PATCH");
     }
 }

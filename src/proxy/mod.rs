@@ -8,6 +8,8 @@ mod attempt;
 mod canary;
 mod clean;
 mod client;
+mod cohort;
+pub mod drill;
 mod error;
 mod exchange;
 mod forward;
@@ -28,6 +30,7 @@ mod upgrade;
 
 pub use canary::{SideCounts, steer_canaries};
 pub use client::Client;
+pub use cohort::{CohortCounts, Other};
 pub use labels::RouteLabels;
 pub use plan::Plan;
 pub use respond::ResponseBody;

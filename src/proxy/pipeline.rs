@@ -16,6 +16,7 @@ use crate::transport::UpstreamBody;
 use super::canary;
 use super::clean::{self, Origin};
 use super::client::Client;
+use super::cohort::{self, Probe};
 use super::error::ProxyError;
 use super::exchange::{Exchange, SessionOutcome};
 use super::forward::{self, Destination};
@@ -33,11 +34,13 @@ struct NewCookies {
     affinity: Option<HeaderValue>,
     /// Keeps the client's version on a route with two.
     canary: Option<HeaderValue>,
+    /// Keeps the client's mode while modes are compared.
+    cohort: Option<HeaderValue>,
 }
 
 impl NewCookies {
     fn add_to(self, headers: &mut HeaderMap) {
-        for cookie in [self.session, self.affinity, self.canary].into_iter().flatten() {
+        for cookie in [self.session, self.affinity, self.canary, self.cohort].into_iter().flatten() {
             headers.append(SET_COOKIE, cookie);
         }
     }
@@ -111,6 +114,9 @@ async fn steps(
     exchange.client = clean::client_address(request.headers(), forwarding, client);
     let route = find_route(&mut request, plan, exchange)?;
     let origin = clean_head(&mut request, plan, client, exchange);
+    if let Some(cohorts) = &plan.cohorts {
+        cookies.cohort = cohort::choose(request.headers_mut(), plan, cohorts, exchange, origin.https);
+    }
     let session = match resolve(request.headers(), plan, route, exchange).await? {
         Some(session) => Some(session),
         None => {
@@ -168,7 +174,7 @@ async fn resolve(
     route: &Route,
     exchange: &mut Exchange,
 ) -> Result<Option<Arc<Session>>, ProxyError> {
-    if plan.mode != Mode::Shared || !route.session {
+    if exchange.mode != Some(Mode::Shared) || !route.session {
         return Ok(None);
     }
     let sessions = exchange.service.sessions(plan)?;
@@ -241,21 +247,32 @@ async fn send_on(
     let upstream = exchange.upstream().ok_or(ProxyError::NoInstance)?;
     let balancer = plan.balancers.get(upstream).ok_or(ProxyError::NoInstance)?;
     let connections = plan.connections.get(upstream).ok_or(ProxyError::NoInstance)?;
-    let tie = if route.single { None } else { Tie::take(plan, upstream, request.headers_mut()) };
-    let key = hash_key::of(plan, route, balancer, request.headers(), session, exchange.client);
+    let is_sticky = exchange.mode == Some(Mode::Sticky);
+    let tie = match is_sticky && !route.single {
+        true => Tie::take(plan, upstream, request.headers_mut()),
+        false => None,
+    };
+    let key = hash_key::of(plan, is_sticky, route, balancer, request.headers(), session, exchange.client);
+    let probe = match plan.cohorts {
+        Some(_) => Probe::of(plan, route, exchange, tie, request.headers_mut(), session),
+        None => None,
+    };
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
-    let bound = key.is_some() && hash_key::is_tie(plan, route, balancer);
+    let bound = key.is_some() && hash_key::is_tie(is_sticky, route, balancer);
     let to = Destination { balancer, connections, tie, key, bound };
     let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
-    if let (Mode::Sticky, Some(lease)) = (plan.mode, &exchange.lease)
+    if let (true, Some(lease)) = (is_sticky, &exchange.lease)
         && let Some(client) = tie.map_or(key, |tie| tie.client_of(lease.instance().id))
     {
         lease.instance().pinned().note(client, exchange.started);
     }
-    if let (Some(tie), Some(lease)) = (tie, &exchange.lease) {
-        let chosen = lease.instance().id;
-        cookies.affinity = tie.renew(plan, balancer, chosen, answer.headers_mut(), origin.https);
+    let kept = match probe {
+        Some(probe) => probe.compare(balancer, exchange, tie),
+        None => tie.zip(exchange.lease.as_ref().map(|lease| lease.instance().id)),
+    };
+    if let Some((tie, instance)) = kept {
+        cookies.affinity = tie.renew(plan, balancer, instance, answer.headers_mut(), origin.https);
     }
     Ok(answer)
 }
@@ -321,7 +338,7 @@ async fn obey(
     let upstream = exchange.upstream().and_then(|index| plan.config.upstreams.get(index));
     let trusted = upstream.is_some_and(|upstream| upstream.session_control);
     let counts = &exchange.service.worker().counts;
-    if !trusted || plan.mode != Mode::Shared || !route.session {
+    if !trusted || exchange.mode != Some(Mode::Shared) || !route.session {
         counts.update(|counts| *counts.session_control.entry("refused").or_default() += 1);
         let upstream = upstream.map(|upstream| upstream.name.as_str());
         let why = if trusted { "sessions are not resolved here" } else { "session_control is off" };

@@ -7,7 +7,8 @@ use crate::affinity::Affinity;
 use crate::balance::Balancer;
 use crate::body::RequestBodyRules;
 use crate::canary::{Canaries, Canary};
-use crate::config::{Config, Mode, Upstream};
+use crate::cohort::Cohorts;
+use crate::config::{Config, Modes, Upstream};
 use crate::headers::name::NameSet;
 use crate::headers::{forwarded, hop_by_hop};
 use crate::identity::Identity;
@@ -38,7 +39,9 @@ const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub config: Arc<Config>,
-    pub mode: Mode,
+    pub modes: Modes,
+    /// While modes are compared.
+    pub(super) cohorts: Option<Arc<Cohorts>>,
     pub(super) router: Arc<Router>,
     pub(super) identity: Arc<Identity>,
     pub(super) affinity: Arc<Affinity>,
@@ -85,7 +88,8 @@ impl Plan {
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
         let forbidden = asserted.iter().copied().chain(forwarded::FAMILY).chain(NEVER_IN_TRAILERS);
         Ok(Plan {
-            mode: config.session.mode,
+            modes: config.session.mode,
+            cohorts: cohorts(&config)?,
             router: Arc::new(Router::new(&config.routes)),
             labels: Arc::new(match previous {
                 Some(previous) => previous.labels.succeed(&config.routes),
@@ -116,11 +120,6 @@ impl Plan {
         })
     }
 
-    /// The same plan in another mode: instances, their state and the balancers' positions are shared.
-    pub fn with_mode(&self, mode: Mode) -> Self {
-        Plan { mode, ..self.clone() }
-    }
-
     /// The canaries in the order of their routes; live, and the same ones in clones of this plan.
     pub fn canaries(&self) -> impl Iterator<Item = &Canary> {
         self.canaries.iter()
@@ -144,6 +143,13 @@ impl Plan {
     /// The balancers in the same order.
     pub fn balancers(&self) -> &[Arc<Balancer>] {
         &self.balancers
+    }
+}
+
+fn cohorts(config: &Config) -> Result<Option<Arc<Cohorts>>, RandomError> {
+    match config.session.mode {
+        Modes::One(_) => Ok(None),
+        Modes::Compare(shares) => Ok(Some(Arc::new(Cohorts::new(&config.affinity, shares)?))),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Sending<'a> {
     to: &'a Destination<'a>,
     /// `None` once an instance may have seen it.
     request: Option<Box<Request<RequestBody>>>,
-    repeat: Option<Repeat<'a>>,
+    repeat: Option<Box<Repeat<'a>>>,
     /// Never asked again.
     tried: Vec<Arc<Instance>>,
 }
@@ -66,7 +66,8 @@ impl<'a> Sending<'a> {
                 Ok(Err(error)) => Some(self.after(error, &instance).await?),
             };
             now = Instant::now();
-            self.request = self.request.take().or_else(|| self.repeat.as_ref().map(Repeat::request));
+            self.request =
+                self.request.take().or_else(|| self.repeat.as_ref().map(|repeat| repeat.request()));
         }
         Err(ProxyError::NoInstance)
     }
@@ -143,7 +144,7 @@ impl<'a> Sending<'a> {
         let other = lease.instance().clone();
         self.leave(&other);
         self.exchange.attempts += 1;
-        let mut request = self.repeat.as_ref().map(Repeat::request);
+        let mut request = self.repeat.as_ref().map(|repeat| repeat.request());
         let second = pin!(attempt.on(&other, &mut request, Instant::now()));
         let (answered, is_second) = better(first, second).await;
         if is_second {

@@ -20,6 +20,8 @@ use crate::transport::{Lines, PoolSettings, Pools};
 use super::access_log;
 use super::canary;
 use super::client::Client;
+use super::cohort;
+use super::drill::Drills;
 use super::exchange::Exchange;
 use super::metrics::{RequestKey, Shard};
 use super::pipeline;
@@ -39,6 +41,7 @@ pub struct Shared {
     pub marks: Fingerprints,
     /// The connections to instances of all workers.
     pub lines: Lines,
+    pub drills: Drills,
 }
 
 /// What belongs to one worker.
@@ -150,7 +153,7 @@ impl Service {
 
     /// Whether requests need the session store.
     pub fn uses_store(&self) -> bool {
-        self.shared.plan.load().mode == Mode::Shared
+        self.shared.plan.load().modes.include(Mode::Shared)
     }
 
     /// To be called before requests under way are dropped, so that they are not logged as left by their clients.
@@ -232,10 +235,11 @@ impl Service {
     /// Counts a finished request and writes its line.
     pub(super) fn record(&self, exchange: &Exchange, took: Duration) {
         let route = exchange.route.and_then(|route| exchange.plan.labels.number(route));
-        let key = RequestKey::new(route, &exchange.method, exchange.final_status());
+        let key = RequestKey::new(route, exchange.mode, &exchange.method, exchange.final_status());
         self.worker.counts.update(|counts| {
             counts.request(key, took);
             canary::count(counts, exchange, took);
+            cohort::count(counts, exchange);
             if let Some(affinity) = exchange.affinity {
                 *counts.affinity.entry(affinity.as_str()).or_default() += 1;
             }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::affinity::{Hint, Tied};
 use crate::balance::Balancer;
 use crate::clock::unix_seconds;
-use crate::config::{Mode, Stick};
+use crate::config::Stick;
 use crate::headers::cookie::{cookie_values, remove_cookie, shorten_cookie};
 use crate::upstream::InstanceId;
 
@@ -26,17 +26,22 @@ pub(super) struct Tie {
     hint: Hint,
     /// Where an idle session is moved to.
     moved_to: Option<InstanceId>,
-    /// It was considered to move the session, and it stays.
-    stays: bool,
+    /// It counts from now on, although its instance stays: it was considered to move the session, or the instance
+    /// has lost it.
+    anew: bool,
 }
 
 impl Tie {
-    /// Reads the tie to the upstream with this index and hides it from the instance. Nothing is read in
-    /// other modes than sticky, or where nothing is remembered.
+    /// Reads the tie to the upstream with this index, for sticky mode, and hides it from the instance. The session may
+    /// be moved. Nothing is read where nothing is remembered.
     pub(super) fn take(plan: &Plan, upstream: usize, headers: &mut HeaderMap) -> Option<Tie> {
-        if plan.mode != Mode::Sticky {
-            return None;
-        }
+        let mut tie = Tie::read(plan, upstream, headers)?;
+        tie.consider_move(plan.balancers.get(upstream)?);
+        Some(tie)
+    }
+
+    /// Likewise, but the session is not moved.
+    pub(super) fn read(plan: &Plan, upstream: usize, headers: &mut HeaderMap) -> Option<Tie> {
         let balancer = plan.balancers.get(upstream)?;
         let hint = match &balancer.upstream().config.stick {
             Stick::Cookie => own_cookie(plan, plan.affinity_cookies.get(upstream)?, balancer, headers),
@@ -44,9 +49,7 @@ impl Tie {
             Stick::AppSuffix(name) => app_suffix(plan, name, balancer, headers),
             Stick::Hash(_) => return None,
         };
-        let mut tie = Tie { hint, moved_to: None, stays: false };
-        tie.consider_move(balancer);
-        Some(tie)
+        Some(Tie { hint, moved_to: None, anew: false })
     }
 
     /// The instance that the request should go to.
@@ -82,10 +85,10 @@ impl Tie {
             Stick::Cookie => {
                 let since = match self.tied() {
                     Some(tied) if tied.instance == chosen => {
-                        if !self.stays && !tied.old && !is_worth_a_sighting(&tied, balancer, now) {
+                        if !self.anew && !tied.old && !is_worth_a_sighting(&tied, balancer, now) {
                             return None;
                         }
-                        if self.stays { now } else { tied.since }
+                        if self.anew { now } else { tied.since }
                     }
                     _ => now,
                 };
@@ -106,7 +109,13 @@ impl Tie {
         self.tied().filter(|tied| tied.instance == chosen).map(|tied| tied.client)
     }
 
-    fn tied(self) -> Option<Tied> {
+    /// The same tie, which counts from now on.
+    pub(super) fn begun_anew(self) -> Tie {
+        Tie { anew: true, ..self }
+    }
+
+    /// What the client brought, if it is a tie.
+    pub(super) fn tied(self) -> Option<Tied> {
         match self.hint {
             Hint::Tied(tied) => Some(tied),
             _ => None,
@@ -128,7 +137,7 @@ impl Tie {
         }
         let newcomers = balancer.newcomers(tied.since);
         if fastrand::f64() >= newcomers.share {
-            self.stays = newcomers.share > 0.0;
+            self.anew = newcomers.share > 0.0;
         } else if balancer.upstream().group().may_move(rebalance.per_second) {
             self.moved_to = newcomers.pick();
         }

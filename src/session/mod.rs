@@ -38,7 +38,7 @@ pub use resolver::{Resolved, Resolver, Source};
 pub use revocation::{Durability, RevokeTarget, Revoked, Revoker};
 pub use set_cookie::CookieWriter;
 pub use store::{
-    Backend, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Topology, Ttl,
+    Backend, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Switch, Topology, Ttl,
 };
 
 /// The fields of a session that is being written; what they mean is the application's business.

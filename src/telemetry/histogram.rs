@@ -34,6 +34,30 @@ impl Histogram {
         self.sum += other.sum;
     }
 
+    /// What came after `earlier`, a copy of this one.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut later = self.clone();
+        later.counts.iter_mut().zip(earlier.counts).for_each(|(own, less)| *own = own.saturating_sub(less));
+        later.sum = self.sum.saturating_sub(earlier.sum);
+        later
+    }
+
+    /// The time in seconds within which this part (0 to 1) of the durations were, taken to be spread evenly in
+    /// each bucket; beyond the last bound that bound. `None` when there are none.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
+        let wanted = self.count() as f64 * part;
+        let (mut below, mut lower) = (0.0, 0.0);
+        for (upper, count) in self.buckets().filter(|_| self.count() > 0) {
+            let count = count as f64;
+            if count > 0.0 && below + count >= wanted {
+                let inside = (wanted - below) / count;
+                return Some(if upper.is_finite() { lower + (upper - lower) * inside } else { lower });
+            }
+            (below, lower) = (below + count, upper);
+        }
+        None
+    }
+
     pub fn sum_seconds(&self) -> f64 {
         self.sum.as_secs_f64()
     }
@@ -63,6 +87,23 @@ mod tests {
         assert_eq!(filled, [0.001, 0.0025, f64::INFINITY]);
         assert_eq!(histogram.count(), 3);
         assert_eq!(histogram.sum_seconds(), 700.003);
+    }
+
+    #[test]
+    fn a_quantile_lies_where_its_bucket_says() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        for _ in 0..100 {
+            histogram.observe(Duration::from_millis(7));
+        }
+        let earlier = histogram.clone();
+        assert_eq!(histogram.quantile(0.5), Some(0.0075));
+        for millis in [2, 2, 2, 700_000] {
+            histogram.observe(Duration::from_millis(millis));
+        }
+        let later = histogram.since(&earlier);
+        assert_eq!((later.count(), later.sum_seconds()), (4, 700.006));
+        assert_eq!((later.quantile(0.75), later.quantile(1.0)), (Some(0.0025), Some(600.0)));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct UpstreamBody {
 #[derive(Debug)]
 enum Source {
     /// A connection that is driven by being asked for more.
-    Connection(Connection, Arc<Pool>),
+    Connection(Box<Connection>, Arc<Pool>),
     /// A connection that a task drives.
     Task(Box<Duplex>),
     /// Nothing more comes, or the connection serves another purpose.
@@ -65,7 +65,7 @@ struct Duplex {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, connection: Connection, home: Arc<Pool>) -> Self {
+    pub(super) fn new(incoming: Incoming, connection: Box<Connection>, home: Arc<Pool>) -> Self {
         let mut body = UpstreamBody {
             incoming,
             source: Source::Connection(connection, home),

@@ -46,6 +46,13 @@ pub enum ConnectError {
     Setup(#[source] hyper::Error),
 }
 
+impl ConnectError {
+    /// Whether nobody listens there.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ConnectError::Failed(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Whether the lack is ours: too many open files, of the system's or of ours, or no port left to connect from.
 pub fn is_exhaustion(error: &std::io::Error) -> bool {
     /// The same on all systems that we run on.
@@ -73,7 +80,8 @@ pub enum SendError {
 /// hyper's side of a connection.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// An open connection that carries one request at a time.
+/// An open connection that carries one request at a time. It lives in a box, because it goes from hand to hand with
+/// every request.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// `None` when the connection has come to its end.
@@ -91,7 +99,7 @@ impl Connection {
         address: SocketAddr,
         limit: Duration,
         permit: Permit,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Box<Self>, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
         let stream = stream.map_err(|error| match is_exhaustion(&error) {
             true => ConnectError::Exhausted(error),
@@ -107,7 +115,7 @@ impl Connection {
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
         let mut connection =
-            Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 };
+            Box::new(Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -134,7 +142,7 @@ impl Connection {
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
     /// connection; the end of the answer ends what is left of the request, too.
     pub async fn send(
-        mut self,
+        mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&Arc<RequestBodyState>>,
         home: &Arc<Pool>,

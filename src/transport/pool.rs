@@ -10,6 +10,9 @@ use tokio::time::{Instant, timeout};
 use super::connection::{ConnectError, Connection};
 use super::line::{Line, Lines};
 
+/// In their boxes, in which they go from request to request.
+type Idle = Vec<Box<Connection>>;
+
 /// How many connections to an instance there may be, and how long things may take on the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolSettings {
@@ -38,7 +41,7 @@ pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
     line: Arc<Line>,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Idle>,
 }
 
 impl Pool {
@@ -55,7 +58,7 @@ impl Pool {
 
     /// An idle connection, if there is one young enough. That the instance has closed it meanwhile is found
     /// when a request is sent, which is then handed back unsent.
-    pub fn take(&self, now: Instant) -> Option<Connection> {
+    pub fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle();
         let connection = idle.pop()?;
         if now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive {
@@ -67,7 +70,7 @@ impl Pool {
     }
 
     /// A new connection.
-    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+    pub async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
         let PoolSettings { connect, limit, .. } = self.settings;
         let permit = match limit {
             None => self.line.enter(),
@@ -79,7 +82,7 @@ impl Pool {
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
-    pub(super) fn put(&self, mut connection: Connection) {
+    pub(super) fn put(&self, mut connection: Box<Connection>) {
         let now = Instant::now();
         if self.is_worth_keeping(&connection, now) && connection.rest() {
             connection.idle_since = now;
@@ -130,7 +133,7 @@ impl Pool {
             && max_requests.is_none_or(|limit| connection.requests < limit)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -45,6 +45,8 @@ pub enum Condition {
     Ejected,
     /// Nothing of that, but connecting failed; it is left alone for a moment.
     BackingOff,
+    /// It is treated as dead, for a rehearsal.
+    Fenced,
 }
 
 impl Condition {
@@ -56,6 +58,7 @@ impl Condition {
             Condition::Down => "down",
             Condition::Ejected => "ejected",
             Condition::BackingOff => "backing_off",
+            Condition::Fenced => "fenced",
         }
     }
 
@@ -90,6 +93,8 @@ pub struct Instance {
     orders: Mutex<Orders>,
     judgement: Judgement,
     record: Record,
+    /// Nothing goes there, whatever else is known of it. Written by whoever performs the operator's wishes only.
+    fenced: AtomicBool,
     /// Whether it is among those that new requests go to. Written by the balancer only.
     open: AtomicBool,
     /// Its place in the group's tournament. Written by the balancer only.
@@ -99,6 +104,10 @@ pub struct Instance {
     streams: Streams,
     pinned: Pinned,
     connect_failures: AtomicU32,
+    /// Nobody listened at its address when it was last tried.
+    refused: AtomicBool,
+    /// Unix seconds.
+    restarted: AtomicU64,
     /// Milliseconds after `born` before which no request should connect; 0 = no pause.
     retry_at: AtomicU64,
     /// Milliseconds after `born` when it came back, and how long it starts slowly from then; 0 = not at all.
@@ -124,6 +133,7 @@ impl Instance {
             orders: Mutex::new(Orders { since: born, deadline: None }),
             judgement: Judgement::default(),
             record: Record::default(),
+            fenced: AtomicBool::new(false),
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
@@ -131,6 +141,8 @@ impl Instance {
             streams: Streams::default(),
             pinned: Pinned::new(born),
             connect_failures: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            restarted: AtomicU64::new(0),
             retry_at: AtomicU64::new(0),
             back_at: AtomicU64::new(0),
             slow_start: AtomicU64::new(0),
@@ -145,6 +157,7 @@ impl Instance {
     /// What checks, requests and connects tell; the operator's wish is [`Instance::state`].
     pub fn condition(&self, now: Instant) -> Condition {
         match self.health() {
+            _ if self.is_fenced() => Condition::Fenced,
             Health::Down => Condition::Down,
             Health::Ejected => Condition::Ejected,
             _ if self.is_backing_off(now) => Condition::BackingOff,
@@ -265,7 +278,25 @@ impl Instance {
 
     /// Whether it serves those who are tied to it.
     pub fn keeps_ties(&self) -> bool {
-        self.is_open() || (self.state.load(Relaxed) != TAKEN_OUT && self.is_healthy())
+        self.is_open() || (self.state.load(Relaxed) != TAKEN_OUT && self.is_healthy() && !self.is_fenced())
+    }
+
+    /// Whether it is treated as if it were dead, for a rehearsal.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Relaxed)
+    }
+
+    /// The balancer must be told. Answers that were cut meanwhile stay so; later ones go on again.
+    pub fn set_fenced(&self, fenced: bool) {
+        self.fenced.store(fenced, Relaxed);
+        if !fenced && self.state.load(Relaxed) != TAKEN_OUT {
+            self.streams.reopen();
+        }
+    }
+
+    /// Whether it would get new requests if it is fit to serve.
+    pub fn is_in_use(&self) -> bool {
+        self.state() == InstanceState::Ready && self.weight() > 0
     }
 
     /// Its share of requests, 0 to 1000; 0 is as good as [`InstanceState::Drain`].
@@ -322,6 +353,24 @@ impl Instance {
             self.connect_failures.store(0, Relaxed);
             self.retry_at.store(0, Relaxed);
         }
+        if self.refused.load(Relaxed) && self.refused.swap(false, Relaxed) {
+            self.restarted.store(unix_seconds(), Relaxed);
+        }
+    }
+
+    /// Nobody listens at its address: whatever it kept in memory is gone.
+    pub fn connect_refused(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    /// When it was first met again after nobody had listened at its address (Unix seconds); 0: that was never seen.
+    pub fn restarted(&self) -> u64 {
+        self.restarted.load(Relaxed)
+    }
+
+    /// Whether the last attempt to connect to it failed.
+    pub fn is_unreachable(&self) -> bool {
+        self.connect_failures.load(Relaxed) != 0
     }
 
     /// A connection could not be made: new requests leave the instance alone for a while, longer each time.

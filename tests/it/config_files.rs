@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vestibule::config::{self, Config, ForwardedFor, LoadError, Mode, StoreKind};
+use vestibule::config::{self, Config, ForwardedFor, LoadError, Mode, Modes, StoreKind};
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -43,7 +43,7 @@ fn the_mode_is_the_only_line_to_change() {
         assert!(differing[0].0.starts_with("mode = "), "{differing:?}");
     }
     let modes = ["shared.toml", "sticky.toml", "local.toml"].map(|name| shipped(name).session.mode);
-    assert_eq!(modes, [Mode::Shared, Mode::Sticky, Mode::Local]);
+    assert_eq!(modes, [Mode::Shared, Mode::Sticky, Mode::Local].map(Modes::One));
 }
 
 #[test]
@@ -93,7 +93,30 @@ fn every_invalid_file_is_told_all_its_problems() {
         let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
         assert_eq!(format!("{problems}\n"), expected, "{name}");
     }
-    assert_eq!(files.len(), 15, "{files:?}");
+    assert_eq!(files.len(), 17, "{files:?}");
+}
+
+#[test]
+fn every_shipped_scenario_is_valid() {
+    let files = files("config/scenarios", "toml");
+    for file in &files {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let scenario = config::parse_scenario(&fs::read_to_string(file).unwrap(), name);
+        assert_eq!(scenario.unwrap_or_else(|problems| panic!("{problems}")).name, name);
+    }
+    assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
+fn every_invalid_scenario_is_told_all_its_problems() {
+    let files = files("tests/it/invalid/scenarios", "toml");
+    for file in &files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let problems = config::parse_scenario(&fs::read_to_string(file).unwrap(), name).unwrap_err();
+        let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
+        assert_eq!(format!("{problems}\n"), expected, "{name}");
+    }
+    assert_eq!(files.len(), 3, "{files:?}");
 }
 
 #[test]

@@ -3,12 +3,14 @@
 mod auth;
 mod body;
 mod canaries;
+mod drills;
 mod problem;
 mod process;
 mod sessions;
 mod upstreams;
 
 pub(super) use canaries::{list_canaries, steer_canary};
+pub(super) use drills::rehearse;
 pub(super) use problem::Problem;
 pub(super) use process::{reload, upgrade};
 pub(super) use sessions::revoke_sessions;

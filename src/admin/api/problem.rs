@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::admin::reply::{self, Reply};
+use crate::proxy::drill::DrillError;
 use crate::proxy::operate::OrderError;
 use crate::session::StoreError;
 
@@ -22,6 +23,8 @@ pub(in crate::admin) enum Problem {
     NotFound,
     #[error(transparent)]
     Order(OrderError),
+    #[error(transparent)]
+    Drill(DrillError),
     #[error("this address takes only {0}")]
     Method(String),
     #[error("the body must be application/json")]
@@ -63,8 +66,12 @@ impl Problem {
         match self {
             Problem::NoToken => StatusCode::FORBIDDEN,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
-            Problem::Order(OrderError::Over) => StatusCode::SERVICE_UNAVAILABLE,
-            Problem::NotFound | Problem::Order(_) => StatusCode::NOT_FOUND,
+            Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Problem::Drill(DrillError::Running(_)) => StatusCode::CONFLICT,
+            Problem::Drill(DrillError::Embedded) => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::NotFound | Problem::Order(_) | Problem::Drill(_) => StatusCode::NOT_FOUND,
             Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Problem::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -82,8 +89,12 @@ impl Problem {
             Problem::NoToken => "no_token",
             Problem::Unauthorized => "unauthorized",
             Problem::NotFound => "not_found",
-            Problem::Order(OrderError::Over) => "over",
-            Problem::Order(_) => "unknown",
+            Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
+                "over"
+            }
+            Problem::Drill(DrillError::Running(_)) => "running",
+            Problem::Drill(DrillError::Embedded) => "embedded",
+            Problem::Order(_) | Problem::Drill(_) => "unknown",
             Problem::Method(_) => "method",
             Problem::MediaType => "media_type",
             Problem::TooLarge => "too_large",

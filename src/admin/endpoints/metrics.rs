@@ -9,12 +9,14 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::config::Mode;
 use crate::discovery::State;
 use crate::proxy::metrics::Counts;
 use crate::session::CacheStats;
 use crate::telemetry::histogram::Histogram;
 
 use super::canary_metrics::Canaries;
+use super::cohort_metrics;
 use super::discovery_metrics;
 use super::upstream_metrics::Upstreams;
 use crate::admin::{Admin, ReloadStats};
@@ -40,6 +42,7 @@ struct Snapshot {
     discovery: BTreeMap<String, State>,
     cache: CacheStats,
     mode: &'static str,
+    drill: Option<&'static str>,
     connections: u64,
     lines_dropped: u64,
     reloads: ReloadStats,
@@ -58,7 +61,8 @@ impl Snapshot {
             canaries: Canaries::take(&plan),
             discovery: admin.discovery.states(),
             cache: admin.shared.sessions.as_ref().map(|sessions| sessions.stats()).unwrap_or_default(),
-            mode: plan.mode.as_str(),
+            mode: plan.modes.as_str(),
+            drill: admin.shared.drills.running(),
             connections: places as u64,
             reloads: admin.reloads.stats(),
             lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
@@ -77,6 +81,7 @@ impl Collector for Snapshot {
         self.encode_sessions(out)?;
         self.upstreams.encode(&self.counts, out)?;
         self.canaries.encode(&self.counts, out)?;
+        cohort_metrics::encode(&self.counts.cohorts, out)?;
         discovery_metrics::encode(&self.discovery, out)?;
         self.encode_process(out)?;
         self.encode_config(out)
@@ -85,17 +90,23 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn encode_requests(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut metric = counter(out, "http_requests", "Requests, by method, status and route")?;
+        let mut metric = counter(out, "http_requests", "Requests, by method, status, route and mode")?;
         for (key, count) in &self.counts.requests {
             let status = key.status.to_string();
-            let labels = [("method", key.method()), ("status", &status), ("route", self.route(key.route))];
+            let labels = [
+                ("method", key.method()),
+                ("status", &status),
+                ("route", self.route(key.route)),
+                ("mode", word(key.mode)),
+            ];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
         }
         let help = "Time from the head of a request to the last byte of its answer";
         let mut metric =
             out.encode_descriptor("http_request_duration_seconds", help, None, MetricType::Histogram)?;
-        for (route, histogram) in &self.counts.durations {
-            encode_histogram(metric.encode_family(&[("route", self.route(*route))])?, histogram)?;
+        for ((route, mode), histogram) in &self.counts.durations {
+            let labels = [("route", self.route(*route)), ("mode", word(*mode))];
+            encode_histogram(metric.encode_family(&labels)?, histogram)?;
         }
         Ok(())
     }
@@ -143,10 +154,20 @@ impl Snapshot {
         gauge(out, "client_connections", "Open client connections")?.encode_gauge(&self.connections)?;
         let help = "Access-log lines lost because the output did not keep up";
         encode_number(out, "access_log_lines_dropped", help, self.lines_dropped)?;
+        let mut drill = gauge(out, "vestibule_drill", "1 while a failure is rehearsed")?;
+        for target in ["store", "instance"] {
+            let runs = u64::from(self.drill == Some(target));
+            drill.encode_family(&[("target", target)])?.encode_gauge(&runs)?;
+        }
         let mut info = gauge(out, "vestibule_info", "Version and session mode")?;
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("mode", self.mode)];
         info.encode_family(&labels)?.encode_gauge(&1u64)
     }
+}
+
+/// The label of the mode that a request was served in.
+fn word(mode: Option<Mode>) -> &'static str {
+    mode.map_or("none", Mode::as_str)
 }
 
 fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! What probes and monitoring ask.
 
 mod canary_metrics;
+mod cohort_metrics;
 mod discovery_metrics;
 mod metrics;
 mod readyz;

@@ -42,7 +42,7 @@ impl Condition {
         match self {
             Condition::Accepting if admin.readiness.is_ready() => Ok("ok"),
             Condition::Accepting => Err("not serving yet, or draining".to_owned()),
-            Condition::Store if admin.shared.plan.load().mode != Mode::Shared => Ok("not used"),
+            Condition::Store if !admin.shared.plan.load().modes.include(Mode::Shared) => Ok("not used"),
             Condition::Store => {
                 let answered = admin.sessions.ping(&admin.shared).await;
                 answered.map(|()| "ok").map_err(|error| error.to_string())

@@ -26,7 +26,7 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     let directory = args.out.clone().unwrap_or_else(new_directory);
     report::vacant(&directory)?;
-    let plan = args.plan()?;
+    let plan = args.plan(baseline.as_ref().map(|baseline| baseline.setup.seed))?;
     run::block_on(async {
         let interrupted = signals::shutdown()?;
         let (status, watched) = watch::channel(Status::default());

@@ -48,7 +48,7 @@ pub(in crate::cli) struct CompareArgs {
     /// Stub instances; default: as the scenario says, or 4
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
     instances: Option<u32>,
-    /// The same seed makes the same decisions; default: by chance
+    /// The same seed makes the same decisions; default: that of the baseline, or by chance
     #[arg(long)]
     seed: Option<u64>,
     /// Where the report is written; default: compare-YYYYmmdd-HHMMSS
@@ -64,11 +64,11 @@ pub(in crate::cli) struct CompareArgs {
 struct OptionalEvent(Option<Event>);
 
 impl CompareArgs {
-    /// Reads what the arguments name. Blocks.
-    pub(super) fn plan(self) -> anyhow::Result<Plan> {
+    /// Reads what the arguments name. Unless they say otherwise the seed is that of an `earlier` comparison. Blocks.
+    pub(super) fn plan(self, earlier: Option<u64>) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
         let (modes, events) = (self.modes(&scenario.staging), self.events(&scenario.staging));
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+        let seed = self.seed.or(earlier).unwrap_or_else(|| fastrand::u64(..1_000_000));
         Ok(Plan {
             target: self.target(&scenario.staging)?,
             store_delay: scenario.staging.store_delay,
@@ -84,13 +84,18 @@ impl CompareArgs {
 
     fn read_scenario(&self) -> anyhow::Result<(Scenario, String)> {
         let name = self.scenario.as_deref().unwrap_or(SCENARIO);
-        let (mut scenario, text) = load::scenario(name)?;
+        let (mut scenario, mut text) = load::scenario(name)?;
         if self.scenario.is_none() {
             scenario.users.count = USERS;
             (scenario.warm_up, scenario.duration) = (WARM_UP, DURATION);
         }
         scenario.users.count = self.users.unwrap_or(scenario.users.count);
         scenario.duration = self.duration.unwrap_or(scenario.duration);
+        let Scenario { users, warm_up, duration, .. } = &scenario;
+        text = format!(
+            "# Here with {} users, {warm_up:?} of warming up and {duration:?} that count.\n\n{text}",
+            users.count
+        );
         Ok((scenario, text))
     }
 
@@ -201,7 +206,7 @@ mod tests {
     }
 
     fn plan(arguments: &[&str]) -> anyhow::Result<Plan> {
-        Line::try_parse_from([&["compare"], arguments].concat())?.args.plan()
+        Line::try_parse_from([&["compare"], arguments].concat())?.args.plan(None)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::http_text::target;
 use super::upstream::instance_address;
 use crate::config::application::{Application, ApplicationInstance};
 use crate::config::fault::Fault;
-use crate::config::model::Mode;
+use crate::config::mode::Mode;
 use crate::config::section::Section;
 use crate::config::value::{boolean, text};
 
@@ -58,4 +58,40 @@ fn instance(s: &mut Section<'_>) -> Option<ApplicationInstance> {
     let why = "it is where requests are sent";
     let address = s.required("address", why, "\"127.0.0.1:5001\"", instance_address)?;
     Some(ApplicationInstance { name: name.unwrap_or_else(|| address.to_string()), address, start, later })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Mode, parse_application};
+
+    #[test]
+    fn the_example_has_every_key_and_is_sound() {
+        let text = include_str!("../../../config/applications/own.toml");
+        let own = parse_application(text, "own.toml").unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(own.health.as_deref(), Some("/health"));
+        assert_eq!(own.instances.iter().map(|instance| instance.later).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(own.instances[1].name, "127.0.0.1:5002");
+        let of = |mode| own.environment.iter().filter(|(only, ..)| *only == mode).count();
+        assert_eq!([None, Some(Mode::Local), Some(Mode::Sticky), Some(Mode::Shared)].map(of), [1; 4]);
+        for key in ["health", "session", "name", "address", "start", "later"] {
+            assert!(text.contains(&format!("{key} = ")), "{key}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = "version = 1\n[env]\nshred = {}\n[[instance]]\naddress = '127.0.0.1:1'\nlater = true\n\
+                    [[instance]]\naddress = '127.0.0.1:1'\n";
+        let problems = parse_application(text, "own.toml").unwrap_err();
+        let places: Vec<_> =
+            problems.iter().map(|problem| (problem.place.line, problem.what.as_str())).collect();
+        assert_eq!(
+            places,
+            [
+                (3, "unknown key \"shred\""),
+                (4, "an instance that comes later cannot be started"),
+                (7, "there is such an instance already"),
+            ]
+        );
+    }
 }

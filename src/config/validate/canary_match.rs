@@ -10,7 +10,7 @@ use super::http_text::cookie_name;
 use crate::config::canary::{CanaryMatch, Condition, Device, ValueTest};
 use crate::config::fault::Fault;
 use crate::config::file::Node;
-use crate::config::model::Mode;
+use crate::config::mode::Mode;
 use crate::config::section::Section;
 use crate::config::value::{choice, text};
 
@@ -59,7 +59,7 @@ fn users(s: &mut Section<'_>, around: Around<'_>) -> Option<Condition> {
         return None;
     }
     let ids = some(s, "users", "[\"42\"]", name)?;
-    if around.session.mode != Mode::Shared {
+    if around.session.mode != Mode::Shared.into() {
         let help = "set session.mode = \"shared\", or match by `header` or `cookie`";
         let why = "only resolved sessions have users, so no request would match";
         s.fault(s.spot("users"), Fault::new("the mode is not \"shared\"", why, help));

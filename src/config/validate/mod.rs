@@ -13,6 +13,7 @@ mod health;
 mod http_text;
 mod identity;
 mod listen;
+mod mode;
 mod process;
 mod retry;
 mod route;

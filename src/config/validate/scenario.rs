@@ -19,22 +19,32 @@ const MOST_PER_SECOND: u32 = 1_000_000;
 /// Reads the whole file. `None` was reported.
 pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
     let name = s.required("name", "results are told apart by it", "\"shop\"", word);
+    let about = s.value("about", |node| text(node).map(str::to_owned), String::new());
+    let warm_up = s.value("warm_up", duration_or_zero, Duration::from_secs(5));
+    let counted = s.value("duration", duration, Duration::from_secs(30));
+    let timeout = s.value("timeout", duration, Duration::from_secs(30));
+    let keep_alive = s.value("keep_alive", boolean, true);
+    let (instance_header, login_header) =
+        (s.optional("instance_header", any_header), s.optional("login_header", any_header));
+    let users = s.table("users", users);
+    let arrival = s.optional_table("arrival", arrival).flatten().unwrap_or(Arrival::Closed);
     let session = s.optional_table("session", login);
-    let has_session = session.is_some();
+    let actions = actions(s, session.is_some());
+    let staging = s.table("compare", staging);
     Some(Scenario {
         name: name?,
-        about: s.value("about", |node| text(node).map(str::to_owned), String::new()),
-        warm_up: s.value("warm_up", duration_or_zero, Duration::from_secs(5)),
-        duration: s.value("duration", duration, Duration::from_secs(30)),
-        timeout: s.value("timeout", duration, Duration::from_secs(30)),
-        keep_alive: s.value("keep_alive", boolean, true),
-        instance_header: s.optional("instance_header", any_header),
-        login_header: s.optional("login_header", any_header),
-        users: s.table("users", users),
-        arrival: s.optional_table("arrival", arrival).flatten().unwrap_or(Arrival::Closed),
+        about,
+        warm_up,
+        duration: counted,
+        timeout,
+        keep_alive,
+        instance_header,
+        login_header,
+        users,
+        arrival,
         session: session.flatten(),
-        actions: actions(s, has_session),
-        staging: s.table("compare", staging),
+        actions,
+        staging,
     })
 }
 

@@ -26,7 +26,8 @@ pub(super) fn actions(s: &mut Section<'_>, has_session: bool) -> Vec<Action> {
         }
         let (weight, stream) =
             (s.value("weight", integer(1..=1_000_000), 1), s.value("stream", boolean, false));
-        Some(Action { name: name?, weight, session, stream, ask: ask(s)? })
+        let ask = ask(s);
+        Some(Action { name: name?, weight, session, stream, ask: ask? })
     };
     let actions = s.tables("action", "there would be nothing to do", |s| (s.spot("name"), read(s)));
     let mut known: Vec<Action> = Vec::new();
@@ -64,7 +65,10 @@ pub(super) fn ask(s: &mut Section<'_>) -> Option<Ask> {
     let method = s.value("method", method, default);
     let headers = s.entries("headers", header).into_iter().map(|(_, header)| header).collect();
     let expect = s.list("expect", status);
-    let lost_on = if s.has("lost_on") { s.list("lost_on", status) } else { vec![StatusCode::UNAUTHORIZED] };
+    let mut lost_on = s.list("lost_on", status);
+    if !s.has("lost_on") {
+        lost_on.push(StatusCode::UNAUTHORIZED);
+    }
     let contains = s.optional("contains", |node| text(node).map(str::to_owned));
     Some(Ask { method, path: path?, headers, body, expect, lost_on, contains })
 }

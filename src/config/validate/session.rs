@@ -8,13 +8,12 @@ use regex::{Regex, RegexBuilder};
 use super::header::{are_confused, free_name};
 use super::http_text::{cookie_domain, cookie_name, cookie_path, location};
 use super::identity::checked_pointer;
+use super::mode::modes;
 use super::session_cache::session_cache;
 use super::store::store;
 use crate::config::fault::Fault;
 use crate::config::file::{Node, Value};
-use crate::config::model::{
-    Identity, Mode, OnAbsent, Renewal, SameSite, SecureAttribute, Session, SessionCookie,
-};
+use crate::config::model::{Identity, OnAbsent, Renewal, SameSite, SecureAttribute, Session, SessionCookie};
 use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_off, text, whole_seconds};
 
@@ -23,7 +22,6 @@ const USER: &str = "/user_id";
 
 /// `None` was reported.
 pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Session> {
-    let mode = choice(&[("shared", Mode::Shared), ("sticky", Mode::Sticky), ("local", Mode::Local)]);
     let half_an_hour = Duration::from_secs(30 * 60);
     let half_a_day = Duration::from_secs(12 * 3600);
     let id_pattern = match s.optional("id_pattern", |node| anchored(text(node)?)) {
@@ -31,7 +29,7 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
         None => s.check(s.spot("id_pattern"), anchored(ID_PATTERN)),
     };
     let session = Session {
-        mode: s.value("mode", mode, Mode::Shared),
+        mode: modes(s),
         on_absent: s.value("on_absent", on_absent, OnAbsent::Anonymous),
         idle_timeout: s.value("idle_timeout", duration_or_off, Some(half_an_hour)),
         absolute_timeout: s.value("absolute_timeout", duration, half_a_day),

@@ -12,7 +12,8 @@ use crate::config::discovery::DiscoverySource;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::{Node, Value};
 use crate::config::health::Outlier;
-use crate::config::model::{Mode, Timeouts};
+use crate::config::mode::{Mode, Modes};
+use crate::config::model::Timeouts;
 use crate::config::section::Section;
 use crate::config::stickiness::{OnLost, Stick};
 use crate::config::upstream::{
@@ -26,7 +27,7 @@ const ON_LOST: &[(&str, OnLost)] = &[("rebalance", OnLost::Rebalance), ("fail", 
 const MAX_SLOTS: usize = 1_000_000;
 
 /// All upstreams; one without a readable name is reported and keeps its place with an empty name.
-pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Vec<Upstream> {
+pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Modes) -> Vec<Upstream> {
     let why = "without one there is nowhere to send a request";
     let upstreams = s.tables("upstream", why, |s| (s.spot("name"), upstream(s, timeouts, mode)));
     let mut seen: Vec<&(Spot, Upstream)> = Vec::new();
@@ -39,13 +40,13 @@ pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) ->
     upstreams.into_iter().map(|(_, upstream)| upstream).collect()
 }
 
-fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Mode) -> Upstream {
+fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Modes) -> Upstream {
     let why = "routes, logs and metrics call it by its name";
     let max_requests = s.value("max_requests", slots, None);
     let discovery =
         s.optional_table("discovery", |s| discovery::discovery(s, max_requests)).unwrap_or_default();
     let balance = s.value("balance", balance, Balance::RoundRobin);
-    if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared {
+    if matches!(balance, Balance::Hash(Hash { key: HashKey::User, .. })) && mode != Mode::Shared.into() {
         s.fault(s.spot("balance"), no_users(mode));
     }
     let retry = s.table("retry", retry);
@@ -117,7 +118,7 @@ fn uses(node: &Node) -> Result<Option<u32>, Fault> {
     }
 }
 
-fn no_users(mode: Mode) -> Fault {
+fn no_users(mode: Modes) -> Fault {
     Fault::new(
         format!("users are not known in mode {:?}", mode.as_str()),
         "every request would be without what is hashed",

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::check::Finding;
 use super::streak::Streak;
 use super::window::{STEPS, Window, slow};
-use crate::config::{InstanceState, Outlier};
+use crate::config::Outlier;
 use crate::upstream::{Cause, CheckResult, Ejection, Health, Instance, Upstream};
 
 /// Longest time until an ejection that is over is noticed.
@@ -244,7 +244,7 @@ fn step(config: &Outlier) -> Duration {
 }
 
 fn serves(instance: &Instance) -> bool {
-    instance.is_healthy() && instance.state() == InstanceState::Ready && instance.weight() > 0
+    instance.is_healthy() && instance.is_in_use() && !instance.is_fenced()
 }
 
 fn is_over(instance: &Instance, now: Instant) -> bool {

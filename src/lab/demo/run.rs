@@ -93,7 +93,7 @@ impl Controls for Stage {
     fn state(&self) -> Controlled<'_, State> {
         Box::pin(async {
             let instances = self.fleet.lock().await.states();
-            State { mode: self.proxy.mode(), started: self.started, instances }
+            State { mode: self.proxy.modes().one().unwrap_or(FIRST_MODE), started: self.started, instances }
         })
     }
 

@@ -73,7 +73,7 @@ pub(super) fn progress(parts: &[impl Deref<Target = Records>], so_far: Progress)
         done: slices().map(|slice| slice.done).sum(),
         failed: slices().map(|slice| slice.failed).sum(),
         lost: slices().map(|slice| slice.lost).sum(),
-        rate: of_late.iter().map(|slice| slice.done as f64).sum::<f64>() / SLICE.as_secs_f64(),
+        rate: of_late.iter().map(|slice| slice.done).sum::<u64>() as f64 / SLICE.as_secs_f64(),
         p99: latency.map_or(0.0, |latency| at(&latency, 0.99)),
         ..so_far
     }

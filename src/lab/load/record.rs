@@ -117,7 +117,8 @@ impl Records {
             slice.done += 1;
             match failure {
                 Some(_) => slice.failed += 1,
-                None => slice.latency.saturating_record(latency),
+                // It grows as needed, so nothing that is recorded is too large.
+                None => drop(slice.latency.record(latency.min(LONGEST))),
             }
         }
         let Some(record) = self.actions.get_mut(action).filter(|_| counted) else { return };

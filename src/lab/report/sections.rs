@@ -62,11 +62,11 @@ fn tile(comparison: &Comparison, figure: Figure) -> String {
         let width = if most > 0.0 { (estimate.mean / most * 100.0).clamp(0.0, 100.0) } else { 0.0 };
         let _ = write!(
             rows,
-            "<div class=\"value{}\"><dt>{}</dt><dd>{}</dd><span class=\"bar {}\" style=\"width:{width:.1}%\"></span></div>",
+            "<div class=\"value{} {}\" style=\"--width:{width:.1}%\"><dt>{}</dt><dd>{}</dd></div>",
             if is_best { " best" } else { "" },
+            style(place),
             escape(&mode.mode),
-            figure.show(estimate.mean),
-            style(place)
+            figure.show(estimate.mean)
         );
     }
     format!("<div class=\"card tile\"><h2>{}</h2><dl>{rows}</dl></div>", figure.title())

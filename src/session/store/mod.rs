@@ -15,7 +15,7 @@ use super::{Contents, Fields, SessionId};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use redis::{RedisStore, StartError, Topology};
+pub use redis::{RedisStore, StartError, Switch, Topology};
 
 /// A store of sessions. Clones are cheap and mean the same store.
 ///
@@ -45,6 +45,16 @@ impl Backend {
         match &config.kind {
             StoreKind::Memory => Ok(Backend::Memory(memory.clone())),
             StoreKind::Redis(url) => Topology::start(url, config).map(Backend::Redis),
+        }
+    }
+}
+
+impl Backend {
+    /// What connects this process with the store; `None` where there is nothing between the two.
+    pub fn switch(&self) -> Option<&Switch> {
+        match self {
+            Backend::Memory(_) => None,
+            Backend::Redis(topology) => Some(topology.switch()),
         }
     }
 }

@@ -32,7 +32,7 @@ fn at(admin: SocketAddr, arguments: &[&str]) -> Command {
 }
 
 /// Runs to the end, for which the command has a deadline of its own; exit code, standard output and error.
-pub(super) async fn run(mut command: Command) -> (Option<i32>, String, String) {
+pub(crate) async fn run(mut command: Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())

@@ -1,7 +1,7 @@
 //! What only the operator can do.
 
 mod api;
-mod command;
+pub(crate) mod command;
 mod readiness;
 mod upstreams;
 

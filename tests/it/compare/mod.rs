@@ -47,7 +47,7 @@ headers = { X-CSRF-Token = "{cookie:csrf_token}" }
 "#;
 
 /// Longest time that a comparison of a few runs may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A comparison that runs, in a directory that nobody else uses for temporary files.
 struct Comparing {
@@ -56,10 +56,10 @@ struct Comparing {
 }
 
 /// What it has come to.
-struct Compared {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Compared {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     directory: TempDir,
 }
 
@@ -90,7 +90,7 @@ impl Comparing {
 }
 
 impl Compared {
-    async fn of(arguments: &[&str]) -> Self {
+    pub(crate) async fn of(arguments: &[&str]) -> Self {
         Comparing::start(arguments).end().await
     }
 
@@ -104,7 +104,7 @@ impl Compared {
     }
 
     /// The runs of one mode.
-    fn runs(&self, mode: &str) -> Vec<Value> {
+    pub(crate) fn runs(&self, mode: &str) -> Vec<Value> {
         let json = self.json();
         json["runs"].as_array().unwrap().iter().filter(|run| run["mode"] == mode).cloned().collect()
     }
@@ -114,7 +114,7 @@ fn out(directory: &TempDir) -> PathBuf {
     directory.path().join("report")
 }
 
-fn lost(run: &Value) -> u64 {
+pub(crate) fn lost(run: &Value) -> u64 {
     run["load"]["sessions"]["lost"].as_u64().unwrap()
 }
 

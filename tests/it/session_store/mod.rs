@@ -101,7 +101,7 @@ fn contents(session: &Session) -> Value {
 
 fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Session {
     config::Session {
-        mode: config::Mode::Shared,
+        mode: config::Mode::Shared.into(),
         on_absent: config::OnAbsent::Anonymous,
         idle_timeout,
         absolute_timeout: Duration::from_secs(43_200),

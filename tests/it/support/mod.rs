@@ -1,6 +1,7 @@
 //! Real neighbours for the proxy under test: upstreams, clients, a Redis, and the proxy itself.
 
 pub(crate) mod asker;
+pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod dns;

@@ -1,3 +1,5 @@
+use vestibule::proxy::drill;
+
 use super::{Crowd, DISBELIEF, is_served, start, until_served};
 use crate::support::redis_sentinel::{Sentinels, until};
 
@@ -103,5 +105,18 @@ async fn it_starts_without_sentinels_and_finds_them_later() {
     let (_upstream, proxy) = start(&sentinels.url(), "").await;
     assert!(!is_served(proxy.address(), "ann").await);
     (0..3).for_each(|index| sentinels.thaw_sentinel(index));
+    until_served(&proxy, "ann", true).await;
+}
+
+#[tokio::test]
+async fn a_rehearsed_cut_takes_the_sentinels_away_as_well_and_gives_all_back() {
+    let sentinels = with_session("ann").await;
+    let (_upstream, proxy) = start(&sentinels.url(), "").await;
+    until_served(&proxy, "ann", true).await;
+    let order = drill::Order { target: drill::Target::Store, time: drill::LONGEST };
+    let id = proxy.handle.drill(order).await.unwrap();
+    until_served(&proxy, "ann", false).await;
+    assert!(!is_served(proxy.address(), "ann").await);
+    proxy.handle.end_drill(id).await.unwrap();
     until_served(&proxy, "ann", true).await;
 }

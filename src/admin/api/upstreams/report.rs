@@ -71,7 +71,7 @@ struct Moment {
 impl Report {
     /// The instances whose address is `wanted`, and their upstreams.
     pub(super) fn of(plan: &Plan, now: Instant, wanted: impl Fn(&str) -> bool) -> Self {
-        let is_sticky = plan.mode == Mode::Sticky;
+        let is_sticky = plan.modes.include(Mode::Sticky);
         let moment = Moment { now, session_idle: is_sticky.then(|| plan.session_idle()) };
         let rows = plan.balancers().iter().map(|balancer| upstream_row(balancer, &moment, &wanted));
         Report { upstreams: rows.filter(|row| !row.instances.is_empty()).collect() }

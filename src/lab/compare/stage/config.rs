@@ -71,7 +71,7 @@ mod tests {
     fn each_mode_has_a_configuration_of_its_own() {
         for mode in SessionMode::ALL {
             let config = parsed(mode);
-            assert_eq!(config.session.mode, mode.of_proxy(), "{mode:?}");
+            assert_eq!(config.session.mode, config::Modes::One(mode.of_proxy()), "{mode:?}");
             assert!(config.upstreams[0].discovery.is_some());
         }
         assert!(parsed(SessionMode::SharedUncached).session.cache.is_none());

@@ -99,7 +99,9 @@ impl Proxy {
 
     /// Changes what becomes of an instance; `order` without the instance.
     pub(super) async fn order(&self, address: SocketAddr, mut order: Value) -> Result<(), StageError> {
-        order["instance"] = json!(address.to_string());
+        if let Some(order) = order.as_object_mut() {
+            order.insert("instance".to_owned(), json!(address.to_string()));
+        }
         self.call(Method::POST, UPSTREAMS, order.to_string()).await.map(|_| ())
     }
 

@@ -23,8 +23,8 @@ pub(in super::super) fn intervals(comparison: &Comparison, figure: Figure) -> Op
         estimate.rounds.iter().copied().chain([estimate.mean, high])
     });
     let frame = Frame {
-        left: 112.0,
-        right: WIDTH - 78.0,
+        left: 124.0,
+        right: WIDTH - 84.0,
         top: 4.0,
         bottom: 4.0 + ROW * measured.len() as f64,
         x: Scale::from_zero(ends),

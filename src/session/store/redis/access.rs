@@ -14,6 +14,8 @@ use redis::{
 
 use crate::config::{self, Credentials, Host, RedisUrl};
 
+use super::switch::Switch;
+
 /// Unacknowledged bytes and silence end a connection after this long, whoever is waiting.
 const DEAD_PEER: Duration = Duration::from_secs(2);
 
@@ -39,6 +41,7 @@ pub(super) struct Access {
     source: Option<RedisUrl>,
     /// A server did not take the credentials.
     refused: AtomicBool,
+    pub(super) switch: Switch,
     /// A server does not speak RESP3, or not to us.
     without_resp3: AtomicBool,
     pub(super) connect_timeout: Duration,
@@ -61,6 +64,7 @@ impl Access {
             template: info.set_tcp_settings(tcp).set_redis_settings(redis),
             credentials: ArcSwap::from_pointee(url.credentials.clone()),
             source: Some(url.clone()),
+            switch: Switch::default(),
             refused: AtomicBool::new(false),
             without_resp3: AtomicBool::new(false),
             connect_timeout: config.connect_timeout,
@@ -75,6 +79,7 @@ impl Access {
             template: self.template.clone().set_redis_settings(redis),
             credentials: ArcSwap::from_pointee(credentials.clone()),
             source: None,
+            switch: self.switch.clone(),
             refused: AtomicBool::new(false),
             without_resp3: AtomicBool::new(false),
             connect_timeout: self.connect_timeout,

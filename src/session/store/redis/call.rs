@@ -1,9 +1,10 @@
 //! One call to a server: a command or a pipeline, the key it is about, and where it is to go instead.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, Pipeline, RedisError, ServerError, Value, cmd};
 
 use crate::config::Host;
+
+use super::switch::Wire;
 
 /// What is sent in one go and answered by one server.
 #[derive(Clone, Copy)]
@@ -33,12 +34,10 @@ impl<'a> Call<'a> {
     }
 
     /// The answer; to many commands an array of answers.
-    pub(super) async fn send(self, mut to: MultiplexedConnection) -> Result<Value, RedisError> {
+    pub(super) async fn send(self, mut to: Wire) -> Result<Value, RedisError> {
         match self {
             Call::One(command) => to.send_packed_command(command).await,
-            Call::Many(pipeline) => {
-                to.send_packed_commands(pipeline, 0, pipeline.len()).await.map(Value::Array)
-            }
+            Call::Many(pipeline) => to.send_packed_commands(pipeline).await.map(Value::Array),
         }
     }
 
@@ -48,7 +47,7 @@ impl<'a> Call<'a> {
     pub(super) async fn ask_there(
         self,
         answer: Result<Value, RedisError>,
-        to: MultiplexedConnection,
+        to: Wire,
     ) -> Result<Value, RedisError> {
         let (Call::Many(pipeline), Ok(Value::Array(mut answers))) = (self, answer) else {
             return self.send_asking(to).await;
@@ -73,7 +72,7 @@ impl<'a> Call<'a> {
 
     /// Like [`send`](Self::send), to a server that imports the slot of the key: each command, and each
     /// transaction as a whole, says that it was sent there.
-    async fn send_asking(self, mut to: MultiplexedConnection) -> Result<Value, RedisError> {
+    async fn send_asking(self, mut to: Wire) -> Result<Value, RedisError> {
         let commands: Vec<_> = match self {
             Call::One(command) => vec![command],
             Call::Many(pipeline) => pipeline.cmd_iter().collect(),
@@ -90,7 +89,7 @@ impl<'a> Call<'a> {
             asking.add_command(command.clone());
             is_answer.push(true);
         }
-        let answers = to.send_packed_commands(&asking, 0, asking.len()).await?;
+        let answers = to.send_packed_commands(&asking).await?;
         let mut wanted =
             answers.into_iter().zip(is_answer).filter(|(_, wanted)| *wanted).map(|(answer, _)| answer);
         Ok(match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use redis::aio::{AsyncPushSender, SendError};
 use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, cmd};
 use tokio::sync::Notify;
 
@@ -12,6 +12,7 @@ use crate::config::Host;
 use super::super::StoreError;
 use super::access::Access;
 use super::reply;
+use super::switch::Wire;
 
 /// Calls that can be handed to a connection's driver before the next one waits for it.
 const PIPELINE_BUFFER: usize = 1024;
@@ -38,10 +39,7 @@ impl Connector {
     }
 
     /// Likewise, for one that nobody supervises; `on_push` gets what the server says unasked.
-    pub(super) async fn open(
-        &self,
-        on_push: impl AsyncPushSender,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<Wire, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.access.connect_timeout))
             .set_response_timeout(Some(self.access.response_timeout))
@@ -64,9 +62,10 @@ impl Connector {
         })
     }
 
-    async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<Wire> {
+        let state = self.access.switch.state()?;
         let client = Client::open(self.access.to(&self.host))?;
-        client.get_multiplexed_async_connection_with_config(config).await
+        Wire::new(client.get_multiplexed_async_connection_with_config(config).await?, state)
     }
 }
 
@@ -81,7 +80,7 @@ fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendEr
 
 /// A connection and what its supervisor must know about it.
 pub(super) struct Link {
-    connection: MultiplexedConnection,
+    connection: Wire,
     pub(super) in_flight: AtomicUsize,
     /// Set by every call, cleared by the supervisor.
     pub(super) used: AtomicBool,
@@ -90,7 +89,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn connection(&self) -> MultiplexedConnection {
+    pub(super) fn connection(&self) -> Wire {
         self.connection.clone()
     }
 

@@ -19,6 +19,7 @@ mod pools;
 mod reply;
 mod revoke;
 mod supervisor;
+mod switch;
 mod topology;
 mod watch;
 
@@ -39,6 +40,7 @@ use super::super::cache::Death;
 use super::{Burial, Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
 
 pub use access::StartError;
+pub use switch::Switch;
 pub use topology::Topology;
 pub(super) use watch::watch;
 

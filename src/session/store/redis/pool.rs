@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +12,7 @@ use crate::config;
 
 use super::super::StoreError;
 use super::link::Link;
+use super::switch::Wire;
 use super::topology::Primary;
 use super::{reply, supervisor};
 
@@ -202,7 +202,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    pub(super) fn connection(&self) -> MultiplexedConnection {
+    pub(super) fn connection(&self) -> Wire {
         self.link.connection()
     }
 

@@ -33,7 +33,7 @@ impl RedisStore {
         let mut connection = primary.open(|_| Ok::<(), redis::aio::SendError>(())).await?;
         let mut first = Pipeline::with_capacity(2);
         first.add_command(burial).add_command(cmd("ROLE"));
-        let replies = connection.send_packed_commands(&first, 0, 2).await.map(Value::Array);
+        let replies = connection.send_packed_commands(&first).await.map(Value::Array);
         let Value::Array(replies) = reply::checked(replies)? else { return Err(StoreError::Protocol) };
         let [burial, role] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
         let (burial, replicas) = (reply::burial(&burial)?, reply::replicas(&role)?);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use redis::aio::{MultiplexedConnection, SendError};
+use redis::aio::SendError;
 use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -22,6 +22,7 @@ use super::call::Call;
 use super::codec::{Codec, DEAD, INVALIDATED};
 use super::reply;
 use super::revoke::unix_now;
+use super::switch::Wire;
 use super::topology::{Layout, Primary, Topology};
 use crate::backoff::Backoff;
 use crate::config;
@@ -80,7 +81,7 @@ struct Links {
     closed: Arc<Notify>,
 }
 
-struct Link(MultiplexedConnection);
+struct Link(Wire);
 
 impl Watcher {
     /// Opens the connections, and begins a generation once changes are heard of.
@@ -270,7 +271,7 @@ struct Errand<'a, T> {
 
 impl<T> Errand<'_, T> {
     async fn send(&self) -> Result<Vec<Value>, RedisError> {
-        self.link.0.clone().send_packed_commands(&self.pipeline, 0, self.pipeline.len()).await
+        self.link.0.clone().send_packed_commands(&self.pipeline).await
     }
 }
 

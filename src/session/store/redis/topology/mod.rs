@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::aio::AsyncPushSender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,6 +26,7 @@ use crate::config::{self, Host, RedisKind, RedisUrl};
 use super::super::StoreError;
 use super::access::{Access, StartError};
 use super::link::{Connector, Link};
+use super::switch::{Switch, Wire};
 
 pub(in crate::session::store) use layout::Layout;
 use layout::Slots;
@@ -82,6 +83,11 @@ impl Topology {
             }
         };
         Ok(Arc::new(Topology { state, heirs, _stop: stop.drop_guard() }))
+    }
+
+    /// What connects us with the servers, sentinels included.
+    pub fn switch(&self) -> &Switch {
+        &self.state.access.switch
     }
 
     /// The primaries as they are known now; none before they have been found.
@@ -240,10 +246,7 @@ impl Primary {
     ///
     /// # Errors
     /// Why there is no connection.
-    pub(super) async fn open(
-        &self,
-        on_push: impl AsyncPushSender,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<Wire, StoreError> {
         self.0.open(on_push).await
     }
 

@@ -1,0 +1,109 @@
+//! `POST /api/v1/drills`: rehearsed failures.
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::{Problem, auth, body};
+use crate::admin::Admin;
+use crate::admin::reply::{self, Reply};
+use crate::config;
+use crate::proxy::drill::{LONGEST, Order, Target, preview};
+
+const EXPECTED: &str = r#"{"action": "measure" or "begin", "store": true} or with "instance": "IP:PORT or NAME" and where wanted "upstream": "NAME", "open": "cut" or "keep"; to begin also "for": "10s"; or {"action": "continue" or "end", "drill": ID}"#;
+
+const TIME: Problem =
+    Problem::Invalid("\"for\" is to be from 1ms to 5m: a whole number and ms, s or m, such as \"10s\"");
+const TARGET: Problem = Problem::Invalid("name what is to fail: \"store\": true or an \"instance\"");
+const NO_ID: Problem = Problem::Invalid("the id of the \"drill\" is missing");
+
+/// Exactly these, and nothing else.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    action: Action,
+    #[serde(default)]
+    store: bool,
+    instance: Option<String>,
+    upstream: Option<String>,
+    open: Option<Open>,
+    r#for: Option<String>,
+    drill: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    /// Shows whom a drill would concern, and begins to measure what users see without it.
+    Measure,
+    Begin,
+    /// The drill is still wanted.
+    Continue,
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Open {
+    Cut,
+    Keep,
+}
+
+/// Begins, continues or ends a drill; the answer is its account so far.
+pub(in crate::admin) async fn rehearse(admin: &Admin, request: Request<Incoming>) -> Reply {
+    match carry_out(admin, request).await {
+        Ok(reply) => reply,
+        Err(problem) => {
+            tracing::info!(outcome = problem.outcome(), "drills");
+            problem.into()
+        }
+    }
+}
+
+async fn carry_out(admin: &Admin, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let config = admin.shared.plan.load_full().config.clone();
+    let (head, body) = request.into_parts();
+    auth::check(config.admin.as_ref(), &head.headers)?;
+    let call = body::json::<Call, _>(&head.headers, body, EXPECTED).await?;
+    let drills = &admin.shared.drills;
+    let id = match call.action {
+        Action::Measure => {
+            let preview = preview(&admin.shared, &call.target()?).map_err(Problem::Drill)?;
+            drills.measure(&admin.shards);
+            return Ok(reply::json("application/json", StatusCode::OK, &preview));
+        }
+        Action::Begin => admin.process.drill(call.order()?).await.map_err(Problem::Drill)?,
+        Action::Continue => {
+            let id = call.drill.ok_or(NO_ID)?;
+            drills.still_wanted(id).map_err(Problem::Drill)?;
+            id
+        }
+        Action::End => {
+            let id = call.drill.ok_or(NO_ID)?;
+            admin.process.end_drill(id).await.map_err(Problem::Drill)?;
+            id
+        }
+    };
+    let account = drills.account(id, &admin.shared, &admin.shards).map_err(Problem::Drill)?;
+    Ok(reply::json("application/json", StatusCode::OK, &account))
+}
+
+impl Call {
+    fn target(&self) -> Result<Target, Problem> {
+        match (self.store, &self.instance) {
+            (true, None) => Ok(Target::Store),
+            (false, Some(name)) => Ok(Target::Instance {
+                upstream: self.upstream.clone(),
+                name: name.clone(),
+                cut: self.open != Some(Open::Keep),
+            }),
+            _ => Err(TARGET),
+        }
+    }
+
+    fn order(&self) -> Result<Order, Problem> {
+        let time = self.r#for.as_deref().and_then(config::duration);
+        let time = time.filter(|time| !time.is_zero() && *time <= LONGEST).ok_or(TIME)?;
+        Ok(Order { target: self.target()?, time })
+    }
+}

@@ -1,0 +1,329 @@
+//! Rehearsed failures: the way to the store is cut, or an instance is fenced, for a while.
+//!
+//! One drill at a time. It ends when its time is over, when whoever wanted it says so, or falls silent, and with the
+//! process. Whoever puts plans to use calls [`begin`], [`expire`] and [`end`], and nobody else, as an instance's standing
+//! has one writer; anybody may read an account and say that the drill is still wanted.
+
+mod account;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::session::Switch;
+use crate::upstream::Instance;
+
+use super::metrics::{Counts, Shard};
+use super::operate::OrderError;
+use super::plan::Plan;
+use super::service::Shared;
+
+pub use account::{Account, Preview, Reading};
+
+/// Longest time of a drill.
+pub const LONGEST: Duration = Duration::from_secs(300);
+/// A drill ends when nobody has said for so long that it is still wanted.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Every connection to the store is lost, and none can be opened.
+    Store,
+    /// An instance, by its address or its name, gets no request.
+    Instance {
+        /// `None`: every upstream in which it is.
+        upstream: Option<String>,
+        name: String,
+        /// Whether answers that are under way are cut.
+        cut: bool,
+    },
+}
+
+/// One drill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    pub target: Target,
+    /// At most [`LONGEST`].
+    pub time: Duration,
+}
+
+/// Why there is no such drill.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrillError {
+    #[error("another drill runs already: {0}")]
+    Running(String),
+    #[error("there is no such drill; the process may be another one since")]
+    None,
+    #[error("the sessions are in vestibule's own memory, to which no connection can be cut")]
+    Embedded,
+    #[error(transparent)]
+    Instance(#[from] OrderError),
+}
+
+/// Why a drill ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its time was over.
+    Time,
+    /// Whoever wanted it said so.
+    Asked,
+    /// Whoever wanted it fell silent.
+    Silence,
+    /// The process ends.
+    Shutdown,
+}
+
+impl Why {
+    /// The word for logs and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Time => "time",
+            Why::Asked => "asked",
+            Why::Silence => "silence",
+            Why::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The drill that runs, or the last one.
+#[derive(Debug, Default)]
+pub struct Drills {
+    drill: Mutex<Option<Drill>>,
+    /// Since when it is measured what users see without a drill.
+    measured: Mutex<Option<(Instant, Counts)>>,
+}
+
+#[derive(Debug)]
+struct Drill {
+    id: u64,
+    what: What,
+    begun: Instant,
+    until: Instant,
+    /// When somebody last said that it is still wanted.
+    heard: Instant,
+    /// Answers cut when it began.
+    cut: usize,
+    /// The beginning of what it is compared with.
+    measured: Option<(Instant, Counts)>,
+    before: Counts,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct End {
+    at: Instant,
+    why: Why,
+    counts: Counts,
+}
+
+/// What has failed.
+#[derive(Debug)]
+enum What {
+    Store(Switch),
+    Instance(Vec<Arc<Instance>>),
+}
+
+impl Drills {
+    fn lock(&self) -> MutexGuard<'_, Option<Drill>> {
+        self.drill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn measured(&self) -> MutexGuard<'_, Option<(Instant, Counts)>> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it is measured what users see without a drill, up to the next one.
+    pub fn measure(&self, shards: &[Arc<Shard>]) {
+        *self.measured() = Some((Instant::now(), total(shards)));
+    }
+
+    /// The drill with this id is still wanted.
+    pub fn still_wanted(&self, id: u64) -> Result<(), DrillError> {
+        let mut drill = self.lock();
+        let drill = drill.as_mut().filter(|drill| drill.id == id).ok_or(DrillError::None)?;
+        drill.heard = Instant::now();
+        Ok(())
+    }
+
+    /// What fails at present: `store`, `instance`.
+    pub fn running(&self) -> Option<&'static str> {
+        self.lock().as_ref().filter(|drill| drill.end.is_none()).map(|drill| drill.what.kind())
+    }
+
+    /// When [`expire`] is to be called next.
+    pub fn next_look(&self) -> Option<Instant> {
+        let drill = self.lock();
+        let drill = drill.as_ref().filter(|drill| drill.end.is_none())?;
+        Some(drill.until.min(drill.heard + PATIENCE))
+    }
+
+    /// The account of the drill with this id, up to what is counted in `shards` now.
+    pub fn account(&self, id: u64, shared: &Shared, shards: &[Arc<Shard>]) -> Result<Account, DrillError> {
+        let drill = self.lock();
+        let drill = drill.as_ref().filter(|drill| drill.id == id).ok_or(DrillError::None)?;
+        Ok(account::of(drill, shared, &total(shards)))
+    }
+}
+
+/// Whom a drill of `target` would concern; an error when there could be none now.
+pub fn preview(shared: &Shared, target: &Target) -> Result<Preview, DrillError> {
+    refuse_second(&shared.drills.lock())?;
+    let plan = shared.plan.load_full();
+    Ok(Preview::of(&What::find(shared, &plan, target)?, shared, &plan))
+}
+
+fn refuse_second(drill: &Option<Drill>) -> Result<(), DrillError> {
+    match drill.as_ref().filter(|drill| drill.end.is_none()) {
+        Some(running) => Err(DrillError::Running(running.what.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Lets fail what `order` says, and returns the drill's id.
+pub fn begin(shared: &Shared, shards: &[Arc<Shard>], order: &Order) -> Result<u64, DrillError> {
+    static IDS: AtomicU64 = AtomicU64::new(1);
+    let mut drill = shared.drills.lock();
+    refuse_second(&drill)?;
+    let plan = shared.plan.load_full();
+    let what = What::find(shared, &plan, &order.target)?;
+    let (begun, before) = (Instant::now(), total(shards));
+    let cut = what.fail(&plan, matches!(order.target, Target::Instance { cut: true, .. }));
+    let id = IDS.fetch_add(1, Relaxed);
+    tracing::warn!(drill = id, target = %what, seconds = order.time.as_secs_f64(), cut, "A DRILL BEGINS");
+    let (until, measured) = (begun + order.time, shared.drills.measured().take());
+    *drill = Some(Drill { id, what, begun, until, heard: begun, cut, measured, before, end: None });
+    Ok(id)
+}
+
+/// Ends a drill whose time is over at `now`, or that nobody wants any more.
+pub fn expire(shared: &Shared, shards: &[Arc<Shard>], now: Instant) {
+    let mut drill = shared.drills.lock();
+    let Some(drill) = drill.as_mut() else { return };
+    if now >= drill.until {
+        drill.end(shared, shards, Why::Time);
+    } else if now >= drill.heard + PATIENCE {
+        drill.end(shared, shards, Why::Silence);
+    }
+}
+
+/// Ends the drill with this id, or whichever runs; one that has ended stays as it is.
+pub fn end(shared: &Shared, shards: &[Arc<Shard>], id: Option<u64>, why: Why) -> Result<(), DrillError> {
+    let mut drill = shared.drills.lock();
+    let drill = drill.as_mut().filter(|drill| id.is_none_or(|id| drill.id == id)).ok_or(DrillError::None)?;
+    drill.end(shared, shards, why);
+    Ok(())
+}
+
+impl Drill {
+    fn end(&mut self, shared: &Shared, shards: &[Arc<Shard>], why: Why) {
+        if self.end.is_some() {
+            return;
+        }
+        self.what.recover(&shared.plan.load());
+        self.end = Some(End { at: Instant::now(), why, counts: total(shards) });
+        let seconds = self.begun.elapsed().as_secs_f64();
+        tracing::warn!(drill = self.id, target = %self.what, seconds, by = why.as_str(), "THE DRILL IS OVER");
+    }
+}
+
+impl What {
+    fn find(shared: &Shared, plan: &Plan, target: &Target) -> Result<What, DrillError> {
+        match target {
+            Target::Store => {
+                let backend = shared.backend.get().and_then(Option::as_ref);
+                let switch = backend.and_then(|backend| backend.switch()).ok_or(DrillError::Embedded)?;
+                Ok(What::Store(switch.clone()))
+            }
+            Target::Instance { upstream, name, .. } => {
+                Ok(What::Instance(find(plan, upstream.as_deref(), name)?))
+            }
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            What::Store(_) => "store",
+            What::Instance(_) => "instance",
+        }
+    }
+
+    /// Returns how many answers were cut.
+    fn fail(&self, plan: &Plan, cut: bool) -> usize {
+        match self {
+            What::Store(switch) => {
+                switch.turn_off();
+                0
+            }
+            What::Instance(instances) => {
+                instances.iter().for_each(|instance| instance.set_fenced(true));
+                refresh(plan, instances);
+                if cut { instances.iter().map(|instance| instance.close_streams()).sum() } else { 0 }
+            }
+        }
+    }
+
+    fn recover(&self, plan: &Plan) {
+        match self {
+            What::Store(switch) => switch.turn_on(),
+            What::Instance(instances) => {
+                instances.iter().for_each(|instance| instance.set_fenced(false));
+                refresh(plan, instances);
+            }
+        }
+    }
+
+    /// Whether all is as it was before: the cache follows the store, the instances get requests if they may.
+    fn is_well(&self, shared: &Shared) -> bool {
+        match self {
+            What::Store(_) => shared.sessions.as_ref().is_none_or(|cache| cache.stats().fresh),
+            What::Instance(instances) => instances
+                .iter()
+                .all(|instance| !instance.is_fenced() && (instance.is_open() || !instance.is_in_use())),
+        }
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            What::Store(_) => f.write_str("the session store"),
+            What::Instance(instances) => {
+                write!(f, "instance {}", instances.first().map_or("", |instance| &instance.label))
+            }
+        }
+    }
+}
+
+fn find(plan: &Plan, upstream: Option<&str>, name: &str) -> Result<Vec<Arc<Instance>>, OrderError> {
+    let asked = || plan.upstreams().filter(|one| upstream.is_none_or(|name| one.name() == name));
+    if asked().next().is_none() {
+        return Err(OrderError::NoUpstream(plan.upstreams().map(|one| one.name().to_owned()).collect()));
+    }
+    let found = asked().filter_map(|one| {
+        let by_address = || one.instances().iter().find(|instance| instance.label == name);
+        one.find_named(name).or_else(by_address).cloned()
+    });
+    let found: Vec<_> = found.collect();
+    if found.is_empty() {
+        let known = asked().flat_map(|one| one.instances()).map(|instance| instance.label.clone());
+        return Err(OrderError::NoInstance(known.collect()));
+    }
+    Ok(found)
+}
+
+fn refresh(plan: &Plan, instances: &[Arc<Instance>]) {
+    for balancer in plan.balancers() {
+        if instances.iter().any(|instance| balancer.upstream().find(instance.id).is_some()) {
+            balancer.refresh();
+        }
+    }
+}
+
+fn total(shards: &[Arc<Shard>]) -> Counts {
+    let mut total = Counts::default();
+    shards.iter().for_each(|shard| total.merge(&shard.read()));
+    total
+}
