@@ -164,8 +164,8 @@ impl Frame {
             let _ = write!(
                 drawn,
                 "<path class=\"event\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/><circle class=\"pin\" cx=\"{x:.1}\" \
-                 cy=\"{top:.1}\" r=\"9\"/><text class=\"number\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
-                top + 4.0,
+                 cy=\"{top:.1}\" r=\"10\"/><text class=\"number\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
+                top + 4.75,
                 place + 1
             );
         }
