@@ -25,7 +25,7 @@ fn parsed(page: &str) -> Document<'_> {
     Document::parse_with_options(page, options).unwrap()
 }
 
-fn texts<'a>(page: &'a Document<'_>, tag: &str) -> Vec<String> {
+fn texts(page: &Document<'_>, tag: &str) -> Vec<String> {
     let nodes = page.descendants().filter(|node| node.has_tag_name(tag));
     nodes
         .map(|node| {
