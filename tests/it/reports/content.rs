@@ -25,7 +25,7 @@ fn parsed(page: &str) -> Document<'_> {
     Document::parse_with_options(page, options).unwrap()
 }
 
-fn texts<'a>(page: &'a Document<'_>, tag: &str) -> Vec<String> {
+fn texts(page: &Document<'_>, tag: &str) -> Vec<String> {
     let nodes = page.descendants().filter(|node| node.has_tag_name(tag));
     nodes
         .map(|node| {
@@ -181,6 +181,21 @@ fn one_round_one_mode_and_nothing_at_all_are_told_as_what_they_are() {
     );
     assert_eq!(first(one_mode), "Only shared sessions were tried, so there is nothing to hold them against.");
     assert_eq!(first(Vec::new()), "Nothing was measured that users feel, so nothing can be said.");
+}
+
+#[test]
+fn twenty_instances_have_a_row_each_and_of_more_those_with_most_load_have() {
+    let rows = |count: u64| {
+        let mut runs = sample::comparison().runs;
+        runs.retain(|run| run.round == 1 && run.mode == "shared");
+        for slice in &mut runs[0].load.timeline {
+            slice.instances = (1..=count).map(|number| (format!("n-{number}"), number)).collect();
+        }
+        let [page, ..] = written(&sample::with_verdict(runs));
+        texts(&parsed(&page), "title").into_iter().filter(|title| title.starts_with("n-")).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(20), (1..=20).map(|number| format!("n-{number}")).collect::<Vec<_>>());
+    assert_eq!(rows(30), (7..=30).map(|number| format!("n-{number}")).collect::<Vec<_>>());
 }
 
 fn number() -> impl Strategy<Value = f64> {
