@@ -66,7 +66,7 @@ mod packaging {
                 words[..words.len() - 1].to_vec()
             })
             .collect();
-        assert_eq!(copied, ["Cargo.toml", "Cargo.lock", "src", "benches", "LICENSE", "config"]);
+        assert_eq!(copied, ["Cargo.toml", "Cargo.lock", "config", "src", "benches", "LICENSE", "config"]);
         for file in copied {
             assert_exists(file);
             assert!(ignored.lines().any(|line| line == format!("!{file}")), ".dockerignore hides {file}");

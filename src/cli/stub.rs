@@ -47,6 +47,9 @@ pub(super) struct StubArgs {
     /// Factor on the service times of a real instance; 0 answers at once
     #[arg(long, default_value_t = 0.0)]
     latency_scale: f64,
+    /// Median milliseconds of a login, whatever the scale; default: under the scale
+    #[arg(long, value_name = "MS")]
+    login_ms: Option<u64>,
     /// Always take the median service time
     #[arg(long)]
     fixed_latency: bool,
@@ -111,6 +114,7 @@ impl StubArgs {
             ledger: self.sessions_log,
             secret_key: Secret::new(self.secret_key),
             latency_scale: self.latency_scale,
+            login_time: self.login_ms.map(Duration::from_millis),
             latency_spread: if self.fixed_latency { Spread::Fixed } else { Spread::Lognormal },
             boot_delay: Duration::from_millis(self.boot_delay_ms),
             slots: self.slots as usize,

@@ -25,6 +25,7 @@ mod reference;
 mod retry;
 pub mod scenario;
 mod section;
+pub mod staging;
 mod stickiness;
 pub mod template;
 mod upstream;

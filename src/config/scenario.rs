@@ -6,6 +6,7 @@ use http::header::HeaderName;
 use http::{Method, StatusCode};
 
 use super::canary::Percent;
+use super::staging::Staging;
 use super::template::Template;
 
 /// Users, what they do, and for how long.
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub session: Option<Login>,
     /// At least one.
     pub actions: Vec<Action>,
+    /// What a comparison reads.
+    pub staging: Staging,
 }
 
 /// Who there is.

@@ -40,10 +40,14 @@ pub(super) fn clear() {
 
 fn line(status: &Status) -> String {
     let Status { round, rounds, mode, event, load, .. } = status;
+    let part = match &status.assumption {
+        Some(about) => about.clone(),
+        None => format!("round {round}/{rounds}"),
+    };
     let event = event.as_deref().map_or(String::new(), |event| format!("  {event}"));
     let left = status.left().as_secs();
     format!(
-        "round {round}/{rounds}  {mode:<7} {:>3.0}/{:.0} s  {:>5.0}/s  p99 {:>5.0} ms  {} failed  {} lost  {}:{:02} left{event}",
+        "{part}  {mode:<7} {:>3.0}/{:.0} s  {:>5.0}/s  p99 {:>5.0} ms  {} failed  {} lost  {}:{:02} left{event}",
         load.elapsed.as_secs_f64(),
         load.total.as_secs_f64(),
         // Not "-0".

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
+use crate::config::staging::Staging;
 use crate::config::{self, Scenario};
 use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
 use crate::lab::load;
@@ -16,8 +17,8 @@ const SCENARIO: &str = "dify-chat";
 const USERS: u32 = 48;
 const WARM_UP: Duration = Duration::from_secs(2);
 const DURATION: Duration = Duration::from_secs(10);
-/// As many requests at a time as a worker of Dify takes.
-const SLOTS: u32 = 10;
+const MODES: [SessionMode; 3] = [SessionMode::Local, SessionMode::Sticky, SessionMode::Shared];
+const EVENTS: [Event; 2] = [Event::ScaleOut, Event::InstanceKilled];
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CompareArgs {
@@ -28,12 +29,12 @@ pub(in crate::cli) struct CompareArgs {
     #[arg(long, value_name = "NAME|FILE")]
     scenario: Option<String>,
     /// Modes, the first of which the others are compared with: local, sticky, shared, shared-uncached,
-    /// shared-synchronous
-    #[arg(long, value_delimiter = ',', default_value = "local,sticky,shared", value_parser = mode)]
+    /// shared-synchronous; default: as the scenario says, or local,sticky,shared
+    #[arg(long, value_delimiter = ',', value_parser = mode)]
     modes: Vec<SessionMode>,
     /// What happens meanwhile, in this order: scale-out, instance-killed, rolling-restart, store-failover, hot-spot,
-    /// or none
-    #[arg(long, value_delimiter = ',', default_value = "scale-out,instance-killed", value_parser = event)]
+    /// or none; default: as the scenario says, or scale-out,instance-killed
+    #[arg(long, value_delimiter = ',', value_parser = event)]
     events: Vec<OptionalEvent>,
     /// How often each mode runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -44,9 +45,9 @@ pub(in crate::cli) struct CompareArgs {
     /// Users instead of those of the scenario
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     users: Option<u32>,
-    /// Stub instances
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
-    instances: u32,
+    /// Stub instances; default: as the scenario says, or 4
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "config")]
+    instances: Option<u32>,
     /// The same seed makes the same decisions; default: that of the baseline, or by chance
     #[arg(long)]
     seed: Option<u64>,
@@ -66,15 +67,13 @@ impl CompareArgs {
     /// Reads what the arguments name. Unless they say otherwise the seed is that of an `earlier` comparison. Blocks.
     pub(super) fn plan(self, earlier: Option<u64>) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
-        let mut events: Vec<Event> = self.events.iter().filter_map(|event| event.0).collect();
-        let mut modes = self.modes.clone();
-        keep_first(&mut events);
-        keep_first(&mut modes);
+        let (modes, events) = (self.modes(&scenario.staging), self.events(&scenario.staging));
         let seed = self.seed.or(earlier).unwrap_or_else(|| fastrand::u64(..1_000_000));
         Ok(Plan {
+            target: self.target(&scenario.staging)?,
+            store_delay: scenario.staging.store_delay,
             scenario,
             scenario_text,
-            target: self.target()?,
             command: self.command(seed, &modes, &events),
             modes,
             events,
@@ -100,9 +99,34 @@ impl CompareArgs {
         Ok((scenario, text))
     }
 
-    fn target(&self) -> anyhow::Result<Target> {
+    /// What is asked for, else what the scenario wishes, else the usual; each once.
+    fn modes(&self, staging: &Staging) -> Vec<SessionMode> {
+        let mut modes = self.modes.clone();
+        if modes.is_empty() {
+            modes = staging.modes.iter().filter_map(|mode| SessionMode::parse(mode)).collect();
+        }
+        if modes.is_empty() {
+            modes = MODES.to_vec();
+        }
+        keep_first(&mut modes);
+        modes
+    }
+
+    fn events(&self, staging: &Staging) -> Vec<Event> {
+        let wished = || staging.events.as_deref().map(Event::of_names);
+        let mut events: Vec<Event> = match self.events.as_slice() {
+            [] => wished().unwrap_or_else(|| EVENTS.to_vec()),
+            asked => asked.iter().filter_map(|event| event.0).collect(),
+        };
+        keep_first(&mut events);
+        events
+    }
+
+    fn target(&self, staging: &Staging) -> anyhow::Result<Target> {
         let Some(path) = &self.config else {
-            return Ok(Target::Stubs(Stubs { count: self.instances as usize, slots: SLOTS }));
+            let mut stubs = Stubs::default().staged(&staging.stubs);
+            stubs.count = self.instances.map_or(stubs.count, |count| count as usize);
+            return Ok(Target::Stubs(stubs));
         };
         if self.scenario.is_none() {
             bail!(
@@ -132,7 +156,7 @@ impl CompareArgs {
         add("rounds", Some(self.rounds.to_string()));
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("users", self.users.map(|users| users.to_string()));
-        add("instances", self.config.is_none().then(|| self.instances.to_string()));
+        add("instances", self.instances.map(|count| count.to_string()));
         add("seed", Some(seed.to_string()));
         command
     }

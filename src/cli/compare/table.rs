@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::lab::compare::{Comparison, Estimate, Figure, ModeResult};
+use crate::lab::compare::{Comparison, Estimate, Figure, ModeResult, Published};
 
 /// Verdict, table and conditions.
 pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result<()> {
@@ -10,9 +10,19 @@ pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result
     writeln!(out, "{}", verdict.headline)?;
     verdict.reasons.iter().try_for_each(|reason| writeln!(out, "  - {reason}"))?;
     writeln!(out)?;
-    rows(&comparison.modes).into_iter().try_for_each(|row| writeln!(out, "{row}"))?;
+    write_rows(rows(&comparison.modes), out)?;
+    if let Some(published) = &comparison.published {
+        writeln!(out)?;
+        write_rows(align(&published.claim_table()), out)?;
+        writeln!(out)?;
+        write_rows(align(&otherwise(published, &comparison.modes)), out)?;
+    }
     writeln!(out, "\nmean of {} rounds ± 95 % confidence", comparison.setup.rounds)?;
     verdict.conditions.iter().try_for_each(|condition| writeln!(out, "  - {condition}"))
+}
+
+fn write_rows(rows: Vec<String>, out: &mut impl Write) -> io::Result<()> {
+    rows.into_iter().try_for_each(|row| writeln!(out, "{row}"))
 }
 
 fn rows(modes: &[ModeResult]) -> Vec<String> {
@@ -27,6 +37,23 @@ fn rows(modes: &[ModeResult]) -> Vec<String> {
         }
     }
     align(&table)
+}
+
+/// What was measured with one thing changed, a column for each mode.
+fn otherwise(published: &Published, modes: &[ModeResult]) -> Vec<Vec<String>> {
+    let mut named: Vec<&str> = published.claims.iter().map(|claim| claim.mode.as_str()).collect();
+    named.dedup();
+    let head = std::iter::once("Changed").chain(named.iter().copied()).map(str::to_owned).collect();
+    let row = |row: &Vec<String>| {
+        let (about, cells) =
+            row.split_first().map_or((String::new(), row.as_slice()), |(a, c)| (a.clone(), c));
+        let of_mode = |mode: &&str| {
+            let cells = published.claims.iter().zip(cells).filter(|(claim, _)| claim.mode == **mode);
+            cells.map(|(_, cell)| cell.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        std::iter::once(about).chain(named.iter().map(of_mode)).collect()
+    };
+    std::iter::once(head).chain(published.assumption_table(modes).iter().skip(1).map(row)).collect()
 }
 
 fn estimate(mode: &ModeResult, figure: Figure) -> Option<&Estimate> {

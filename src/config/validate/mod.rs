@@ -21,6 +21,7 @@ mod scenario;
 mod scenario_ask;
 mod session;
 mod session_cache;
+mod staging;
 mod stickiness;
 mod store;
 mod store_url;

@@ -11,8 +11,9 @@ use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_zero, integer, text};
 
 use super::scenario_ask::{actions, any_header, ask, asks};
+use super::staging::staging;
 
-const MOST_USERS: u32 = 100_000;
+pub(super) const MOST_USERS: u32 = 100_000;
 const MOST_PER_SECOND: u32 = 1_000_000;
 
 /// Reads the whole file. `None` was reported.
@@ -29,6 +30,7 @@ pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
     let arrival = s.optional_table("arrival", arrival).flatten().unwrap_or(Arrival::Closed);
     let session = s.optional_table("session", login);
     let actions = actions(s, session.is_some());
+    let staging = s.table("compare", staging);
     Some(Scenario {
         name: name?,
         about,
@@ -42,6 +44,7 @@ pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
         arrival,
         session: session.flatten(),
         actions,
+        staging,
     })
 }
 
@@ -67,7 +70,7 @@ fn users(s: &mut Section<'_>) -> Users {
     }
 }
 
-fn think(s: &mut Section<'_>) -> Option<Think> {
+pub(super) fn think(s: &mut Section<'_>) -> Option<Think> {
     let median = s.required("median", "it is half of what the pauses are known by", "\"2s\"", duration);
     let p95 = s.required("p95", "it tells how much the pauses differ", "\"6s\"", duration);
     let think = Think { median: median?, p95: p95? };
@@ -97,15 +100,18 @@ fn arrival(s: &mut Section<'_>) -> Option<Arrival> {
 }
 
 fn login(s: &mut Section<'_>) -> Option<Login> {
-    let ways = choice(&[("login", OnLost::Login), ("leave", OnLost::Leave)]);
     let login = asks(s, "login", true);
     let login = Login {
         logout: asks(s, "logout", false),
         check: s.optional_table("check", ask).flatten(),
-        on_lost: s.value("on_lost", ways, OnLost::Login),
+        on_lost: s.value("on_lost", on_lost, OnLost::Login),
         login_attempts: s.value("login_attempts", integer(1..=100), 3),
         log_out: s.value("log_out", share, Percent::NONE),
         login,
     };
     (!login.login.is_empty()).then_some(login)
+}
+
+pub(super) fn on_lost(node: &Node) -> Result<OnLost, Fault> {
+    choice(&[("login", OnLost::Login), ("leave", OnLost::Leave)])(node)
 }

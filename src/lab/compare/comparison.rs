@@ -7,6 +7,7 @@ use super::estimate::{contrast, estimate};
 use super::mode::SessionMode;
 use super::model::{Comparison, Contrast, Figure, Machine, ModeResult, Run, Setup, Verdict};
 use super::plan::{Feasible, Plan, PlanError};
+use super::published::{Published, assumptions, claims};
 use super::run::{Ran, run};
 use super::stage::StageError;
 use super::status::Status;
@@ -43,14 +44,17 @@ pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compa
     let created = jiff::Timestamp::now().to_string();
     let (mut runs, mut configurations, mut objections) = (Vec::new(), Vec::new(), Vec::new());
     status.send_modify(|status| {
-        status.runs = plan.rounds * plan.modes.len() as u32;
+        let assumptions = plan.scenario.staging.assumptions.len() as u32;
+        status.runs = (plan.rounds + assumptions) * plan.modes.len() as u32;
         status.rounds = plan.rounds;
-        status.load.total = plan.length();
+        status.began = Some(Instant::now());
     });
-    let began = Instant::now();
     for round in 1..=plan.rounds {
         for mode in plan.order(round) {
-            status.send_modify(|status| (status.round, status.mode) = (round, mode.as_str()));
+            status.send_modify(|status| {
+                status.round = round;
+                status.begin(mode.as_str(), plan.length());
+            });
             let Ran { run, objections: objected, configuration } =
                 run(&feasible, mode, round, status).await?;
             let told = objected.iter().map(|objection| format!("{} in round {round}: {objection}", run.mode));
@@ -59,15 +63,15 @@ pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compa
                 configurations.push((run.mode.clone(), configuration));
             }
             runs.push(run);
-            status.send_modify(|status| {
-                status.done += 1;
-                status.spent = began.elapsed();
-                status.load = Default::default();
-                status.load.total = plan.length();
-            });
+            status.send_modify(Status::end);
         }
     }
-    let comparison = assemble(&feasible, created, configurations, runs);
+    let assumptions = assumptions(plan, status).await?;
+    let mut comparison = assemble(&feasible, created, configurations, runs);
+    let claims = claims(plan, &comparison.modes);
+    if !claims.is_empty() || !assumptions.is_empty() {
+        comparison.published = Some(Published { claims, assumptions });
+    }
     Ok(Compared { comparison, objections })
 }
 
@@ -99,6 +103,7 @@ fn assemble(
         contrasts: contrasts(&modes),
         modes,
         verdict: Verdict::default(),
+        published: None,
         runs,
     };
     comparison.verdict = verdict(&comparison);

@@ -44,6 +44,11 @@ impl Event {
         Event::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
+    /// The events of these names, in their order; what is no event's name is left out.
+    pub fn of_names(names: &[&str]) -> Vec<Event> {
+        names.iter().filter_map(|name| Event::parse(name)).collect()
+    }
+
     /// Why it cannot happen to this application; `None`: it can.
     pub(super) fn obstacle(self, target: &Target) -> Option<&'static str> {
         let mut first = (0..target.count()).filter(|index| !target.comes_later(*index));

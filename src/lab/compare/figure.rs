@@ -9,6 +9,8 @@ pub enum Unit {
     Percent,
     /// How many times.
     Ratio,
+    /// How many in a second.
+    PerSecond,
     /// A number of things by request.
     PerRequest,
     /// Bytes by request.
@@ -24,6 +26,7 @@ impl Unit {
         match self {
             Unit::Milliseconds => "ms",
             Unit::Percent => "%",
+            Unit::PerSecond => "/s",
             Unit::Ratio | Unit::PerRequest => "",
             Unit::Bytes => "B",
             Unit::Microseconds => "µs",
@@ -42,7 +45,7 @@ impl Unit {
 
 impl Figure {
     /// All figures in the order in which they are shown: first what users feel, then what it costs.
-    pub const ALL: [Figure; 14] = [
+    pub const ALL: [Figure; 15] = [
         Figure::LatencyMean,
         Figure::LatencyP50,
         Figure::LatencyP95,
@@ -50,6 +53,7 @@ impl Figure {
         Figure::FirstTokenP50,
         Figure::SessionsLost,
         Figure::ActionsFailed,
+        Figure::ActionsPerSecond,
         Figure::ImbalanceMax,
         Figure::ImbalanceCv,
         Figure::ScaleOutShare,
@@ -69,6 +73,7 @@ impl Figure {
             Figure::FirstTokenP50 => "first_token_p50",
             Figure::SessionsLost => "sessions_lost",
             Figure::ActionsFailed => "actions_failed",
+            Figure::ActionsPerSecond => "actions_per_second",
             Figure::ImbalanceMax => "imbalance_max",
             Figure::ImbalanceCv => "imbalance_cv",
             Figure::ScaleOutShare => "scale_out_share",
@@ -89,6 +94,7 @@ impl Figure {
             Figure::FirstTokenP50 => "Median time to the first token",
             Figure::SessionsLost => "Sessions lost",
             Figure::ActionsFailed => "Actions failed",
+            Figure::ActionsPerSecond => "Actions per second",
             Figure::ImbalanceMax => "Load of the busiest instance by the mean",
             Figure::ImbalanceCv => "Spread of load between instances",
             Figure::ScaleOutShare => "Load that new instances take",
@@ -107,6 +113,7 @@ impl Figure {
             | Figure::LatencyP99
             | Figure::FirstTokenP50 => Unit::Milliseconds,
             Figure::SessionsLost | Figure::ActionsFailed | Figure::ScaleOutShare => Unit::Percent,
+            Figure::ActionsPerSecond => Unit::PerSecond,
             Figure::ImbalanceMax | Figure::ImbalanceCv => Unit::Ratio,
             Figure::StoreCommands => Unit::PerRequest,
             Figure::StoreBytes => Unit::Bytes,
@@ -117,7 +124,7 @@ impl Figure {
 
     /// Whether more of it is better; of all others less is.
     pub fn more_is_better(self) -> bool {
-        self == Figure::ScaleOutShare
+        matches!(self, Figure::ScaleOutShare | Figure::ActionsPerSecond)
     }
 
     /// Up to here a difference from `base` matters to nobody, even when it is certain.
@@ -139,6 +146,7 @@ impl Figure {
             Figure::SessionsLost | Figure::ActionsFailed => 0.5,
             Figure::ImbalanceMax | Figure::ImbalanceCv | Figure::StoreCommands => 0.05,
             Figure::ScaleOutShare => 5.0,
+            Figure::ActionsPerSecond => 1.0,
             Figure::StoreBytes => 16.0,
             Figure::ProxyCpu => 2.0,
             Figure::ProxyMemory => 4.0,

@@ -42,6 +42,7 @@ fn measured(
         Figure::FirstTokenP50 => (load.first_token.count > 0).then_some(load.first_token.p50),
         Figure::SessionsLost => percent(load.sessions.lost, load.sessions.begun),
         Figure::ActionsFailed => percent(load.all.failed, load.all.done),
+        Figure::ActionsPerSecond => ratio((load.all.done - load.all.failed) as f64, load.seconds),
         Figure::ImbalanceMax => imbalance(load, played).map(|(most, _)| most),
         Figure::ImbalanceCv => imbalance(load, played).map(|(_, variation)| variation),
         Figure::ScaleOutShare => scale_out_share(load, played),

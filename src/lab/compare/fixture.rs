@@ -36,6 +36,7 @@ pub(super) fn comparison(rounds: usize, modes: &[Mode<'_>]) -> Comparison {
         modes: results.collect(),
         contrasts: Vec::new(),
         verdict: Default::default(),
+        published: None,
         runs: runs.collect(),
     }
 }

@@ -13,6 +13,7 @@ mod mode;
 mod model;
 mod oracle;
 mod plan;
+mod published;
 mod run;
 mod stage;
 mod status;
@@ -30,6 +31,7 @@ pub use model::{
     Verdict,
 };
 pub use plan::{Plan, PlanError};
+pub use published::{Assumption, Claim, Published};
 pub use stage::{StageError, guard};
 pub use status::Status;
 pub use target::{Stubs, Target};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::published::Published;
 use crate::lab::load::LoadResult;
 
 /// Everything about one comparison.
@@ -23,6 +24,9 @@ pub struct Comparison {
     /// Every later mode beside the first.
     pub contrasts: Vec<Contrast>,
     pub verdict: Verdict,
+    /// Where the scenario names published figures.
+    #[serde(default)]
+    pub published: Option<Published>,
     /// Every run, in the order in which they ran.
     pub runs: Vec<Run>,
 }
@@ -101,6 +105,8 @@ pub enum Figure {
     SessionsLost,
     /// Of all actions, in percent.
     ActionsFailed,
+    /// That did not fail.
+    ActionsPerSecond,
     /// Load of the busiest instance by the mean of all, while all run.
     ImbalanceMax,
     /// Standard deviation of the instances' load by its mean, while all run.

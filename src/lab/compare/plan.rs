@@ -19,6 +19,8 @@ pub struct Plan {
     /// The scenario's file.
     pub scenario_text: String,
     pub target: Target,
+    /// What the way to a store of our own and back takes longer than it does here.
+    pub store_delay: Duration,
     /// At least one, each once.
     pub modes: Vec<SessionMode>,
     /// In the order in which they happen, each once.

@@ -41,6 +41,7 @@ pub(super) async fn run(
         target: plan.target.clone(),
         mode,
         store: feasible.store,
+        store_delay: plan.store_delay,
         scales_out: plan.events.contains(&Event::ScaleOut),
     };
     let mut stage = Stage::set(&scene).await?;

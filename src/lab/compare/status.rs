@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::lab::load::Progress;
 
 /// What is known of a comparison that runs.
@@ -16,14 +18,29 @@ pub struct Status {
     pub rounds: u32,
     /// The mode of the run.
     pub mode: &'static str,
+    /// What is assumed otherwise, once the rounds are over.
+    pub assumption: Option<String>,
     /// What is happening right now, beside the load.
     pub event: Option<String>,
     pub load: Progress,
+    /// When the first run began.
+    pub began: Option<Instant>,
     /// What the runs that are over took, their stages included.
     pub spent: Duration,
 }
 
 impl Status {
+    /// A run of `mode` begins, whose load will take `length`.
+    pub(super) fn begin(&mut self, mode: &'static str, length: Duration) {
+        (self.mode, self.load) = (mode, Progress { total: length, ..Progress::default() });
+    }
+
+    /// The run is over.
+    pub(super) fn end(&mut self) {
+        self.done += 1;
+        self.spent = self.began.map_or(self.spent, |began| began.elapsed());
+    }
+
     /// How long it will take from now on, judging by what was.
     pub fn left(&self) -> Duration {
         /// Setting a stage and striking it, as long as nothing is known of it.

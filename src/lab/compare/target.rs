@@ -1,5 +1,8 @@
 //! What is compared on: stub instances of our own, or the user's application.
 
+use std::time::Duration;
+
+use crate::config::staging::StubStaging;
 use crate::config::{Application, ApplicationInstance, Mode};
 
 /// The application behind the proxy.
@@ -18,6 +21,40 @@ pub struct Stubs {
     pub count: usize,
     /// Requests at a time of each; at least 1.
     pub slots: u32,
+    /// Median time of a profile; all else takes longer in proportion. `None`: as Dify takes.
+    pub answer: Option<Duration>,
+    /// Median time of a login; `None`: in proportion.
+    pub login: Option<Duration>,
+}
+
+/// Four instances that take as many requests at a time as a worker of Dify, and as long.
+impl Default for Stubs {
+    fn default() -> Self {
+        Stubs { count: 4, slots: 10, answer: None, login: None }
+    }
+}
+
+impl Stubs {
+    /// The same, but for what is wished.
+    pub fn staged(self, wishes: &StubStaging) -> Self {
+        Stubs {
+            count: wishes.instances.unwrap_or(self.count),
+            slots: wishes.slots.unwrap_or(self.slots),
+            answer: wishes.answer.or(self.answer),
+            login: wishes.login.or(self.login),
+        }
+    }
+
+    fn words(&self) -> String {
+        let Stubs { count, slots, answer, login } = self;
+        let mut words = format!("{count} stub instances of {slots} slots");
+        for (what, time) in [("a profile", answer), ("a login", login)] {
+            if let Some(time) = time {
+                words.push_str(&format!(", {what} takes {} ms", time.as_millis()));
+            }
+        }
+        words
+    }
 }
 
 impl Target {
@@ -55,7 +92,7 @@ impl Target {
     /// In words.
     pub(super) fn words(&self) -> String {
         match self {
-            Target::Stubs(Stubs { count, slots }) => format!("{count} stub instances of {slots} slots"),
+            Target::Stubs(stubs) => stubs.words(),
             Target::Own(own) => {
                 let told = own.instances.iter().map(|instance| {
                     match instance.name == instance.address.to_string() {

@@ -14,10 +14,18 @@ pub struct BuiltIn {
 }
 
 /// The scenarios that come with the program.
-pub const BUILT_IN: [BuiltIn; 3] = [
+pub const BUILT_IN: [BuiltIn; 5] = [
     BuiltIn { name: "dify-chat", text: include_str!("../../../config/scenarios/dify-chat.toml") },
     BuiltIn { name: "console-burst", text: include_str!("../../../config/scenarios/console-burst.toml") },
     BuiltIn { name: "plain-api", text: include_str!("../../../config/scenarios/plain-api.toml") },
+    BuiltIn {
+        name: "published-sessions",
+        text: include_str!("../../../config/scenarios/published-sessions.toml"),
+    },
+    BuiltIn {
+        name: "published-writes",
+        text: include_str!("../../../config/scenarios/published-writes.toml"),
+    },
 ];
 
 /// Why there is no such scenario.

@@ -1,16 +1,18 @@
 //! The report in short, for a pull request.
 
 use super::escape::escape_markdown;
+use super::published;
 use crate::lab::compare::{Comparison, Estimate, Figure, number};
 
 /// Verdict, table, conditions, and how to repeat it.
 pub(super) fn markdown(comparison: &Comparison) -> String {
     let verdict = &comparison.verdict;
     format!(
-        "## {}\n\n{}\n{}\n### Conditions\n\n{}\n### Repeat it\n\n{}",
+        "## {}\n\n{}\n{}\n{}### Conditions\n\n{}\n### Repeat it\n\n{}",
         escape_markdown(&verdict.headline),
         list(&verdict.reasons),
         table(comparison),
+        published::markdown(comparison),
         list(&verdict.conditions),
         fenced(&comparison.setup.command)
     )

@@ -2,7 +2,7 @@
 //! programs.
 //!
 //! The page is a single file without scripts, and its content security policy allows nothing to be loaded. All that
-//! comes from outside, names of scenarios, instances and failures, goes through [`escape`].
+//! comes from outside, names of scenarios, instances and failures, goes through `escape`.
 
 mod csv;
 mod escape;
@@ -10,6 +10,7 @@ mod gather;
 mod markdown;
 mod page;
 mod plot;
+mod published;
 mod sections;
 mod tables;
 
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::compare::Comparison;
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The page; needs nothing but itself.
@@ -54,7 +55,7 @@ pub enum ReportError {
     Json(#[from] serde_json::Error),
 }
 
-/// Finds out whether [`write`] would find another report in `directory`, before anything is measured.
+/// Finds out whether [`write()`] would find another report in `directory`, before anything is measured.
 ///
 /// # Errors
 /// [`ReportError::Exists`] with the first file in the way.

@@ -1,6 +1,7 @@
 //! The page around the sections.
 
 use super::escape::escape;
+use super::published;
 use super::sections;
 use crate::lab::compare::Comparison;
 
@@ -12,6 +13,7 @@ pub(super) fn page(comparison: &Comparison) -> String {
         sections::head(comparison),
         sections::tiles(comparison),
         sections::reasons(comparison),
+        published::section(comparison),
         sections::overviews(comparison),
         sections::courses(comparison),
         sections::figures(comparison),

@@ -148,8 +148,8 @@ pub(super) fn courses(comparison: &Comparison) -> String {
     format!(
         "<section><h2>Time and failures, moment by moment</h2><p class=\"note\">Thick line: median. Thin line: 95th \
          percentile, with its range over the rounds. Bars: failed actions. Mean of the rounds.</p>{}{}</section>\
-         <section><h2>Load of each instance</h2><p class=\"note\">Answers per second, one row for each instance, all \
-         on the same scale; mean of the rounds.</p>{}{load}</section>",
+         <section><h2>Load of each instance</h2><p class=\"note\">Answers per second, one row for each instance, \
+         at most the 24 busiest, all on the same scale; mean of the rounds.</p>{}{load}</section>",
         marks(comparison),
         multiples(comparison, plot::timeline(comparison)),
         marks(comparison),

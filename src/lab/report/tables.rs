@@ -26,7 +26,7 @@ fn cell(comparison: &Comparison, figure: Figure, mode: &ModeResult) -> String {
         "<td role=\"cell\" data-mode=\"{name}\"><b>{}</b><small>{}</small>{}</td>",
         figure.show(estimate.mean),
         interval(estimate),
-        contrast.map_or_else(String::new, difference)
+        contrast.map_or_else(String::new, |contrast| difference(comparison, contrast))
     )
 }
 
@@ -38,16 +38,21 @@ fn interval(estimate: &Estimate) -> String {
 }
 
 /// How far a mode is from the first, in words and with a sign for better or worse.
-fn difference(contrast: &Contrast) -> String {
+fn difference(comparison: &Comparison, contrast: &Contrast) -> String {
     let (figure, difference) = (contrast.figure, &contrast.difference);
     let Some(interval) = difference.interval else { return String::new() };
     if interval.low <= 0.0 && 0.0 <= interval.high {
         return "<small class=\"even\">no difference shown</small>".to_owned();
     }
     let direction = if difference.mean < 0.0 { "less" } else { "more" };
+    let amount = figure.show_difference(difference.mean.abs());
+    let base = comparison.modes.iter().find(|mode| mode.mode == contrast.base);
+    let base = base.and_then(|mode| mode.figure(figure)).map_or(0.0, |estimate| estimate.mean);
+    if difference.mean.abs() <= figure.trifle(base) {
+        return format!("<small class=\"even\">{amount} {direction}, too little to matter</small>");
+    }
     let is_better = (difference.mean > 0.0) == figure.more_is_better();
     let (class, sign) = if is_better { ("better", "\u{2713} better") } else { ("worse", "\u{2717} worse") };
-    let amount = figure.show_difference(difference.mean.abs());
     format!("<small class=\"{class}\">{sign}: {amount} {direction}</small>")
 }
 

@@ -39,6 +39,7 @@ use crate::secret::Secret;
 use state::State;
 
 pub use ledger::Entry;
+pub use routes::scale_for;
 pub use sessions::Sessions;
 pub use state::Handle;
 pub use stats::{Connections, Snapshot, Streams};
@@ -62,6 +63,8 @@ pub struct Options {
     pub secret_key: Secret<String>,
     /// Factor on the measured service times; 0 = answer at once. Finite and not negative.
     pub latency_scale: f64,
+    /// Median time of a login, whatever the scale; `None`: as measured, under the scale.
+    pub login_time: Option<Duration>,
     /// Whether service times vary.
     pub latency_spread: Spread,
     /// The listener exists, but nothing is accepted for this long: a booting gunicorn worker.
@@ -86,6 +89,7 @@ impl Default for Options {
             ledger: None,
             secret_key: Secret::new("stub-secret-key".to_owned()),
             latency_scale: 0.0,
+            login_time: None,
             latency_spread: Spread::Lognormal,
             boot_delay: Duration::ZERO,
             slots: 1024,

@@ -15,6 +15,7 @@ use super::jwt::Signer;
 use super::latency::Latency;
 use super::ledger::{Entry, Ledger};
 use super::respond::Refusal;
+use super::routes;
 use super::sessions::{Logins, Sessions};
 use super::stats::{Snapshot, Stats};
 use crate::session::StartError;
@@ -24,6 +25,8 @@ pub(super) struct State {
     pub(super) instance: HeaderValue,
     pub(super) signer: Signer,
     pub(super) latency: Latency,
+    /// Of logins.
+    pub(super) login_latency: Latency,
     pub(super) runs: Runs,
     pub(super) stats: Stats,
     pub(super) executions: Option<Executions>,
@@ -39,6 +42,7 @@ impl State {
             instance,
             signer: Signer::new(&options.secret_key),
             latency: Latency::new(options.latency_scale, options.latency_spread),
+            login_latency: Latency::new(login_scale(options), options.latency_spread),
             runs: Runs::default(),
             stats: Stats::default(),
             executions: options.executions.as_deref().map(Executions::open).transpose()?,
@@ -119,6 +123,12 @@ pub(super) fn uuid_from(bits: u128) -> String {
         (bits >> 48) & 0xffff,
         bits & 0xffff_ffff_ffff
     )
+}
+
+/// The factor that gives a login the time that is wanted of it.
+fn login_scale(options: &Options) -> f64 {
+    let wanted = options.login_time.map(|wanted| wanted.as_secs_f64() * 1e3 / routes::LOGIN.median);
+    wanted.unwrap_or(options.latency_scale)
 }
 
 #[cfg(test)]

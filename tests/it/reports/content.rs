@@ -25,7 +25,7 @@ fn parsed(page: &str) -> Document<'_> {
     Document::parse_with_options(page, options).unwrap()
 }
 
-fn texts<'a>(page: &'a Document<'_>, tag: &str) -> Vec<String> {
+fn texts(page: &Document<'_>, tag: &str) -> Vec<String> {
     let nodes = page.descendants().filter(|node| node.has_tag_name(tag));
     nodes
         .map(|node| {
@@ -70,6 +70,7 @@ fn the_page_begins_with_the_verdict_and_goes_from_figures_to_raw_data() {
     let sections = [
         "Why",
         "Under which conditions",
+        "Published figures",
         "What users met",
         "Time and failures, moment by moment",
         "Load of each instance",
@@ -143,6 +144,21 @@ fn the_json_is_the_comparison_and_the_csv_has_a_row_for_each_run() {
 }
 
 #[test]
+fn published_figures_stand_beside_ours_with_what_they_rest_on() {
+    let mut comparison = sample::comparison();
+    let [page, markdown, ..] = written(&comparison);
+    let page = parsed(&page);
+    assert!(texts(&page, "h2").contains(&"Published figures".to_owned()));
+    let cells = texts(&page, "td");
+    for cell in ["680 ms", "130 ms", "1234 ms", "not measured"] {
+        assert!(cells.iter().any(|other| other == cell), "{cell}");
+    }
+    assert!(markdown.contains("| local | Mean time of an action | 680 ms | not measured |"), "{markdown}");
+    comparison.published = None;
+    assert!(written(&comparison).iter().all(|file| !file.contains("Published figures")));
+}
+
+#[test]
 fn a_report_is_never_written_over_another() {
     let directory = tempfile::tempdir().unwrap();
     assert!(report::vacant(directory.path()).is_ok());
@@ -165,6 +181,21 @@ fn one_round_one_mode_and_nothing_at_all_are_told_as_what_they_are() {
     );
     assert_eq!(first(one_mode), "Only shared sessions were tried, so there is nothing to hold them against.");
     assert_eq!(first(Vec::new()), "Nothing was measured that users feel, so nothing can be said.");
+}
+
+#[test]
+fn twenty_instances_have_a_row_each_and_of_more_those_with_most_load_have() {
+    let rows = |count: u64| {
+        let mut runs = sample::comparison().runs;
+        runs.retain(|run| run.round == 1 && run.mode == "shared");
+        for slice in &mut runs[0].load.timeline {
+            slice.instances = (1..=count).map(|number| (format!("n-{number}"), number)).collect();
+        }
+        let [page, ..] = written(&sample::with_verdict(runs));
+        texts(&parsed(&page), "title").into_iter().filter(|title| title.starts_with("n-")).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(20), (1..=20).map(|number| format!("n-{number}")).collect::<Vec<_>>());
+    assert_eq!(rows(30), (7..=30).map(|number| format!("n-{number}")).collect::<Vec<_>>());
 }
 
 fn number() -> impl Strategy<Value = f64> {

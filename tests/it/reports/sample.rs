@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use vestibule::lab::compare::{
-    Comparison, Contrast, EventMark, Figure, Machine, ModeResult, Oracle, Run, Setup, Verdict, contrast,
-    estimate, verdict,
+    Assumption, Claim, Comparison, Contrast, EventMark, Figure, Machine, ModeResult, Oracle, Published, Run,
+    Setup, Verdict, contrast, estimate, verdict,
 };
 use vestibule::lab::load::{ActionResult, Histogram, LoadResult, Loss, Sessions, Slice};
 
@@ -69,6 +69,18 @@ pub(crate) fn comparison() -> Comparison {
     with_verdict(runs)
 }
 
+/// What somebody else has measured.
+fn published() -> Published {
+    let figure = Figure::LatencyMean;
+    let claim = |mode: &str, published| Claim { mode: mode.to_owned(), figure, published, measured: None };
+    let about = "A login takes twice as long <as \"before\">".to_owned();
+    let modes = vec![("local".to_owned(), vec![(figure, 1234.5)])];
+    Published {
+        claims: vec![claim("local", 680.0), claim("shared", 130.0)],
+        assumptions: vec![Assumption { about, modes }],
+    }
+}
+
 /// Everything else of a comparison, from its runs.
 pub(crate) fn with_verdict(runs: Vec<Run>) -> Comparison {
     let mut names: Vec<String> = Vec::new();
@@ -91,6 +103,7 @@ pub(crate) fn with_verdict(runs: Vec<Run>) -> Comparison {
         modes: Vec::new(),
         contrasts: Vec::new(),
         verdict: Verdict::default(),
+        published: Some(published()),
         runs,
     };
     let values = |mode: &str, figure| comparison.rounds(mode, figure).into_values().collect::<Vec<f64>>();

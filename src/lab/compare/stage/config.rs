@@ -60,7 +60,7 @@ mod tests {
     use crate::lab::compare::target::Stubs;
 
     fn parsed(mode: SessionMode) -> config::Config {
-        let target = Target::Stubs(Stubs { count: 4, slots: 10 });
+        let target = Target::Stubs(Stubs::default());
         let text = proxy(&target, mode, "redis://127.0.0.1:6379/0", Path::new("/tmp/instances.toml"));
         // The variable is not set here.
         let text = text.replace(&format!("token = \"env:{TOKEN}\"\n"), "");

@@ -1,5 +1,6 @@
 //! One instance of the application, through all its lives.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::process::{Process, Program};
 use super::{PATIENCE, PAUSE, StageError};
 use crate::lab::compare::mode::SessionMode;
-use crate::lab::compare::target::{Command, Target};
+use crate::lab::compare::target::{Command, Stubs, Target};
+use crate::lab::stub::scale_for;
 
 /// What an instance gets to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,7 +36,7 @@ pub(super) struct Instance {
 #[derive(Debug)]
 enum Origin {
     Stub {
-        slots: u32,
+        stubs: Stubs,
         directory: PathBuf,
     },
     /// A command of the user's.
@@ -66,7 +68,7 @@ impl Instance {
         match target {
             Target::Stubs(stubs) => (1..=stubs.count)
                 .map(|number| {
-                    let origin = Origin::Stub { slots: stubs.slots, directory: directory.to_owned() };
+                    let origin = Origin::Stub { stubs: *stubs, directory: directory.to_owned() };
                     new(format!("api-{number}"), SocketAddr::from(([127, 0, 0, 1], 0)), origin)
                 })
                 .collect(),
@@ -89,9 +91,9 @@ impl Instance {
     /// Starts it, at its old address if it had one, and waits until it takes connections.
     pub(super) async fn start(&mut self) -> Result<(), StageError> {
         match &self.origin {
-            Origin::Stub { slots, directory } => {
+            Origin::Stub { stubs, directory } => {
                 let ledger = directory.join(format!("{}.{}.ledger", self.name, self.lives.len() + 1));
-                let program = stub(&self.name, self.address, self.mode, *slots, &ledger)?;
+                let program = stub(&self.name, self.address, self.mode, stubs, &ledger)?;
                 let mut process = Process::start(&program).await?;
                 self.address = process.told(|line| announced(line, "instance listening")).await?;
                 self.process = Some(process);
@@ -154,20 +156,24 @@ fn stub(
     name: &str,
     address: SocketAddr,
     mode: SessionMode,
-    slots: u32,
+    stubs: &Stubs,
     ledger: &Path,
 ) -> Result<Program, StageError> {
     let this = std::env::current_exe();
     let program = this.map_err(|source| StageError::Start { name: name.to_owned(), source })?;
     let store = if mode.is_shared() { "none" } else { "memory" };
-    let (listen, places) = (address.to_string(), (slots + SPARE_SLOTS).to_string());
+    let (listen, places) = (address.to_string(), (stubs.slots + SPARE_SLOTS).to_string());
+    let scale = stubs.answer.map_or(1.0, scale_for).to_string();
     let arguments = [
         ["--log-format", "json"].as_slice(),
         &["stub", "--listen", &listen, "--instance", name, "--session-store", store],
-        &["--latency-scale", "1", "--slots", &places, "--sessions-log"],
+        &["--latency-scale", &scale, "--slots", &places, "--sessions-log"],
     ];
-    let mut arguments: Vec<_> = arguments.concat().into_iter().map(Into::into).collect();
+    let mut arguments: Vec<OsString> = arguments.concat().into_iter().map(Into::into).collect();
     arguments.push(ledger.into());
+    if let Some(login) = stubs.login {
+        arguments.extend(["--login-ms".into(), login.as_millis().to_string().into()]);
+    }
     Ok(Program { name: name.to_owned(), program, arguments, environment: Vec::new() })
 }
 

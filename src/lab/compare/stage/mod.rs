@@ -8,6 +8,7 @@ mod guard;
 mod instance;
 mod process;
 mod proxy;
+mod relay;
 mod resp;
 mod store;
 mod usage;
@@ -44,6 +45,7 @@ pub(super) struct Scene {
     pub(super) target: Target,
     pub(super) mode: SessionMode,
     pub(super) store: StoreKind,
+    pub(super) store_delay: Duration,
     /// Whether some instances come later.
     pub(super) scales_out: bool,
 }
@@ -75,10 +77,10 @@ pub(super) struct Usage {
 impl Stage {
     /// Starts everything and waits until it is ready.
     pub(super) async fn set(scene: &Scene) -> Result<Self, StageError> {
-        let Scene { target, mode, store, scales_out } = scene;
+        let Scene { target, mode, store, store_delay, scales_out } = scene;
         let directory = Directory::create().map_err(StageError::Directory)?;
         let store = if mode.is_shared() { *store } else { StoreKind::Memory };
-        let store = Store::start(store, &directory).await?;
+        let store = Store::start(store, *store_delay, &directory).await?;
         let mut instances = Instance::all(target, *mode, directory.path());
         let known: Vec<usize> =
             (0..instances.len()).filter(|index| !(*scales_out && target.comes_later(*index))).collect();

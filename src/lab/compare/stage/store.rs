@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::directory::Directory;
 use super::process::{Process, Program};
+use super::relay::Relay;
 use super::resp::command;
 use super::{PATIENCE, PAUSE, StageError};
 
@@ -57,6 +58,8 @@ pub(super) struct Store {
     /// The primary, then the replica.
     servers: Vec<Server>,
     sentinel: Option<Server>,
+    /// What makes the way longer.
+    relay: Option<Relay>,
 }
 
 #[derive(Debug)]
@@ -74,8 +77,13 @@ pub(super) struct StoreUsage {
 }
 
 impl Store {
-    pub(super) async fn start(kind: StoreKind, directory: &Directory) -> Result<Self, StageError> {
-        let mut store = Store { kind, servers: Vec::new(), sentinel: None };
+    /// Starts it; one Redis gets a way that takes `delay` longer there and back.
+    pub(super) async fn start(
+        kind: StoreKind,
+        delay: Duration,
+        directory: &Directory,
+    ) -> Result<Self, StageError> {
+        let mut store = Store { kind, servers: Vec::new(), sentinel: None, relay: None };
         let count = match kind {
             StoreKind::Memory => 0,
             StoreKind::Redis => 1,
@@ -88,6 +96,10 @@ impl Store {
             replicate(primary.address, replica.address).await?;
             store.sentinel = Some(Server::sentinel(primary.address, directory).await?);
         }
+        if let (false, StoreKind::Redis, [server]) = (delay.is_zero(), kind, store.servers.as_slice()) {
+            let relay = Relay::start(server.address, delay / 2).await.map_err(StageError::Store)?;
+            store.relay = Some(relay);
+        }
         Ok(store)
     }
 
@@ -95,7 +107,10 @@ impl Store {
     pub(super) fn url(&self) -> String {
         match (&self.sentinel, self.servers.first()) {
             (Some(sentinel), _) => format!("redis+sentinel://{}/{MASTER}/0", sentinel.address),
-            (None, Some(server)) => format!("redis://{}/0", server.address),
+            (None, Some(server)) => {
+                let address = self.relay.as_ref().map_or(server.address, |relay| relay.address);
+                format!("redis://{address}/0")
+            }
             (None, None) => "memory:".to_owned(),
         }
     }

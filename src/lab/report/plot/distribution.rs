@@ -8,8 +8,7 @@ use super::{marker, places, style};
 use crate::lab::compare::{Comparison, Figure};
 
 /// Percentiles with a mark, and the least count that gives them a meaning.
-const MARKS: [(f64, &str, u64); 6] = [
-    (0.0, "0 %", 0),
+const MARKS: [(f64, &str, u64); 5] = [
     (0.5, "50 %", 0),
     (0.9, "90 %", 10),
     (0.99, "99 %", 100),
@@ -69,8 +68,14 @@ fn curve(frame: &Frame, place: usize, distribution: &Distribution, end: f64) -> 
                 Some(point)
             })
         });
-    let mut drawn = format!("<path class=\"line {}\" d=\"{}\"/>", style(place), line(points));
-    for (share, _, least) in MARKS.into_iter().skip(1) {
+    // The last mark lies between two steps: without it the curve would end before its marker.
+    let known = MARKS
+        .into_iter()
+        .find(|(share, _, least)| (nines(*share) - end).abs() < 1e-9 && distribution.count >= *least);
+    let last = known.and_then(|(share, ..)| frame.point(nines(share), distribution.quantile(share)?));
+    let curve = line(points.chain(last.map(Some)));
+    let mut drawn = format!("<path class=\"line {}\" d=\"{curve}\"/>", style(place));
+    for (share, _, least) in MARKS {
         let marked =
             distribution.quantile(share).filter(|_| distribution.count >= least && nines(share) <= end);
         if let Some((x, y)) = marked.and_then(|time| frame.point(nines(share), time)) {

@@ -23,10 +23,10 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// From zero to the greatest of `values`, or to 1.
+    /// From zero to a little more than the greatest of `values`, or to 1.
     pub(super) fn from_zero(values: impl Iterator<Item = f64>) -> Scale {
         let high = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        Scale::Linear { low: 0.0, high: if high > 0.0 { high } else { 1.0 } }
+        Scale::Linear { low: 0.0, high: if high > 0.0 { high * 1.08 } else { 1.0 } }
     }
 
     /// From the least to the greatest of `values`, with room for at least a decade.
@@ -104,7 +104,7 @@ impl Frame {
     /// Lines and numbers of the vertical axis; `title` stands above it.
     pub(super) fn vertical(&self, title: &str) -> String {
         let mut drawn =
-            format!("<text class=\"t\" x=\"0\" y=\"{:.1}\">{}</text>", self.top - 12.0, escape(title));
+            format!("<text class=\"t\" x=\"0\" y=\"{:.1}\">{}</text>", self.top - 16.0, escape(title));
         for tick in self.y.ticks() {
             let Some(place) = self.y.place(tick) else { continue };
             let y = self.bottom - place * (self.bottom - self.top);
@@ -164,8 +164,8 @@ impl Frame {
             let _ = write!(
                 drawn,
                 "<path class=\"event\" d=\"M{x:.1} {top:.1}V{bottom:.1}\"/><circle class=\"pin\" cx=\"{x:.1}\" \
-                 cy=\"{top:.1}\" r=\"9\"/><text class=\"number\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
-                top + 4.0,
+                 cy=\"{top:.1}\" r=\"10\"/><text class=\"number\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
+                top + 4.75,
                 place + 1
             );
         }

@@ -1,0 +1,229 @@
+//! Published figures: ours beside them, and how ours change with what is assumed.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::comparison::CompareError;
+use super::event::Event;
+use super::model::{Estimate, Figure, ModeResult};
+use super::plan::Plan;
+use super::run::run;
+use super::status::Status;
+use super::target::Target;
+use crate::config::staging::{self, Change};
+
+/// What stands for a figure that was not measured.
+const UNKNOWN: &str = "not measured";
+
+/// Figures that were published, and what was measured to understand them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// What was published, in the scenario's order.
+    pub claims: Vec<Claim>,
+    /// One change each.
+    pub assumptions: Vec<Assumption>,
+}
+
+/// A published figure and ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    pub mode: String,
+    pub figure: Figure,
+    pub published: f64,
+    /// `None`: the mode was not run, or the figure could not be measured.
+    pub measured: Option<Estimate>,
+}
+
+/// What was measured with one thing changed: one run of each mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assumption {
+    /// What was assumed otherwise, in words.
+    pub about: String,
+    /// By mode, all that could be measured.
+    pub modes: Vec<(String, Vec<(Figure, f64)>)>,
+}
+
+impl Published {
+    /// What was published and what was measured, as a table whose first row is its head.
+    pub fn claim_table(&self) -> Vec<Vec<String>> {
+        let head = ["Mode", "Figure", "Published", "Here"].map(str::to_owned).to_vec();
+        let rows = self.claims.iter().map(|claim| {
+            let here =
+                claim.measured.as_ref().map_or(UNKNOWN.to_owned(), |here| claim.figure.show(here.mean));
+            let published = claim.figure.show(claim.published);
+            vec![claim.mode.clone(), claim.figure.title().to_owned(), published, here]
+        });
+        std::iter::once(head).chain(rows).collect()
+    }
+
+    /// What was measured with one thing changed, in the figures that were published, as a table whose first row is its
+    /// head; `modes` is what was measured with nothing changed.
+    pub fn assumption_table(&self, modes: &[ModeResult]) -> Vec<Vec<String>> {
+        let columns: Vec<(&str, Figure)> =
+            self.claims.iter().map(|claim| (claim.mode.as_str(), claim.figure)).collect();
+        let titles = columns.iter().map(|(mode, figure)| format!("{mode}: {}", figure.title()));
+        let means = modes.iter().map(|mode| {
+            let means = mode.figures.iter().map(|(figure, estimate)| (*figure, estimate.mean)).collect();
+            (mode.mode.clone(), means)
+        });
+        let unchanged = Assumption { about: "Nothing".to_owned(), modes: means.collect() };
+        let row = |assumption: &Assumption| {
+            let cells = columns.iter().map(|(mode, figure)| {
+                assumption.figure(mode, *figure).map_or(UNKNOWN.to_owned(), |value| figure.show(value))
+            });
+            std::iter::once(assumption.about.clone()).chain(cells).collect()
+        };
+        let head = std::iter::once("Changed".to_owned()).chain(titles).collect();
+        [head, row(&unchanged)].into_iter().chain(self.assumptions.iter().map(row)).collect()
+    }
+}
+
+impl Assumption {
+    fn figure(&self, mode: &str, figure: Figure) -> Option<f64> {
+        let (_, figures) = self.modes.iter().find(|(name, _)| name == mode)?;
+        figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value)
+    }
+}
+
+/// What the scenario of `plan` was published with, beside what `modes` came to.
+pub(super) fn claims(plan: &Plan, modes: &[ModeResult]) -> Vec<Claim> {
+    let beside = |claim: &staging::Claim| {
+        let figure = Figure::ALL.into_iter().find(|figure| figure.key() == claim.figure)?;
+        let ours = modes.iter().find(|ours| ours.mode == claim.mode);
+        let measured = ours.and_then(|ours| ours.figures.iter().find(|(other, _)| *other == figure));
+        let measured = measured.map(|(_, estimate)| estimate.clone());
+        Some(Claim { mode: claim.mode.to_owned(), figure, published: claim.value, measured })
+    };
+    plan.scenario.staging.published.iter().filter_map(beside).collect()
+}
+
+/// Runs every mode once more for each of the scenario's assumptions.
+pub(super) async fn assumptions(
+    plan: &Plan,
+    status: &watch::Sender<Status>,
+) -> Result<Vec<Assumption>, CompareError> {
+    let mut measured = Vec::new();
+    for assumption in &plan.scenario.staging.assumptions {
+        status.send_modify(|status| status.assumption = Some(assumption.about.clone()));
+        let feasible = changed(plan, &assumption.change).feasible()?;
+        let mut modes = Vec::new();
+        for mode in &plan.modes {
+            status.send_modify(|status| status.begin(mode.as_str(), feasible.plan.length()));
+            let ran = run(&feasible, *mode, 1, status).await?;
+            modes.push((ran.run.mode, ran.run.figures));
+            status.send_modify(Status::end);
+        }
+        measured.push(Assumption { about: assumption.about.clone(), modes });
+    }
+    Ok(measured)
+}
+
+/// `plan` with `change` made to it.
+fn changed(plan: &Plan, change: &Change) -> Plan {
+    let mut plan = plan.clone();
+    let users = &mut plan.scenario.users;
+    users.count = change.users.unwrap_or(users.count);
+    users.think = change.think.or(users.think);
+    if let Some(session) = &mut plan.scenario.session {
+        session.on_lost = change.on_lost.unwrap_or(session.on_lost);
+        session.login_attempts = change.login_attempts.unwrap_or(session.login_attempts);
+    }
+    if let Some(events) = &change.events {
+        plan.events = Event::of_names(events);
+    }
+    if let Target::Stubs(stubs) = &mut plan.target {
+        *stubs = stubs.staged(&change.stubs);
+    }
+    plan.store_delay = change.store_delay.unwrap_or(plan.store_delay);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_scenario;
+    use crate::lab::compare::{SessionMode, Stubs};
+
+    const SCENARIO: &str = r#"
+        name = "published"
+        users = { count = 10 }
+        [session]
+        login = [{ path = "/login", json = "{}" }]
+        [[action]]
+        name = "look"
+        path = "/"
+        session = true
+        [compare]
+        login = "80ms"
+        [[compare.published]]
+        mode = "local"
+        figure = "latency_mean"
+        value = "12.4"
+        [[compare.assumption]]
+        about = "nobody tries twice"
+        login_attempts = 1
+        login = "20ms"
+        events = []
+    "#;
+
+    fn plan() -> Plan {
+        let scenario = parse_scenario(SCENARIO, "test").unwrap_or_else(|problems| panic!("{problems}"));
+        Plan {
+            target: Target::Stubs(Stubs::default().staged(&scenario.staging.stubs)),
+            scenario,
+            scenario_text: SCENARIO.to_owned(),
+            store_delay: Default::default(),
+            modes: vec![SessionMode::Local],
+            events: vec![Event::InstanceKilled],
+            rounds: 1,
+            seed: 1,
+            command: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_claim_stands_beside_what_its_mode_came_to() {
+        let ours = Estimate { mean: 13.0, interval: None, rounds: vec![13.0] };
+        let modes =
+            [ModeResult { mode: "local".to_owned(), figures: vec![(Figure::LatencyMean, ours.clone())] }];
+        let claim = |measured| Claim {
+            mode: "local".to_owned(),
+            figure: Figure::LatencyMean,
+            published: 12.4,
+            measured,
+        };
+        assert_eq!(claims(&plan(), &modes), [claim(Some(ours))]);
+        assert_eq!(claims(&plan(), &[]), [claim(None)]);
+    }
+
+    #[test]
+    fn tables_show_what_was_published_here_and_otherwise() {
+        let ours = Estimate { mean: 13.0, interval: None, rounds: vec![13.0] };
+        let modes = [ModeResult { mode: "local".to_owned(), figures: vec![(Figure::LatencyMean, ours)] }];
+        let otherwise = vec![("local".to_owned(), vec![(Figure::LatencyMean, 9.0)])];
+        let assumptions = vec![
+            Assumption { about: "A".to_owned(), modes: otherwise },
+            Assumption { about: "B".to_owned(), modes: Vec::new() },
+        ];
+        let published = Published { claims: claims(&plan(), &modes), assumptions };
+        let mean = "Mean time of an action";
+        let head = ["Mode", "Figure", "Published", "Here"];
+        assert_eq!(published.claim_table(), [head, ["local", mean, "12.4 ms", "13 ms"]]);
+        let head = ["Changed", "local: Mean time of an action"];
+        let rows = [head, ["Nothing", "13 ms"], ["A", "9 ms"], ["B", "not measured"]];
+        assert_eq!(published.assumption_table(&modes), rows);
+    }
+
+    #[test]
+    fn an_assumption_changes_what_it_names_and_nothing_else() {
+        let plan = plan();
+        let other = changed(&plan, &plan.scenario.staging.assumptions[0].change);
+        let login = |plan: &Plan| match &plan.target {
+            Target::Stubs(stubs) => stubs.login.map(|login| login.as_millis()),
+            Target::Own(_) => None,
+        };
+        assert_eq!((login(&plan), login(&other)), (Some(80), Some(20)));
+        assert_eq!(other.scenario.session.as_ref().map(|session| session.login_attempts), Some(1));
+        assert_eq!((other.events.len(), other.scenario.users), (0, plan.scenario.users));
+    }
+}
