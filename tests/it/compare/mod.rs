@@ -4,6 +4,7 @@ mod baseline;
 mod modes;
 mod own;
 mod processes;
+mod published;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
