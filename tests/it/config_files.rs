@@ -104,7 +104,7 @@ fn every_shipped_scenario_is_valid() {
         let scenario = config::parse_scenario(&fs::read_to_string(file).unwrap(), name);
         assert_eq!(scenario.unwrap_or_else(|problems| panic!("{problems}")).name, name);
     }
-    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn every_invalid_scenario_is_told_all_its_problems() {
         let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
         assert_eq!(format!("{problems}\n"), expected, "{name}");
     }
-    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(files.len(), 4, "{files:?}");
 }
 
 #[test]

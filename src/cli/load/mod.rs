@@ -198,6 +198,6 @@ mod tests {
         list(&mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.lines().count(), BUILT_IN.len());
-        assert!(out.contains("plain-api      Requests without sessions at a steady rate\n"), "{out}");
+        assert!(out.contains("plain-api           Requests without sessions at a steady rate\n"), "{out}");
     }
 }

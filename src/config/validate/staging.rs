@@ -16,11 +16,12 @@ const MODES: [(&str, &str); 5] = [
     ("shared-uncached", "shared-uncached"),
     ("shared-synchronous", "shared-synchronous"),
 ];
-const EVENTS: [(&str, &str); 4] = [
+const EVENTS: [(&str, &str); 5] = [
     ("scale-out", "scale-out"),
     ("instance-killed", "instance-killed"),
     ("rolling-restart", "rolling-restart"),
     ("store-failover", "store-failover"),
+    ("hot-spot", "hot-spot"),
 ];
 /// What one could publish of an application: not what this proxy costs.
 const FIGURES: [(&str, &str); 7] = [

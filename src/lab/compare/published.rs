@@ -197,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_scenario_may_name_is_known() {
+        let names = |of: &str, names: &[&str]| {
+            format!("{of} = [{}]", names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(","))
+        };
+        let modes = SessionMode::ALL.map(SessionMode::as_str);
+        let events = Event::ALL.map(Event::as_str);
+        let wished = SCENARIO.replace(
+            "[compare]",
+            &format!("[compare]\n{}\n{}", names("modes", &modes), names("events", &events)),
+        );
+        let staging = parse_scenario(&wished, "test").unwrap_or_else(|problems| panic!("{problems}")).staging;
+        assert_eq!(staging.modes, modes);
+        assert_eq!(Event::of_names(&staging.events.unwrap()), Event::ALL);
+    }
+
+    #[test]
     fn tables_show_what_was_published_here_and_otherwise() {
         let ours = Estimate { mean: 13.0, interval: None, rounds: vec![13.0] };
         let modes = [ModeResult { mode: "local".to_owned(), figures: vec![(Figure::LatencyMean, ours)] }];

@@ -72,10 +72,8 @@ mod tests {
     #[test]
     fn other_scenarios_are_files() {
         let error = scenario("dify").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "no scenario \"dify\": it is neither a file nor one of dify-chat, console-burst, plain-api"
-        );
+        let known = "dify-chat, console-burst, plain-api, published-sessions, published-writes";
+        assert_eq!(error, format!("no scenario \"dify\": it is neither a file nor one of {known}"));
         assert!(matches!(scenario("/"), Err(ScenarioError::Read { .. })));
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/scenarios/plain-api.toml");
         assert_eq!(scenario(file).unwrap().0.name, "plain-api");
