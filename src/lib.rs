@@ -62,6 +62,13 @@
 //! they keep from one they ask for anew. A new binary is a new process that is handed the sockets while the old one
 //! ends with its last client.
 //!
+//! # The lab
+//!
+//! [`lab`] uses the rest from outside, as people do. [`lab::load`] is users with cookies, who follow a scenario.
+//! [`lab::compare`] sets a stage for each mode and round (proxy, instances and store as processes that end with it),
+//! lets the same users come while events happen, and holds what they missed against what the instances wrote down.
+//! [`lab::report`] shows what came of it.
+//!
 //! # The house
 //!
 //! Modules are declared below from the ground up and import only downwards; a test enforces it. Siblings of
