@@ -12,11 +12,22 @@ struct Stretch {
     begins: f64,
     ends: f64,
     count: u64,
+    /// Whether the rate rises from nothing to what it is afterwards.
+    rises: bool,
+}
+
+impl Stretch {
+    /// The moment until which this share of the stretch's actions are due.
+    fn moment(&self, share: f64) -> f64 {
+        let share = if self.rises { share.sqrt() } else { share };
+        self.begins + (self.ends - self.begins) * share
+    }
 }
 
 /// The moments at which actions are due, since the load began, rising.
 ///
-/// Over the warming up and over the counted time there are exactly as many as the rate says. Those of
+/// Over the counted time there are exactly as many as the rate says. While users come, the rate rises as their number
+/// does, so that nothing waits for those who are still to come and goes on waiting when it counts. Those of
 /// [`Spacing::Poisson`] are a Poisson process of which that number is known, so they lie like as many points thrown
 /// independently of each other.
 #[derive(Debug)]
@@ -24,7 +35,7 @@ pub(super) struct Arrivals {
     stretches: Vec<Stretch>,
     spacing: Spacing,
     rng: Rng,
-    /// The last one, in seconds.
+    /// How much of the stretch the last one is at, by actions.
     last: f64,
     /// Of the stretch.
     given: u64,
@@ -34,8 +45,9 @@ impl Arrivals {
     pub(super) fn new(rate: f64, spacing: Spacing, warm_up: Duration, duration: Duration, rng: Rng) -> Self {
         let (warm_up, duration) = (warm_up.as_secs_f64(), duration.as_secs_f64());
         let count = |seconds: f64| (rate * seconds).round() as u64;
-        let counted = Stretch { begins: warm_up, ends: warm_up + duration, count: count(duration) };
-        let warming = Stretch { begins: 0.0, ends: warm_up, count: count(warm_up) };
+        let ends = warm_up + duration;
+        let counted = Stretch { begins: warm_up, ends, count: count(duration), rises: false };
+        let warming = Stretch { begins: 0.0, ends: warm_up, count: count(warm_up / 2.0), rises: true };
         Arrivals { stretches: vec![counted, warming], spacing, rng, last: 0.0, given: 0 }
     }
 }
@@ -45,20 +57,20 @@ impl Iterator for Arrivals {
 
     fn next(&mut self) -> Option<Duration> {
         while self.stretches.last()?.count == self.given {
-            let ended = self.stretches.pop()?;
-            (self.last, self.given) = (ended.ends, 0);
+            self.stretches.pop()?;
+            (self.last, self.given) = (0.0, 0);
         }
-        let Stretch { begins, ends, count } = self.stretches.last()?;
+        let stretch = self.stretches.last()?;
         self.last = match self.spacing {
-            Spacing::Even => begins + (ends - begins) * (self.given as f64 / *count as f64),
+            Spacing::Even => self.given as f64 / stretch.count as f64,
             Spacing::Poisson => {
                 // The first of the points that are left, all equally likely anywhere in what is left.
-                let left = (count - self.given) as f64;
-                self.last + (ends - self.last) * (1.0 - (1.0 - self.rng.f64()).powf(1.0 / left))
+                let left = (stretch.count - self.given) as f64;
+                self.last + (1.0 - self.last) * (1.0 - (1.0 - self.rng.f64()).powf(1.0 / left))
             }
         };
         self.given += 1;
-        Some(Duration::from_secs_f64(self.last.max(0.0)))
+        Some(Duration::from_secs_f64(stretch.moment(self.last)))
     }
 }
 
@@ -74,17 +86,26 @@ mod tests {
 
     #[test]
     fn even_arrivals_are_a_period_apart() {
-        let due = arrivals(4.0, Spacing::Even, 1, 1);
-        assert_eq!(due, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]);
+        assert_eq!(arrivals(4.0, Spacing::Even, 0, 2), [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]);
         assert_eq!(arrivals(0.5, Spacing::Even, 0, 4), [0.0, 2.0]);
     }
 
     #[test]
     fn there_are_exactly_as_many_as_the_rate_says() {
         let due = arrivals(1000.0, Spacing::Poisson, 2, 10);
-        assert_eq!(due.len(), 12_000);
+        assert_eq!(due.len(), 11_000);
         assert!(due.is_sorted());
-        assert!(due[1999] < 2.0 && due[2000] >= 2.0 && due[11_999] < 12.0);
+        assert!(due[999] < 2.0 && due[1000] >= 2.0 && due[10_999] < 12.0);
+    }
+
+    #[test]
+    fn the_rate_rises_while_users_come() {
+        assert_eq!(arrivals(4.0, Spacing::Even, 1, 1)[..3], [0.0, 0.707_106_781, 1.0]);
+        let due = arrivals(1000.0, Spacing::Poisson, 4, 1);
+        let until = |end: f64| due.iter().filter(|due| **due < end).count() as f64;
+        for (end, expected) in [(1.0, 125.0), (2.0, 500.0), (3.0, 1125.0)] {
+            assert!((until(end) - expected).abs() < 0.15 * expected + 20.0, "{end}: {}", until(end));
+        }
     }
 
     #[test]
