@@ -84,6 +84,8 @@ pub(super) struct Play<'a> {
 /// What has happened.
 #[derive(Debug, Default)]
 pub(super) struct Played {
+    /// When users begin to ask for their sessions for the last time.
+    pub(super) over: Option<Instant>,
     pub(super) marks: Vec<EventMark>,
     /// Instances before the scale-out.
     pub(super) instances: usize,
@@ -95,7 +97,8 @@ pub(super) struct Played {
 impl Play<'_> {
     /// Lets the events happen, evenly over the time that counts; `began` is when the load did.
     pub(super) async fn run(&self, stage: &mut Stage, began: Instant) -> Result<Played, StageError> {
-        let mut played = Played { instances: stage.names().len(), ..Played::default() };
+        let over = Some(began + self.warm_up + self.duration);
+        let mut played = Played { over, instances: stage.names().len(), ..Played::default() };
         let mut rng = Rng::with_seed(self.seed);
         let timed: Vec<Event> =
             self.events.iter().copied().filter(|event| *event != Event::HotSpot).collect();

@@ -194,7 +194,7 @@ mod tests {
         ];
         let load = LoadResult { timeline, ..LoadResult::default() };
         let marks = vec![mark(6.0, None), mark(8.0, Some(8.5))];
-        let played = Played { marks, instances: 1, later: 1, growth: Some((5.5, 6.0)) };
+        let played = Played { marks, instances: 1, later: 1, growth: Some((5.5, 6.0)), over: None };
         assert_eq!(found(&load, &played)[&Figure::ScaleOutShare], 25.0);
     }
 }

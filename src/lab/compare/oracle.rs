@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::time::Instant;
+
 use super::mode::SessionMode;
 use super::model::Oracle;
 use super::stage::Life;
@@ -21,8 +23,10 @@ pub(super) struct Account {
     /// Came with a request at least once.
     presented: BTreeSet<String>,
     ended: BTreeSet<String>,
-    /// Granted by an instance that ended while the load ran.
+    /// Granted by an instance that ended.
     orphaned: BTreeSet<String>,
+    /// Of these, those whose instance ended when users had perhaps asked for the last time.
+    late: BTreeSet<String>,
 }
 
 /// What comes of holding both against each other.
@@ -34,16 +38,23 @@ pub(super) struct Judgement {
 }
 
 impl Account {
-    /// Reads the ledgers of all lives.
-    pub(super) fn read(ledgers: &[(Life, String)]) -> Self {
+    /// Reads the ledgers of all lives. At `over` users begin to ask for the last time.
+    pub(super) fn read(ledgers: &[(Life, String)], over: Option<Instant>) -> Self {
         let mut account = Account::default();
         let mut last_refusals: BTreeMap<String, bool> = BTreeMap::new();
         for (life, text) in ledgers {
             let entries: Vec<Entry> = text.lines().filter_map(Entry::parse).collect();
-            let sure = if life.ended { entries.len().saturating_sub(UNDER_WAY) } else { entries.len() };
+            let sure =
+                if life.ended.is_some() { entries.len().saturating_sub(UNDER_WAY) } else { entries.len() };
+            let late = life.ended.zip(over).is_some_and(|(ended, over)| ended > over);
             for (place, entry) in entries.into_iter().enumerate() {
                 match entry {
-                    Entry::Granted { login, .. } if life.ended => _ = account.orphaned.insert(login),
+                    Entry::Granted { login, .. } if life.ended.is_some() => {
+                        if late {
+                            account.late.insert(login.clone());
+                        }
+                        account.orphaned.insert(login);
+                    }
                     Entry::Granted { .. } => {}
                     Entry::Used { login } => _ = account.presented.insert(login),
                     Entry::Refused { login } => {
@@ -90,9 +101,9 @@ impl Account {
         );
         if mode == SessionMode::Sticky {
             object(missed.difference(&self.orphaned).count(), "sessions were lost whose instance lived");
-            let expected =
-                self.orphaned.difference(&self.ended).filter(|login| self.presented.contains(*login));
-            let kept = expected.filter(|login| !missed.contains(*login)).count();
+            let expected = self.presented.intersection(&self.orphaned);
+            let excused = |login: &&String| self.ended.contains(*login) || self.late.contains(*login);
+            let kept = expected.filter(|login| !missed.contains(*login) && !excused(login)).count();
             // Sessions whose end was asked of an instance just when it was killed: only the users know of it.
             let unheard = load.sessions.ended.saturating_sub(self.ended.len() as u64);
             let excused = usize::try_from(load.sessions.unclear + unheard).unwrap_or(usize::MAX);
@@ -105,17 +116,19 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::lab::load::Loss;
 
     fn life(ended: bool, text: &str) -> (Life, String) {
-        (Life { ledger: "x".into(), ended }, text.to_owned())
+        (Life { ledger: "x".into(), ended: ended.then(Instant::now) }, text.to_owned())
     }
 
     fn judged(mode: SessionMode, ledgers: &[(Life, String)], missed: &[&str]) -> (u64, Vec<String>) {
         let loss = |login: &&str| Loss { at: 0.0, user: 1, login: Some(login.to_string()), instance: None };
         let load = LoadResult { losses: missed.iter().map(loss).collect(), ..LoadResult::default() };
-        let Judgement { oracle, objections } = Account::read(ledgers).judge(&load, mode);
+        let Judgement { oracle, objections } = Account::read(ledgers, None).judge(&load, mode);
         assert_eq!(oracle.agrees, objections.is_empty());
         (oracle.lost, objections)
     }
@@ -153,12 +166,26 @@ mod tests {
 
     #[test]
     fn a_logout_that_no_instance_heard_of_is_no_loss() {
-        let account = Account::read(&[life(true, "+a u\n=a\n+b v\n=b\n-b\n")]);
+        let account = Account::read(&[life(true, "+a u\n=a\n+b v\n=b\n-b\n")], None);
         let mut load = LoadResult::default();
         load.sessions.ended = 2;
         assert!(account.judge(&load, SessionMode::Sticky).oracle.agrees);
         load.sessions.ended = 1;
         assert!(!account.judge(&load, SessionMode::Sticky).oracle.agrees);
+    }
+
+    #[test]
+    fn an_instance_that_ends_when_the_load_is_over_need_not_be_missed() {
+        let ledgers = [life(true, "+a u\n=a\n")];
+        let ended = ledgers[0].0.ended.unwrap();
+        let agrees = |over: Instant| {
+            Account::read(&ledgers, Some(over))
+                .judge(&LoadResult::default(), SessionMode::Sticky)
+                .oracle
+                .agrees
+        };
+        assert!(agrees(ended - Duration::from_millis(1)));
+        assert!(!agrees(ended + Duration::from_millis(1)));
     }
 
     #[test]

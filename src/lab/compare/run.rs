@@ -49,7 +49,7 @@ pub(super) async fn run(
     let (load, played) = play(feasible, &mut stage, (mode, round), status).await?;
     let after = stage.usage().await?;
     let ledgers = stage.ledgers()?;
-    let judgement = (!ledgers.is_empty()).then(|| Account::read(&ledgers).judge(&load, mode));
+    let judgement = (!ledgers.is_empty()).then(|| Account::read(&ledgers, played.over).judge(&load, mode));
     let mut figures = figures(&load, &played, &before, &after);
     if measures_store(feasible) && !mode.is_shared() {
         // Nobody is asked.

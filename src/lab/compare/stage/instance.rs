@@ -50,8 +50,8 @@ enum Origin {
 pub(in crate::lab::compare) struct Life {
     /// What it wrote down.
     pub(in crate::lab::compare) ledger: PathBuf,
-    /// Whether it ended while the load ran.
-    pub(in crate::lab::compare) ended: bool,
+    /// When it ended; `None`: it lives.
+    pub(in crate::lab::compare) ended: Option<Instant>,
 }
 
 impl Instance {
@@ -97,7 +97,7 @@ impl Instance {
                 let mut process = Process::start(&program).await?;
                 self.address = process.told(|line| announced(line, "instance listening")).await?;
                 self.process = Some(process);
-                self.lives.push(Life { ledger, ended: false });
+                self.lives.push(Life { ledger, ended: None });
                 Ok(())
             }
             Origin::Command(command) => {
@@ -132,7 +132,7 @@ impl Instance {
 
     fn end_life(&mut self) {
         if let Some(life) = self.lives.last_mut() {
-            life.ended = true;
+            life.ended = Some(Instant::now());
         }
     }
 
