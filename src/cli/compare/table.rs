@@ -29,7 +29,7 @@ fn rows(modes: &[ModeResult]) -> Vec<String> {
     let mut table =
         vec![std::iter::once(String::new()).chain(modes.iter().map(|mode| mode.mode.clone())).collect()];
     for figure in Figure::ALL {
-        let cells: Vec<Option<&Estimate>> = modes.iter().map(|mode| estimate(mode, figure)).collect();
+        let cells: Vec<Option<&Estimate>> = modes.iter().map(|mode| mode.figure(figure)).collect();
         if cells.iter().any(Option::is_some) {
             let title = figure.title().to_owned();
             let shown = cells.into_iter().map(|cell| cell.map_or("-".to_owned(), |cell| told(cell, figure)));
@@ -54,10 +54,6 @@ fn otherwise(published: &Published, modes: &[ModeResult]) -> Vec<Vec<String>> {
         std::iter::once(about).chain(named.iter().map(of_mode)).collect()
     };
     std::iter::once(head).chain(published.assumption_table(modes).iter().skip(1).map(row)).collect()
-}
-
-fn estimate(mode: &ModeResult, figure: Figure) -> Option<&Estimate> {
-    mode.figures.iter().find(|(other, _)| *other == figure).map(|(_, estimate)| estimate)
 }
 
 fn told(estimate: &Estimate, figure: Figure) -> String {

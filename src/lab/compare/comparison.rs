@@ -7,7 +7,7 @@ use super::estimate::{contrast, estimate};
 use super::mode::SessionMode;
 use super::model::{Comparison, Contrast, Figure, Machine, ModeResult, Run, Setup, Verdict};
 use super::plan::{Feasible, Plan, PlanError};
-use super::published::{Published, assumptions, claims};
+use super::published::{Assumed, Published, assumptions, claims};
 use super::run::{Ran, run};
 use super::stage::StageError;
 use super::status::Status;
@@ -66,8 +66,10 @@ pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compa
             status.send_modify(Status::end);
         }
     }
-    let assumptions = assumptions(plan, status).await?;
+    let Assumed { assumptions, omissions, objections: objected } = assumptions(plan, status).await?;
+    objections.extend(objected);
     let mut comparison = assemble(&feasible, created, configurations, runs);
+    comparison.verdict.conditions.extend(omissions);
     let claims = claims(plan, &comparison.modes);
     if !claims.is_empty() || !assumptions.is_empty() {
         comparison.published = Some(Published { claims, assumptions });
@@ -124,9 +126,7 @@ fn store(feasible: &Feasible) -> String {
 fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
     let runs: Vec<&Run> = runs.iter().filter(|run| run.mode == mode.as_str()).collect();
     let figures = Figure::ALL.into_iter().filter_map(|figure| {
-        let of_run =
-            |run: &&Run| run.figures.iter().find(|(other, _)| *other == figure).map(|(_, value)| *value);
-        let rounds: Vec<f64> = runs.iter().map(of_run).collect::<Option<_>>()?;
+        let rounds: Vec<f64> = runs.iter().map(|run| run.figure(figure)).collect::<Option<_>>()?;
         Some((figure, estimate(&rounds)))
     });
     ModeResult { mode: mode.as_str().to_owned(), figures: figures.collect() }
@@ -137,7 +137,7 @@ fn contrasts(modes: &[ModeResult]) -> Vec<Contrast> {
     let Some((base, others)) = modes.split_first() else { return Vec::new() };
     let beside = |other: &ModeResult| {
         let both = base.figures.iter().filter_map(|(figure, estimate)| {
-            let (_, its) = other.figures.iter().find(|(same, _)| same == figure)?;
+            let its = other.figure(*figure)?;
             let difference = contrast(&estimate.rounds, &its.rounds);
             Some(Contrast { figure: *figure, base: base.mode.clone(), other: other.mode.clone(), difference })
         });

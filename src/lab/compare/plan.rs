@@ -7,6 +7,7 @@ use super::mode::SessionMode;
 use super::stage::{StoreKind, redis_server};
 use super::target::Target;
 use crate::config::scenario::Hot;
+use crate::config::staging::StubStaging;
 use crate::config::{Percent, Scenario};
 
 /// Users who act more often than others, when that is asked for: so many percent, so many times as often.
@@ -66,11 +67,25 @@ impl Plan {
             obstacle.is_none()
         });
         let store = self.store()?;
+        omissions.extend(self.ignored(store).map(|(what, why)| format!("{what} was left out: {why}.")));
         if self.events.contains(&Event::HotSpot) {
             let (share, times) = HOT;
             self.scenario.users.hot = Percent::new(share).map(|share| Hot { share, times });
         }
         Ok(Feasible { plan: self, store, omissions })
+    }
+
+    /// What is wished of instances and store that are not ours to choose, with the reason.
+    fn ignored(&self, store: StoreKind) -> Option<(&'static str, &'static str)> {
+        let staging = &self.scenario.staging;
+        if matches!(self.target, Target::Own(_)) {
+            let wished = staging.stubs != StubStaging::default() || !self.store_delay.is_zero();
+            return wished
+                .then_some(("What the scenario wishes of instances and store", "they are your own"));
+        }
+        let shares = self.modes.iter().any(|mode| mode.is_shared());
+        let delays = !self.store_delay.is_zero() && shares && store != StoreKind::Redis;
+        delays.then_some(("The longer way to the store", "only one Redis without a failover can have it"))
     }
 
     fn store(&self) -> Result<StoreKind, PlanError> {

@@ -90,32 +90,45 @@ pub(super) fn claims(plan: &Plan, modes: &[ModeResult]) -> Vec<Claim> {
     let beside = |claim: &staging::Claim| {
         let figure = Figure::ALL.into_iter().find(|figure| figure.key() == claim.figure)?;
         let ours = modes.iter().find(|ours| ours.mode == claim.mode);
-        let measured = ours.and_then(|ours| ours.figures.iter().find(|(other, _)| *other == figure));
-        let measured = measured.map(|(_, estimate)| estimate.clone());
+        let measured = ours.and_then(|ours| ours.figure(figure)).cloned();
         Some(Claim { mode: claim.mode.to_owned(), figure, published: claim.value, measured })
     };
     plan.scenario.staging.published.iter().filter_map(beside).collect()
+}
+
+/// What came of the assumptions, and what is to be said of them.
+#[derive(Debug, Default)]
+pub(super) struct Assumed {
+    pub(super) assumptions: Vec<Assumption>,
+    /// What had to be left out.
+    pub(super) omissions: Vec<String>,
+    /// How the instances' account differs from what users missed.
+    pub(super) objections: Vec<String>,
 }
 
 /// Runs every mode once more for each of the scenario's assumptions.
 pub(super) async fn assumptions(
     plan: &Plan,
     status: &watch::Sender<Status>,
-) -> Result<Vec<Assumption>, CompareError> {
-    let mut measured = Vec::new();
+) -> Result<Assumed, CompareError> {
+    let mut assumed = Assumed::default();
     for assumption in &plan.scenario.staging.assumptions {
         status.send_modify(|status| status.assumption = Some(assumption.about.clone()));
+        let about = &assumption.about;
         let feasible = changed(plan, &assumption.change).feasible()?;
+        assumed.omissions.extend(feasible.omissions.iter().map(|omission| format!("{about}: {omission}")));
         let mut modes = Vec::new();
         for mode in &plan.modes {
             status.send_modify(|status| status.begin(mode.as_str(), feasible.plan.length()));
             let ran = run(&feasible, *mode, 1, status).await?;
+            let told = ran.objections.iter().map(|told| format!("{} ({about}): {told}", ran.run.mode));
+            assumed.objections.extend(told);
             modes.push((ran.run.mode, ran.run.figures));
             status.send_modify(Status::end);
         }
-        measured.push(Assumption { about: assumption.about.clone(), modes });
+        assumed.assumptions.push(Assumption { about: about.clone(), modes });
     }
-    Ok(measured)
+    Ok(assumed)
 }
 
 /// `plan` with `change` made to it.
@@ -131,6 +144,7 @@ fn changed(plan: &Plan, change: &Change) -> Plan {
     if let Some(events) = &change.events {
         plan.events = Event::of_names(events);
     }
+    plan.scenario.staging.stubs = change.stubs;
     if let Target::Stubs(stubs) = &mut plan.target {
         *stubs = stubs.staged(&change.stubs);
     }
@@ -210,6 +224,33 @@ mod tests {
         let staging = parse_scenario(&wished, "test").unwrap_or_else(|problems| panic!("{problems}")).staging;
         assert_eq!(staging.modes, modes);
         assert_eq!(Event::of_names(&staging.events.unwrap()), Event::ALL);
+    }
+
+    #[test]
+    fn every_figure_that_may_be_published_is_one_of_ours() {
+        let refused = SCENARIO.replace("latency_mean", "rain");
+        let problems = parse_scenario(&refused, "test").unwrap_err().to_string();
+        let (_, known) = problems.split_once("write one of: ").unwrap();
+        let known: Vec<&str> = known.lines().next().unwrap().split(", ").collect();
+        assert_eq!(known.len(), 7, "{known:?}");
+        for key in known {
+            assert!(Figure::ALL.iter().any(|figure| figure.key() == key), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_told() {
+        let mut plan = plan();
+        plan.events = Vec::new();
+        plan.modes = vec![SessionMode::Shared];
+        let told = |plan: &Plan| plan.clone().feasible().unwrap().omissions;
+        assert_eq!(told(&plan), [] as [&str; 0]);
+        let text = "version = 1\n[[instance]]\naddress = \"127.0.0.1:5001\"\n";
+        let own =
+            crate::config::parse_application(text, "test").unwrap_or_else(|problems| panic!("{problems}"));
+        plan.target = Target::Own(own);
+        let expected = "What the scenario wishes of instances and store was left out: they are your own.";
+        assert_eq!(told(&plan), [expected]);
     }
 
     #[test]

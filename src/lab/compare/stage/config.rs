@@ -7,6 +7,8 @@ use crate::lab::compare::target::Target;
 
 /// The variable in which the proxy finds the token of its admin API.
 pub(super) const TOKEN: &str = "VESTIBULE_COMPARE_TOKEN";
+/// Stands for the user's own text.
+const NOT_SHOWN: &str = "# ... as `session` of the application's file says";
 /// Short enough for renewals to be written while a run lasts.
 const IDLE_TIMEOUT: &str = "2m";
 
@@ -53,6 +55,15 @@ fn session(target: &Target, mode: SessionMode, store: &str) -> String {
     }
 }
 
+/// What a report may show of `configuration`: what the user says of sessions may hold secrets.
+pub(super) fn shown(target: &Target, configuration: &str) -> String {
+    let session = match target {
+        Target::Own(own) => own.session.as_deref().filter(|session| !session.is_empty()),
+        Target::Stubs(_) => None,
+    };
+    session.map_or_else(|| configuration.to_owned(), |session| configuration.replace(session, NOT_SHOWN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +91,18 @@ mod tests {
             parsed(SessionMode::Shared).session.renewal,
             parsed(SessionMode::SharedSynchronous).session.renewal
         );
+    }
+
+    #[test]
+    fn no_report_shows_what_the_user_says_of_sessions() {
+        let session = "[session.store]\nurl = \"redis://:hunter2@127.0.0.1/0\"\n";
+        let text =
+            format!("version = 1\nsession = '''\n{session}'''\n[[instance]]\naddress = \"127.0.0.1:5001\"\n");
+        let own = config::parse_application(&text, "test").unwrap_or_else(|problems| panic!("{problems}"));
+        let target = Target::Own(own);
+        let full = proxy(&target, SessionMode::Shared, "memory:", Path::new("/tmp/instances.toml"));
+        assert!(full.contains("hunter2"));
+        let shown = shown(&target, &full);
+        assert!(!shown.contains("hunter2") && shown.contains(NOT_SHOWN), "{shown}");
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use http::StatusCode;
 
 use crate::config::Problems;
+use crate::secret::RandomError;
 
 /// What is wrong with a stage, or went wrong on it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum StageError {
     /// The proxy's configuration, which is partly the user's.
     #[error(transparent)]
     Config(#[from] Problems),
+    #[error(transparent)]
+    Random(#[from] RandomError),
     #[error("the proxy's admin API does not answer")]
     Admin(#[source] io::Error),
     #[error("the proxy's admin API refuses with {0}: {1}")]

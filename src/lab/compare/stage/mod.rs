@@ -93,7 +93,8 @@ impl Stage {
         let configuration = config::proxy(target, *mode, &store.url(), &list);
         let config = directory.write("vestibule.toml", &configuration).map_err(StageError::Directory)?;
         directory.write("instances.toml", &listed(&instances, &known)).map_err(StageError::Directory)?;
-        let proxy = Proxy::start(config, token()).await?;
+        let proxy = Proxy::start(config, token()?).await?;
+        let configuration = config::shown(target, &configuration);
         let stage = Stage { proxy, instances, known, store, configuration, directory };
         stage.proxy.serves(&stage.known_addresses()).await?;
         Ok(stage)
@@ -208,8 +209,7 @@ fn listed(instances: &[Instance], known: &[usize]) -> String {
     })
 }
 
-/// A new token for the proxy's admin API. One that can be guessed is of no use beyond the life of a run.
-fn token() -> String {
-    let bytes = random_bytes::<16>().unwrap_or_else(|_| fastrand::u128(..).to_be_bytes());
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A new token for the proxy's admin API.
+fn token() -> Result<String, StageError> {
+    Ok(random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
