@@ -40,17 +40,10 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
-
-    fn instance(max_requests: Option<usize>) -> Arc<Instance> {
-        let address = "127.0.0.1:5001".parse().unwrap();
-        let config = config::Instance { max_requests, ..config::Instance::at(address) };
-        Arc::new(Instance::new(&config, &Arc::default(), 0))
-    }
 
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
-        let instance = instance(None);
+        let instance = Instance::with_slots(None);
         let leases = [Lease::take(&instance), Lease::take(&instance)];
         assert_eq!((instance.in_flight(), instance.requests()), (2, 2));
         drop(leases);
@@ -59,7 +52,7 @@ mod tests {
 
     #[test]
     fn no_more_slots_are_taken_than_there_are() {
-        let instance = instance(Some(2));
+        let instance = Instance::with_slots(Some(2));
         let leases = [Lease::take(&instance).unwrap(), Lease::take(&instance).unwrap()];
         assert!(Lease::take(&instance).is_none());
         drop(leases);
