@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,20 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Seconds since 1970; 0 when the system's clock is before that.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    unix_time().as_secs()
+}
+
+/// Time since 1970; zero when the system's clock is before that.
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Time since 1970 by the system's clock as it was when this was first called, and what has passed since: it makes no
+/// jumps, and is only compared with itself.
+pub fn steady_unix_time() -> Duration {
+    static START: LazyLock<(Duration, std::time::Instant)> =
+        LazyLock::new(|| (unix_time(), std::time::Instant::now()));
+    START.0 + START.1.elapsed()
 }
 
 /// A timeout that is armed again and again: arming only notes the new deadline, and the one timer behind

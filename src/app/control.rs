@@ -159,10 +159,13 @@ impl Control {
         for (_, checks) in &self.checks {
             checks.begin();
         }
-        if let (Some(watch), Some(sessions)) = (self.watch, &self.shared.sessions) {
+        if let (Some(mut watch), Some(sessions)) = (self.watch, &self.shared.sessions) {
             // What an unreachable store does not take by then is lost; the sessions only end earlier.
             let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
-            watch.abort();
+            sessions.leave();
+            if timeout(LAST_RENEWALS, &mut watch).await.is_err() {
+                watch.abort();
+            }
         }
     }
 
@@ -280,6 +283,7 @@ impl Control {
     fn start_watch(&self) -> Option<JoinHandle<()>> {
         let sessions = self.shared.sessions.clone()?;
         let (config, backend) = (self.started.clone(), self.shared.backend.get().cloned().flatten()?);
+        backend.guard();
         Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))
     }
 }

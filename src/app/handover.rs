@@ -1,5 +1,5 @@
-//! What a process hands to the one that takes over from it: the listening sockets, and the secret that
-//! clients' ties are sealed with.
+//! What a process hands to the one that takes over from it: the listening sockets, the secret that clients' ties are
+//! sealed with, and the ends of sessions that it remembers.
 //!
 //! Both talk over a pair of Unix sockets that keep the bounds of messages (`SOCK_SEQPACKET`), one of which is the
 //! successor's standard input. Sockets go along as `SCM_RIGHTS` (unix(7)), so both processes have the same queues
@@ -32,6 +32,8 @@ const MOST_SOCKETS: usize = 200;
 const MOST_BYTES: usize = 4096;
 
 const SECRET: &[u8] = b"secret ";
+/// Ends of sessions, one in a line.
+const ENDS: &[u8] = b"ends ";
 const CLIENTS: &[u8] = b"clients ";
 const OPERATOR: &[u8] = b"operator ";
 const END: &[u8] = b"end";
@@ -67,10 +69,11 @@ impl From<AddrParseError> for HandoverError {
 }
 
 /// What is handed over besides the connection itself.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Estate {
     pub(super) groups: Vec<Group>,
     pub(super) secret: Option<Secret<Vec<u8>>>,
+    pub(super) ends: Vec<String>,
 }
 
 /// One end of the connection between the processes. Calls block.
@@ -105,8 +108,16 @@ impl Channel {
     }
 
     /// Hands everything over.
-    pub(super) fn send(&self, groups: &[Group], secret: &Secret<Vec<u8>>) -> Result<(), HandoverError> {
+    pub(super) fn send(
+        &self,
+        groups: &[Group],
+        secret: &Secret<Vec<u8>>,
+        ends: &[String],
+    ) -> Result<(), HandoverError> {
         self.say(&[SECRET, secret.expose()].concat(), &[])?;
+        for text in packed(ends) {
+            self.say(&text, &[])?;
+        }
         for group in groups {
             let role = match group.role {
                 Role::Clients => CLIENTS,
@@ -129,6 +140,9 @@ impl Channel {
                 return Ok(estate);
             } else if let Some(secret) = text.strip_prefix(SECRET) {
                 estate.secret = Some(Secret::new(secret.to_vec()));
+            } else if let Some(ends) = text.strip_prefix(ENDS) {
+                let ends = std::str::from_utf8(ends).map_err(|_| HandoverError::Unknown)?;
+                estate.ends.extend(ends.lines().map(str::to_owned));
             } else if let Some(address) = text.strip_prefix(CLIENTS) {
                 estate.add(Role::Clients, address, sockets)?;
             } else if let Some(address) = text.strip_prefix(OPERATOR) {
@@ -189,6 +203,19 @@ impl Channel {
     }
 }
 
+/// As few messages as it takes to tell all `ends`; one that is too long by itself is left out.
+fn packed(ends: &[String]) -> Vec<Vec<u8>> {
+    let mut messages: Vec<Vec<u8>> = Vec::new();
+    for end in ends.iter().filter(|end| ENDS.len() + end.len() < MOST_BYTES) {
+        match messages.last_mut().filter(|message| message.len() + end.len() < MOST_BYTES) {
+            Some(message) => message.extend_from_slice(end.as_bytes()),
+            None => messages.push([ENDS, end.as_bytes()].concat()),
+        }
+        messages.last_mut().into_iter().for_each(|message| message.push(b'\n'));
+    }
+    messages
+}
+
 impl Estate {
     fn add(&mut self, role: Role, address: &[u8], sockets: Vec<OwnedFd>) -> Result<(), HandoverError> {
         let address: SocketAddr =
@@ -230,13 +257,15 @@ mod tests {
         let groups =
             [group(Role::Clients, MOST_SOCKETS + 50), group(Role::Clients, 2), group(Role::Operator, 1)];
         let secret = Secret::new(vec![7; 32]);
+        let ends: Vec<String> = (0..1000).map(|number| format!("5000 revoked s{number}")).collect();
         let (old, new) = pair(TIME);
         let estate = std::thread::scope(|scope| {
             let receiving = scope.spawn(|| new.receive().unwrap());
-            old.send(&groups, &secret).unwrap();
+            old.send(&groups, &secret, &ends).unwrap();
             receiving.join().unwrap()
         });
         assert_eq!(estate.secret, Some(secret));
+        assert_eq!(estate.ends, ends);
         assert_eq!(estate.groups.len(), groups.len());
         for (sent, received) in groups.iter().zip(&estate.groups) {
             assert_eq!((received.role, received.address), (sent.role, sent.address));

@@ -11,11 +11,13 @@ use super::sockets::Inherited;
 use crate::secret::Secret;
 
 /// Sockets and secrets that a process inherits. The default is nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Inheritance {
     pub(super) sockets: Inherited,
     /// What the predecessor sealed clients' ties with.
     pub(super) secret: Option<Secret<Vec<u8>>>,
+    /// The ends of sessions that the predecessor remembers.
+    pub(super) ends: Vec<String>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
@@ -48,9 +50,9 @@ impl Predecessor {
 
 fn from_predecessor() -> Result<Inheritance, HandoverError> {
     let channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
-    let Estate { groups, secret } = channel.receive()?;
+    let Estate { groups, secret, ends } = channel.receive()?;
     let sockets = Inherited { handed_over: groups, activated: Vec::new() };
-    Ok(Inheritance { sockets, secret, predecessor: Some(Predecessor(channel)) })
+    Ok(Inheritance { sockets, secret, ends, predecessor: Some(Predecessor(channel)) })
 }
 
 /// Socket activation: sd_listen_fds(3).

@@ -118,7 +118,11 @@ impl App {
         let attempt =
             spawn_blocking(move || Attempt::start(timeout)).await.map_err(|_| UpgradeError::Over)??;
         let channel = attempt.channel().map_err(HandoverError::from)?;
-        let mut finish = spawn_blocking(move || attempt.finish(&sockets, &secret));
+        let sessions = self.shared.sessions.clone();
+        let mut finish = spawn_blocking(move || {
+            let ends = sessions.map(|sessions| sessions.told_ends()).unwrap_or_default();
+            attempt.finish(&sockets, &secret, &ends)
+        });
         let finished = tokio::select! {
             finished = &mut finish => finished,
             () = told.cancelled() => {

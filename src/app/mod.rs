@@ -98,7 +98,7 @@ impl App {
 
     /// Like [`App::bind`], but takes over what is inherited.
     pub fn inherit(mut config: Config, inheritance: Inheritance) -> Result<App, AppError> {
-        let Inheritance { sockets, secret, predecessor } = inheritance;
+        let Inheritance { sockets, secret, ends, predecessor } = inheritance;
         let secret = match secret {
             Some(secret) => secret,
             None => Secret::new(random_bytes::<32>()?.to_vec()),
@@ -115,6 +115,9 @@ impl App {
             lines: Lines::default(),
             drills: Drills::default(),
         });
+        if let Some(sessions) = &shared.sessions {
+            sessions.remember_ends(&ends);
+        }
         let readiness = Readiness::default();
         let (upgrades, upgrade_orders) = mpsc::channel(1);
         let (commands, command_orders) = mpsc::channel(COMMANDS);

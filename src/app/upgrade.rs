@@ -70,8 +70,9 @@ impl Attempt {
         mut self,
         sockets: &Arc<Sockets>,
         secret: &Secret<Vec<u8>>,
+        ends: &[String],
     ) -> Result<u32, UpgradeError> {
-        let sent = self.channel.send(sockets.groups(), secret);
+        let sent = self.channel.send(sockets.groups(), secret, ends);
         match sent.and_then(|()| self.channel.await_ready()) {
             Ok(()) => Ok(self.child.id()),
             Err(error) => Err(self.give_up(error)),

@@ -7,7 +7,7 @@ use crate::config;
 use crate::secret::RandomError;
 
 use super::cache::{Death, SessionCache};
-use super::renewal::{CREATED, EXPIRES, now};
+use super::renewal::{CREATED, EXPIRES};
 use super::{Fields, SessionId, Store, StoreError};
 
 /// Creates and ends sessions in a store.
@@ -54,7 +54,7 @@ impl Lifecycle {
         replaced: Option<&SessionId>,
     ) -> Result<SessionId, LifecycleError> {
         let id = SessionId::generate()?;
-        let created = now();
+        let created = self.store.time().await?;
         fields.insert(CREATED.to_owned(), created.as_secs().into());
         fields.insert(EXPIRES.to_owned(), created.saturating_add(self.absolute_timeout).as_secs().into());
         let ttl = self.idle_timeout.unwrap_or(self.absolute_timeout).min(self.absolute_timeout);
@@ -64,7 +64,7 @@ impl Lifecycle {
         let user = user_of(&fields, &self.user);
         self.store.create(&id, fields, ttl).await?;
         if let Some(user) = user
-            && let Err(error) = self.store.note_user(&user, &id, self.absolute_timeout).await
+            && let Err(error) = self.store.note_user(&user, &id, self.absolute_timeout, None).await
         {
             // The session is there; it is noted again when it is first looked up.
             tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
@@ -97,6 +97,7 @@ mod tests {
 
     use super::super::{MemoryStore, Ttl};
     use super::*;
+    use crate::clock;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -124,11 +125,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_session_carries_its_fields_and_both_of_its_times() {
         let lifecycle = lifecycle(None);
-        let before = now().as_secs();
+        let before = clock::steady_unix_time().as_secs();
         let id = created(&lifecycle, None).await;
         let (fields, ttl) = load(&lifecycle, &id).await.unwrap();
         let created = fields.get(CREATED).and_then(Value::as_u64).unwrap();
-        assert!((before..=now().as_secs()).contains(&created));
+        assert!((before..=clock::steady_unix_time().as_secs()).contains(&created));
         assert_eq!(fields.get(EXPIRES), Some(&json!(created + 3600)));
         assert_eq!(fields.get("user_id"), Some(&json!("42")));
         assert_eq!((fields.len(), ttl), (3, Ttl::Left(HOUR)));

@@ -27,7 +27,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use cache::Moment;
+use cache::{Moment, checks};
 
 pub use cache::{CacheStats, Death, SessionCache};
 pub use control::{CONTROL_HEADER, Control, ControlError, MAX_CONTROL_BYTES};
@@ -60,6 +60,8 @@ pub struct Session {
     kept_until: AtomicU64,
     /// A [`Moment`]: from when on a use of it is worth a renewal.
     renew_at: AtomicU64,
+    /// A [`Moment`]: from when on a use of it makes us look whether it is still what the store has.
+    check_at: AtomicU64,
 }
 
 impl Session {
@@ -99,6 +101,26 @@ impl Session {
         let next = if lengthens { now.after(idle_timeout / 10) } else { Moment::NEVER };
         let claimed = self.renew_at.compare_exchange(due, next.as_micros(), Relaxed, Relaxed).is_ok();
         claimed && lengthens
+    }
+
+    /// Whether it is time to look whether it is still what the store has. Says so once per period.
+    fn claim_check(&self, now: Moment) -> bool {
+        let due = self.check_at.load(Relaxed);
+        let is_due = now.as_micros() >= due;
+        is_due && {
+            let next = now.after(checks::PERIOD).as_micros();
+            self.check_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+        }
+    }
+
+    /// Whether the upstream is told the same of both, and neither is over.
+    fn says_the_same(&self, other: &Session, now: Moment) -> bool {
+        let is_same = match (&self.description, &other.description) {
+            (Ok(one), Ok(other)) => one == other,
+            (Err(_), Err(_)) => true,
+            _ => false,
+        };
+        is_same && self.user == other.user && other.is_live(now)
     }
 
     /// The store has taken a renewal.

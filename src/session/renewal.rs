@@ -1,6 +1,6 @@
 //! When a session expires by its own word, and when its TTL is renewed.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,11 +10,6 @@ use super::{StoreError, Ttl};
 pub(super) const EXPIRES: &str = "expires";
 /// Name of the field with the time, in unix seconds, at which vestibule created a session.
 pub(super) const CREATED: &str = "created";
-
-/// Time since the epoch by the wall clock, which is the one the `expires` of a session is written in.
-pub(super) fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
 
 /// The session's `expires` as time since the epoch. Absent and `null`: `None`, it does not expire by
 /// itself. A time before the epoch is the epoch, one beyond all bounds is [`Duration::MAX`].

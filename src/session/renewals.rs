@@ -143,6 +143,7 @@ mod tests {
             ends_at,
             kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
             renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
+            check_at: AtomicU64::new(Moment::NEVER.as_micros()),
         })
     }
 

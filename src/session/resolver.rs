@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use crate::clock;
 use crate::config::{self, OnOutage, Renewal};
 
-use super::cache::{Death, Found, Known, Leader, Moment, SessionCache};
-use super::renewal::{expires, now, renewed_ttl};
+use super::cache::{Death, Found, Known, Leader, Moment, SessionCache, checks};
+use super::renewal::{expires, renewed_ttl};
 use super::sightings::user_in;
-use super::store::{Lookup, Record, Ttl};
+use super::store::{Lookup, Record, Ttl, UserIndex};
 use super::{AbsentReason, Describe, IdReader, Resolution, Session, SessionId, Store, StoreError};
 
 /// How often a look-up asks again because the session changed while it was being read.
@@ -29,6 +30,7 @@ struct Inner {
     store: Store,
     cache: Option<Arc<SessionCache>>,
     idle_timeout: Option<Duration>,
+    absolute_timeout: Duration,
     renewal: Renewal,
     /// JSON Pointer to the user in a session.
     user: String,
@@ -70,6 +72,7 @@ impl Resolver {
             store,
             cache,
             idle_timeout: config.idle_timeout,
+            absolute_timeout: config.absolute_timeout,
             renewal: config.renewal,
             user: config.user.clone(),
             mark: identity.mark(),
@@ -162,9 +165,19 @@ impl Inner {
     }
 
     /// What the cache knows, as a resolution.
-    async fn cached(&self, cache: &SessionCache, id: &str, known: Known, now: Moment) -> Resolved {
+    async fn cached(
+        self: &Arc<Self>,
+        cache: &Arc<SessionCache>,
+        id: &str,
+        known: Known,
+        now: Moment,
+    ) -> Resolved {
         if let Known::Active(session) = &known {
             self.use_now(cache, session, now, self.renewal).await;
+            if session.claim_check(now) && cache.checks.claim(now) {
+                let (inner, cache, session) = (Arc::clone(self), Arc::clone(cache), Arc::clone(session));
+                tokio::spawn(async move { inner.check(&cache, &session).await });
+            }
         }
         Resolved { outcome: resolution(known, || SessionId::new(id)), source: Source::Cache }
     }
@@ -187,6 +200,26 @@ impl Inner {
         }
     }
 
+    /// Looks whether `session` is still what the store has. What has changed is reported within a lease; what is then
+    /// still kept was reported to nobody.
+    async fn check(&self, cache: &SessionCache, session: &Arc<Session>) {
+        let now = cache.freshness.now();
+        let is_same = match self.read(session.id(), Some(now)).await {
+            Ok(Known::Active(read)) => session.says_the_same(&read, now),
+            Ok(Known::Absent(_)) => false,
+            Err(_) => return,
+        };
+        if !is_same {
+            sleep(cache.lease()).await;
+        }
+        let is_mismatch = !is_same && cache.is_kept(session, cache.freshness.now());
+        cache.checks.count(is_mismatch);
+        if is_mismatch {
+            tracing::error!("a session in the cache was not what the store has, and no change was reported");
+            cache.invalidate(session.id().expose());
+        }
+    }
+
     async fn renew(&self, id: &SessionId, ttl: Duration) -> bool {
         let renewed = self.store.renew(id, ttl).await;
         if let Err(error) = &renewed {
@@ -203,23 +236,51 @@ impl Inner {
             Lookup::Absent(death) => return Ok(Known::Absent(death)),
         };
         let left = match expires(&record.contents)? {
-            Some(end) => match end.checked_sub(now()) {
+            // By the clock of the store, which all who use it have in common.
+            Some(end) => match end.checked_sub(record.read.at.unwrap_or_else(clock::unix_time)) {
                 Some(left) => Some(left),
                 None => return Ok(Known::Absent(None)),
             },
             None => None,
         };
-        let user = user_in(&record.contents, &self.user);
-        if let (Some(cache), Some(user)) = (&self.cache, &user) {
-            cache.sightings.push(user, id);
+        let user = user_in(&record.contents, &self.user).map(Cow::into_owned);
+        if let Some(user) = &user
+            && self.note(user, id, &record).await == UserIndex::Revoked
+        {
+            return Ok(self.revoked(id).await);
         }
-        let user = user.map(Cow::into_owned);
         if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
         {
             self.renew(id, ttl).await;
         }
         Ok(Known::Active(Arc::new(self.session(id, user, record, left, at))))
+    }
+
+    /// Makes sure that the session is found when those of `user` are revoked, before it is first honoured.
+    async fn note(&self, user: &str, id: &SessionId, record: &Record) -> UserIndex {
+        let noted = self.store.note_user(user, id, self.absolute_timeout, Some(&record.read)).await;
+        noted.unwrap_or_else(|error| {
+            // A store that takes no writes must not end the session; it is noted when it does again.
+            tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
+            if let Some(cache) = &self.cache {
+                cache.sightings.push(user, id);
+            }
+            UserIndex::Noted
+        })
+    }
+
+    /// Ends a session that was read while all of its user were being revoked.
+    async fn revoked(&self, id: &SessionId) -> Known {
+        let life = match self.store.bury(id, Death::Revoked, self.absolute_timeout).await {
+            Ok(burial) => burial.life,
+            // Whoever revoked it knows of it, and buries it as well.
+            Err(_) => self.absolute_timeout,
+        };
+        if let Some(cache) = &self.cache {
+            cache.bury(id, Death::Revoked, life);
+        }
+        Known::Absent(Some(Death::Revoked))
     }
 
     fn session(
@@ -247,6 +308,7 @@ impl Inner {
             ends_at,
             kept_until: AtomicU64::new(kept_until.as_micros()),
             renew_at: AtomicU64::new(renew_at.as_micros()),
+            check_at: AtomicU64::new(at.map_or(Moment::NEVER, |at| at.after(checks::PERIOD)).as_micros()),
         }
     }
 }

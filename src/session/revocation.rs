@@ -60,6 +60,10 @@ pub enum Durability {
     Accepted(&'static str),
 }
 
+/// Without the store's time a look-up that was under way is not told from a later login.
+const NOT_EXACT: &str =
+    "the session store's user may not ask TIME, so sessions that were being looked up may go on";
+
 /// Revokes sessions in a store.
 #[derive(Debug)]
 pub struct Revoker {
@@ -78,27 +82,43 @@ impl Revoker {
         Revoker { store, cache, user: config.user.clone(), life: config.absolute_timeout }
     }
 
-    /// Ends the sessions that `target` names. That there are none is no error: what was asked for is so.
+    /// Ends the sessions that `target` names. That there are none is no error: what was asked for is so. Of a user
+    /// those end that any vestibule has honoured, or is looking up.
     ///
     /// Returns when no vestibule honours them any more, which takes up to a quarter of `max_staleness`, or all of
-    /// it where the store reports no changes. Dropped before its end, it may or may not have happened.
+    /// it where the store reports no changes to some vestibule. Dropped before its end, it may or may not have
+    /// happened.
     ///
     /// # Errors
     /// The store gave no answer; whether it happened, and for how many sessions, is unknown.
     pub async fn revoke(&self, target: &RevokeTarget) -> Result<Revoked, StoreError> {
-        let revoked = match (&self.store, target) {
+        match (&self.store, target) {
             (Store::Memory(store), RevokeTarget::User(user)) => {
                 let is_theirs = |contents: &_| user_in(contents, &self.user).is_some_and(|of| of == **user);
-                Revoked { sessions: store.end_all(is_theirs), durability: Durability::Durable }
+                Ok(Revoked { sessions: store.end_all(is_theirs), durability: Durability::Durable })
             }
-            (_, RevokeTarget::Session(id)) => self.revoke_all(std::slice::from_ref(id)).await?,
+            (_, RevokeTarget::Session(id)) => {
+                let revoked = self.revoke_all(std::slice::from_ref(id)).await?;
+                self.wait_for_others().await?;
+                Ok(revoked)
+            }
             (Store::Redis(store), RevokeTarget::User(user)) => {
-                let ids = self.still_of(user, store.sessions_of(user).await?).await?;
-                self.revoke_all(&ids).await?
+                let (noted, is_exact) = store.revoke_user(user).await?;
+                let ids = self.still_of(user, noted).await?;
+                let mut revoked = self.revoke_all(&ids).await?;
+                self.wait_for_others().await?;
+                // Those whose look-up was under way are known now, and were honoured by nobody.
+                let late = self.revoke_all(&store.late_sessions_of(user).await?).await?;
+                revoked.sessions += late.sessions;
+                if revoked.durability == Durability::Durable {
+                    revoked.durability = match is_exact {
+                        true => late.durability,
+                        false => Durability::Accepted(NOT_EXACT),
+                    };
+                }
+                Ok(revoked)
             }
-        };
-        tokio::time::sleep(self.barrier()).await;
-        Ok(revoked)
+        }
     }
 
     /// Those of `ids` that do not belong to somebody else by now.
@@ -129,14 +149,18 @@ impl Revoker {
         Ok(revoked)
     }
 
-    /// How long another vestibule may go on without having heard: the lease of its cache, which ends by itself.
-    /// Without a cache of our own nothing is known of theirs but the default.
-    fn barrier(&self) -> Duration {
-        match (&self.store, &self.cache) {
-            (Store::Memory(_), _) => Duration::ZERO,
-            (Store::Redis(_), Some(cache)) => cache.longest_ignorance(),
-            (Store::Redis(_), None) => config::SessionCache::DEFAULT_MAX_STALENESS,
-        }
+    /// Waits as long as another vestibule may go on without having heard: the lease of its cache, which ends by
+    /// itself, or the age that its entries may have where it hears of nothing. Without a cache of our own nothing is
+    /// known of theirs but the default.
+    async fn wait_for_others(&self) -> Result<(), StoreError> {
+        let Store::Redis(store) = &self.store else { return Ok(()) };
+        let longest = match &self.cache {
+            Some(cache) if !store.is_any_unlinked().await? => cache.longest_ignorance(),
+            Some(cache) => cache.max_staleness,
+            None => config::SessionCache::DEFAULT_MAX_STALENESS,
+        };
+        tokio::time::sleep(longest).await;
+        Ok(())
     }
 }
 

@@ -188,10 +188,19 @@ fn encode_cache(out: &mut DescriptorEncoder<'_>, cache: &CacheStats) -> fmt::Res
         ("session_invalidations", "Changes of sessions heard of", cache.invalidations),
         ("session_renewals", "Renewals written to the store", cache.renewals_written),
         ("session_renewals_dropped", "Renewals given up because too many waited", cache.renewals_dropped),
+        ("session_cache_checks", "Looks whether a session in the cache is what the store has", cache.checks),
+        (
+            "session_cache_mismatches",
+            "Looks that found something else, of which no change was reported: defects",
+            cache.mismatches,
+        ),
     ] {
         encode_number(out, name, help, number)?;
     }
-    Ok(())
+    let help = "Time from a change of our own in the store to the report of it";
+    let metric =
+        out.encode_descriptor("session_invalidation_delay_seconds", help, None, MetricType::Histogram)?;
+    encode_histogram(metric, &cache.invalidation_delays)
 }
 
 impl Snapshot {

@@ -55,6 +55,8 @@ pub(crate) struct Reading {
 pub(crate) struct Freshness {
     base: Instant,
     generation: AtomicU64,
+    /// The last generation that had a lease.
+    leased: AtomicU64,
     /// A [`Moment`]: the end of the lease.
     until: AtomicU64,
     /// Microseconds for which a reading is believed whatever the lease says; the only bound without a
@@ -68,6 +70,7 @@ impl Freshness {
         Freshness {
             base: Instant::now(),
             generation: AtomicU64::new(0),
+            leased: AtomicU64::new(0),
             until: AtomicU64::new(0),
             max_age: AtomicU64::new(u64::MAX),
         }
@@ -92,11 +95,16 @@ impl Freshness {
         self.max_age.store(u64::MAX, SeqCst);
     }
 
+    /// Begins another generation over the same link: what was read before is not believed any more.
+    pub(crate) fn begin_anew(&self) {
+        self.generation.fetch_add(1, SeqCst);
+    }
+
     /// Begins a generation in which nothing is heard of changes, so that readings age.
     pub(crate) fn begin_without_link(&self, max_age: Duration) {
         self.begin();
         self.max_age.store(micros(max_age), SeqCst);
-        self.until.store(u64::MAX, SeqCst);
+        self.extend(Moment::NEVER);
     }
 
     /// Whether changes are heard of; otherwise readings age.
@@ -114,6 +122,7 @@ impl Freshness {
 
     /// Extends the lease; never shortens it.
     pub(crate) fn extend(&self, until: Moment) {
+        self.leased.fetch_max(self.generation.load(SeqCst), SeqCst);
         self.until.fetch_max(until.0, SeqCst);
     }
 
@@ -130,6 +139,12 @@ impl Freshness {
     /// Whether what was read then is still what the store has.
     pub(crate) fn trusts(&self, reading: Reading, now: Moment) -> bool {
         self.is_held(now) && now < self.trusted_until(reading)
+    }
+
+    /// Whether nothing was heard of that could be newer: there was no lease since the one under which it was read.
+    /// With a later lease it is unknown what happened between the two.
+    pub(crate) fn is_latest(&self, reading: Reading) -> bool {
+        reading.generation >= self.leased.load(SeqCst)
     }
 
     /// Until when what was read then is, or was, known to be what the store has.
@@ -181,6 +196,20 @@ mod tests {
         freshness.extend(freshness.now().after(LEASE));
         assert!(!freshness.trusts(reading, freshness.now()));
         assert!(freshness.trusts(freshness.reading(), freshness.now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_the_latest_news_until_a_later_generation_has_a_lease() {
+        let freshness = Freshness::new();
+        freshness.begin();
+        let reading = freshness.reading();
+        freshness.extend(freshness.now().after(LEASE));
+        freshness.lapse();
+        freshness.begin();
+        assert!(freshness.is_latest(reading), "nothing could be heard since");
+        freshness.extend(freshness.now().after(LEASE));
+        assert!(!freshness.is_latest(reading));
+        assert!(freshness.is_latest(freshness.reading()));
     }
 
     #[tokio::test(start_paused = true)]

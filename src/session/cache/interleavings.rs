@@ -224,6 +224,7 @@ fn session(version: usize) -> Session {
         ends_at: Moment::NEVER,
         kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
         renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
+        check_at: AtomicU64::new(Moment::NEVER.as_micros()),
     }
 }
 

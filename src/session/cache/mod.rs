@@ -5,6 +5,8 @@
 //! ask again: what was read before the change is not kept, nor told to requests that came after it. Both orders
 //! of "a change arrives" and "an answer is kept" meet at the lock of the flight's shard.
 
+pub(crate) mod checks;
+mod delays;
 mod flight;
 mod freshness;
 #[cfg(test)]
@@ -20,12 +22,16 @@ use std::time::Duration;
 
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
 use super::sightings::Sightings;
 use super::{Session, SessionId};
 use crate::config;
+use crate::telemetry::histogram::Histogram;
 
+use checks::Checks;
+use delays::Delays;
 pub(crate) use flight::{Flight, Found};
 pub(crate) use freshness::{Freshness, Moment, Reading};
 pub use tombstones::Death;
@@ -64,7 +70,7 @@ impl Known {
 /// The cache of a process.
 pub struct SessionCache {
     entries: Cache<SessionId, Entry, Weights, RandomState>,
-    flights: [Mutex<HashMap<SessionId, Arc<Flight>>>; SHARDS],
+    flights: [Mutex<Flights>; SHARDS],
     hasher: RandomState,
     absent_ttl: Duration,
     pub(crate) max_staleness: Duration,
@@ -72,7 +78,10 @@ pub struct SessionCache {
     pub(crate) tombstones: Tombstones,
     pub(crate) renewals: Renewals,
     pub(crate) sightings: Sightings,
+    pub(crate) delays: Delays,
+    pub(crate) checks: Checks,
     invalidations: AtomicU64,
+    leaving: CancellationToken,
 }
 
 #[derive(Clone)]
@@ -82,7 +91,7 @@ struct Entry {
 }
 
 /// Numbers of a cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CacheStats {
     pub entries: u64,
     /// Estimated.
@@ -95,6 +104,12 @@ pub struct CacheStats {
     pub renewals_written: u64,
     /// Renewals given up because too many waited.
     pub renewals_dropped: u64,
+    /// Looks whether an entry is what the store has.
+    pub checks: u64,
+    /// Those that found something else in the store: defects.
+    pub mismatches: u64,
+    /// How long it took until changes of our own were heard of.
+    pub invalidation_delays: Histogram,
     /// Whether entries may be used.
     pub fresh: bool,
     /// Whether changes in the store are reported to us; otherwise entries are used for `max_staleness`.
@@ -122,7 +137,10 @@ impl SessionCache {
             tombstones: Tombstones::default(),
             renewals: Renewals::new(idle_timeout),
             sightings: Sightings::default(),
+            delays: Delays::default(),
+            checks: Checks::default(),
             invalidations: AtomicU64::new(0),
+            leaving: CancellationToken::new(),
         }
     }
 
@@ -147,6 +165,10 @@ impl SessionCache {
     pub(crate) fn last_known(&self, id: &str, now: Moment, bound: Duration) -> Option<Arc<Session>> {
         let entry = self.entries.get(id)?;
         let session = entry.known.session().filter(|session| session.is_live(now)).cloned()?;
+        // What was ended between two leases was reported to nobody.
+        if !self.freshness.is_latest(entry.reading) {
+            return None;
+        }
         let doubtful_for = now.since(self.freshness.trusted_until(entry.reading));
         (doubtful_for <= bound && self.tombstones.find(id, now).is_none()).then_some(session)
     }
@@ -178,11 +200,42 @@ impl SessionCache {
         self.entries.remove(id);
     }
 
+    /// Everything may have changed: all that is known, or just being read, is forgotten.
+    pub(crate) fn forget_all(&self) {
+        self.invalidations.fetch_add(1, Relaxed);
+        self.freshness.begin_anew();
+        for flights in &self.flights {
+            // A flight that lands later asks again; one that landed before is cleared away below.
+            lock(flights).values().for_each(|flight| flight.invalidate());
+        }
+        self.entries.clear();
+    }
+
     /// The session is over, and stays so for `ttl` even if the store says otherwise.
     pub(crate) fn bury(&self, id: &SessionId, death: Death, ttl: Duration) {
         let now = self.freshness.now();
         self.tombstones.bury(id, death, now.after(ttl), now);
         self.invalidate(id.expose());
+    }
+
+    /// Likewise, as another vestibule tells it; what is not understood is left alone.
+    pub(crate) fn bury_told(&self, text: &str) {
+        if let Some((id, death, ttl)) = tombstones::parse(text) {
+            self.bury(&id, death, ttl);
+        }
+    }
+
+    /// All ends of sessions that are remembered, as they are told to another vestibule. They name sessions: to be
+    /// kept from logs.
+    pub fn told_ends(&self) -> Vec<String> {
+        let ends = self.tombstones.all(self.freshness.now()).into_iter();
+        ends.map(|(id, death, left)| format!("{} {} {}", left.as_millis(), death.as_str(), id.expose()))
+            .collect()
+    }
+
+    /// Remembers what another process has [told](Self::told_ends).
+    pub fn remember_ends(&self, told: &[String]) {
+        told.iter().for_each(|end| self.bury_told(end));
     }
 
     /// How long a cache that keeps to the same settings may go on without having heard of a change.
@@ -196,6 +249,25 @@ impl SessionCache {
         self.max_staleness / LEASES
     }
 
+    /// Whether `session` is what is kept and honoured of it.
+    pub(crate) fn is_kept(&self, session: &Arc<Session>, now: Moment) -> bool {
+        let entry = self.entries.get(session.id().expose());
+        entry.is_some_and(|entry| {
+            let is_it = entry.known.session().is_some_and(|kept| Arc::ptr_eq(kept, session));
+            is_it && self.freshness.trusts(entry.reading, now)
+        })
+    }
+
+    /// Lets go of the store for good: other vestibules need not wait for this one any more.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Completes when the cache has been [left](Self::leave).
+    pub(crate) async fn left(&self) {
+        self.leaving.cancelled().await;
+    }
+
     /// Completes when no renewal waits to be written.
     pub async fn all_renewals_written(&self) {
         self.renewals.all_written().await;
@@ -204,7 +276,11 @@ impl SessionCache {
     /// The numbers as they are now.
     pub fn stats(&self) -> CacheStats {
         let (renewals_written, renewals_dropped) = self.renewals.counts();
+        let (checks, mismatches) = self.checks.counts();
         CacheStats {
+            checks,
+            mismatches,
+            invalidation_delays: self.delays.all(),
             renewals_written,
             renewals_dropped,
             entries: self.entries.len() as u64,
@@ -216,12 +292,18 @@ impl SessionCache {
         }
     }
 
-    fn flights(&self, id: &str) -> MutexGuard<'_, HashMap<SessionId, Arc<Flight>>> {
+    fn flights(&self, id: &str) -> MutexGuard<'_, Flights> {
         let shard = usize::try_from(self.hasher.hash_one(id)).unwrap_or(0) % SHARDS;
         // The remainder is within the array; the first shard would only be slower.
         let flights = self.flights.get(shard).unwrap_or_else(|| &self.flights[0]);
-        flights.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(flights)
     }
+}
+
+type Flights = HashMap<SessionId, Arc<Flight>>;
+
+fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for SessionCache {

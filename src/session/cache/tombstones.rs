@@ -31,6 +31,14 @@ impl Death {
     }
 }
 
+/// The end of a session as vestibules tell it each other: `<milliseconds> <death> <id>`.
+pub(super) fn parse(text: &str) -> Option<(SessionId, Death, Duration)> {
+    let (millis, rest) = text.split_once(' ')?;
+    let (death, id) = rest.split_once(' ')?;
+    let death = Death::parse(death.as_bytes())?;
+    Some((SessionId::new(id), death, Duration::from_millis(millis.parse().ok()?)))
+}
+
 /// Dead ids, each until the session would have been over anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
@@ -97,6 +105,15 @@ mod tests {
             tombstones.bury(&SessionId::new(&format!("s{number}")), Death::Revoked, now.after(MINUTE), now);
         }
         assert!(tombstones.len() <= 2049, "{}", tombstones.len());
+    }
+
+    #[test]
+    fn what_is_told_of_an_end_is_all_there_or_nothing() {
+        let told = Some((SessionId::new("a b"), Death::Revoked, Duration::from_millis(5)));
+        assert_eq!(parse("5 revoked a b"), told);
+        for wrong in ["", "5", "5 revoked", "x revoked a", "5 alive a", "-5 revoked a"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

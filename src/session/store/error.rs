@@ -41,6 +41,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a server that is well does not take a command, for good or for now.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            StoreError::Auth | StoreError::Rejected | StoreError::OutOfMemory | StoreError::NotDurable
+        )
+    }
+
     /// The word for logs and metrics.
     pub fn kind(self) -> &'static str {
         match self {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::cache::Death;
-use super::{Contents, Fields, Lookup, Record, SessionId, Ttl, contents};
+use super::{Contents, Fields, Lookup, Read, Record, SessionId, Ttl, contents};
+use crate::clock;
 
 /// Expired sessions removed per call at most, so that no call stalls when many expire together.
 const REAPED_PER_CALL: usize = 32;
@@ -60,7 +61,8 @@ impl MemoryStore {
         match sessions.live(id, now) {
             Some(Entry { contents: Some(contents), deadline, .. }) => {
                 let (contents, ttl) = (Arc::clone(contents), Ttl::Left(*deadline - now));
-                Lookup::Found(Record { contents, ttl })
+                let read = Read { at: Some(clock::steady_unix_time()), by: None };
+                Lookup::Found(Record { contents, ttl, read })
             }
             Some(_) => Lookup::Absent(Some(Death::Replaced)),
             None => Lookup::Absent(None),

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::{self, StoreKind};
 
 use super::cache::{Death, SessionCache};
@@ -15,6 +16,7 @@ use super::{Contents, Fields, SessionId};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
+use redis::RunId;
 pub use redis::{RedisStore, StartError, Switch, Topology};
 
 /// A store of sessions. Clones are cheap and mean the same store.
@@ -50,6 +52,15 @@ impl Backend {
 }
 
 impl Backend {
+    /// Has new servers of the store believed only once all vestibules have told them which sessions have ended. To be
+    /// called before [`Store::watch`], which sees to that.
+    pub fn guard(&self) {
+        match self {
+            Backend::Memory(_) => (),
+            Backend::Redis(topology) => topology.guard(),
+        }
+    }
+
     /// What connects this process with the store; `None` where there is nothing between the two.
     pub fn switch(&self) -> Option<&Switch> {
         match self {
@@ -89,6 +100,24 @@ pub struct Burial {
 pub struct Record {
     pub contents: Contents,
     pub ttl: Ttl,
+    pub read: Read,
+}
+
+/// When and where a session was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Since the epoch, by the store's clock; `None` if it does not tell.
+    pub at: Option<Duration>,
+    /// Which run of which server has told it.
+    pub(super) by: Option<RunId>,
+}
+
+/// What came of noting that a session is a user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UserIndex {
+    Noted,
+    /// All sessions of the user have been revoked since it was read.
+    Revoked,
 }
 
 /// Shows nothing of the content.
@@ -131,7 +160,8 @@ impl Store {
         Backend::start(config, memory).map(|backend| Store::open(config, &backend))
     }
 
-    /// Keeps `cache` in step with the store that `config` describes until it is dropped; at once with the embedded
+    /// Keeps `cache` in step with the store that `config` describes until it is dropped, or until the cache is
+    /// [left](SessionCache::leave); at once with the embedded
     /// store, which needs no cache. One per process.
     pub async fn watch(config: &config::Session, backend: &Backend, cache: Arc<SessionCache>) {
         match backend {
@@ -198,16 +228,26 @@ impl Store {
         }
     }
 
-    /// Notes that `id` is a session of `user`, for at most `life`. The embedded store knows by itself.
+    /// Notes that `id`, which was `read` like this, is a session of `user`, for at most `life`. The embedded store
+    /// knows by itself.
     pub(crate) async fn note_user(
         &self,
         user: &str,
         id: &SessionId,
         life: Duration,
-    ) -> Result<(), StoreError> {
+        read: Option<&Read>,
+    ) -> Result<UserIndex, StoreError> {
         match self {
-            Store::Memory(_) => Ok(()),
-            Store::Redis(store) => store.note_user(user, id, life).await,
+            Store::Memory(_) => Ok(UserIndex::Noted),
+            Store::Redis(store) => store.note_user(user, id, life, read).await,
+        }
+    }
+
+    /// The time by which its sessions are over, since the epoch: the store's own, or ours if it does not tell.
+    pub(crate) async fn time(&self) -> Result<Duration, StoreError> {
+        match self {
+            Store::Memory(_) => Ok(clock::steady_unix_time()),
+            Store::Redis(store) => Ok(store.time().await?.unwrap_or_else(clock::unix_time)),
         }
     }
 

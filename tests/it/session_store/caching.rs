@@ -74,7 +74,7 @@ async fn a_session_is_read_once_and_known_from_then_on() {
         assert_eq!(resolved.source, Source::Cache);
         assert!(matches!(resolved.outcome, Resolution::Active(_)));
     }
-    assert_eq!(redis.calls("hgetall").await, 1);
+    assert_eq!(redis.calls("pttl").await, 1);
 }
 
 #[tokio::test]

@@ -140,11 +140,11 @@ fn id(text: &str) -> SessionId {
     SessionId::new(text)
 }
 
-/// Ids of the connections to `redis` other than the one that asks for them.
+/// Ids of the connections to `redis` over which sessions are looked up.
 async fn connection_ids(redis: &Redis) -> Vec<String> {
     let list: String = redis.command("CLIENT", "LIST").await;
-    let others = list.lines().filter(|line| !line.contains("cmd=client"));
-    others.filter_map(|line| line.strip_prefix("id=")?.split(' ').next().map(str::to_owned)).collect()
+    let ours = list.lines().filter(|line| line.contains("name=vestibule-look-ups"));
+    ours.filter_map(|line| line.strip_prefix("id=")?.split(' ').next().map(str::to_owned)).collect()
 }
 
 /// Asks for a session that is there until the store answers.

@@ -11,8 +11,9 @@ use crate::config::{self, StoreFormat};
 use crate::secret::digest;
 
 use super::super::super::cache::Death;
-use super::super::{Fields, SessionId, StoreError};
+use super::super::{Fields, Read, SessionId, StoreError};
 use super::command;
+use super::topology::RunId;
 
 /// Keys and values of sessions.
 pub(super) struct Codec {
@@ -33,6 +34,13 @@ pub(super) const INVALIDATED: &str = "session:invalidated";
 /// Where vestibules tell each other of tombstones: `<milliseconds> <death> <id>`.
 pub(super) const DEAD: &str = "vestibule:dead";
 
+/// What the keys begin with by which a vestibule proves to itself that changes are reported.
+pub(super) const HEARTBEAT: &str = "vestibule:heartbeat:";
+/// Which servers each vestibule has told what it remembers.
+pub(super) const PEERS: &str = "vestibule:peers";
+/// It is there while some vestibule hears of no changes.
+const UNLINKED: &str = "vestibule:unlinked";
+
 /// `DEL` comes first: a script that has begun to write is not stopped by a full memory. A tombstone's time is
 /// never shortened, and the channels may be forbidden.
 const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
@@ -44,10 +52,28 @@ const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
     redis.pcall('PUBLISH', ARGV[5], ARGV[3]) \
     return {removed, left}";
 
-/// A user's sessions, scored by the second at which they are over at the latest.
-const NOTE_USER: &str = "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1]) \
-    redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3]) \
-    return redis.call('EXPIREAT', KEYS[1], ARGV[2])";
+/// A user's sessions, scored by the second at which they are over at the latest. A session that was read before all
+/// sessions of the user were revoked is put aside: who revoked them could not know of it.
+const NOTE_USER: &str = "local now = tonumber(redis.call('TIME')[1]) \
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now) \
+    local over = string.format('%.0f', now + tonumber(ARGV[2]) + 1) \
+    redis.call('ZADD', KEYS[1], over, ARGV[1]) \
+    redis.call('EXPIREAT', KEYS[1], over) \
+    local revoked = redis.call('HGET', KEYS[2], ARGV[3]) \
+    if not revoked or tonumber(ARGV[4]) > tonumber(revoked) then return 0 end \
+    redis.call('SADD', KEYS[3], ARGV[1]) \
+    redis.call('PEXPIRE', KEYS[3], ARGV[5]) \
+    return 1";
+
+/// Notes when the sessions of a user were revoked, by the clock of each server that they may be read from, and tells
+/// those sessions that were noted.
+const REVOKE_USER: &str = "local now = redis.call('TIME')[1] \
+    for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end \
+    redis.call('PEXPIRE', KEYS[2], ARGV[1]) \
+    return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')";
+
+/// How long a look-up can be under way that began before a revocation, with room to spare.
+const LOOK_UP: Duration = Duration::from_secs(60);
 
 impl Codec {
     pub(super) fn new(config: &config::Store) -> Self {
@@ -135,17 +161,59 @@ impl Codec {
     }
 
     /// Where the ids of a user's sessions are. Users may be called anything, and their names are not everybody's.
-    pub(super) fn user_key(&self, user: &str) -> String {
-        format!("vestibule:user:{}", digest(user))
+    /// All three lie in one slot of a cluster.
+    fn user_keys(&self, user: &str) -> [String; 3] {
+        let key = format!("vestibule:user:{}", digest(user));
+        let [revoked, late] = ["revoked", "late"].map(|what| format!("vestibule:{what}:{{{key}}}"));
+        [key, revoked, late]
     }
 
-    /// Notes that `id` is a session of `user` for at most `life` from `now`, the time since the epoch.
-    pub(super) fn note_user(&self, user: &str, id: &SessionId, life: Duration, now: Duration) -> Cmd {
-        let until = now.saturating_add(life).as_secs().saturating_add(1);
+    /// Notes that `id` is a session of `user` for at most `life`; the reply is 1 if it was read before the user's
+    /// sessions were revoked. The first key is that of the user.
+    pub(super) fn note_user(&self, user: &str, id: &SessionId, life: Duration, read: Option<&Read>) -> Cmd {
         let mut script = cmd("EVAL");
-        script.arg(NOTE_USER).arg(1).arg(self.user_key(user));
-        script.arg(now.as_secs()).arg(until).arg(id.expose());
+        let [key, revoked, late] = self.user_keys(user);
+        script.arg(NOTE_USER).arg(3).arg(key).arg(revoked).arg(late);
+        script.arg(id.expose()).arg(life.as_secs());
+        match read.and_then(|read| Some((read.by.as_ref()?, read.at?))) {
+            Some((by, at)) => script.arg(&**by).arg(micros(at)),
+            None => script.arg("").arg("0"),
+        };
+        script.arg(millis(LOOK_UP));
         script
+    }
+
+    /// Marks the sessions of `user` that were read before these times as revoked; the reply is those noted.
+    pub(super) fn revoke_user(&self, user: &str, times: &[(RunId, Duration)]) -> Cmd {
+        let mut script = cmd("EVAL");
+        let [key, revoked, _] = self.user_keys(user);
+        script.arg(REVOKE_USER).arg(2).arg(key).arg(revoked).arg(millis(LOOK_UP));
+        for (server, time) in times {
+            script.arg(&**server).arg(micros(*time));
+        }
+        script
+    }
+
+    /// The command whose reply is the sessions of `user` that were read before, and noted after the revocation.
+    pub(super) fn late_sessions_of(&self, user: &str) -> Cmd {
+        let [_, _, late] = self.user_keys(user);
+        let mut members = cmd("SMEMBERS");
+        members.arg(late);
+        members
+    }
+
+    /// Tells that some vestibule hears of no changes, for this long.
+    pub(super) fn tell_unlinked(&self, kept: Duration) -> Cmd {
+        let mut set = cmd("SET");
+        set.arg(UNLINKED).arg("1").arg("PX").arg(millis(kept));
+        set
+    }
+
+    /// The command whose reply is 1 while some vestibule hears of no changes.
+    pub(super) fn is_any_unlinked(&self) -> Cmd {
+        let mut exists = cmd("EXISTS");
+        exists.arg(UNLINKED);
+        exists
     }
 
     /// Whether the server is known to be older than Redis 7, with which `PEXPIRE … GT` came.
@@ -181,6 +249,10 @@ fn text(value: Value) -> Result<String, StoreError> {
         Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| StoreError::Decode),
         _ => Err(StoreError::Protocol),
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Whole milliseconds, at least one (zero would delete the key), within what Redis adds to its clock.

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, cmd};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::config::Host;
 
@@ -16,6 +19,10 @@ use super::switch::Wire;
 
 /// Calls that can be handed to a connection's driver before the next one waits for it.
 const PIPELINE_BUFFER: usize = 1024;
+/// Between two attempts to open one connection.
+const STAGGER: Duration = Duration::from_millis(200);
+/// No attempt has come to an end.
+const UNDECIDED: usize = usize::MAX;
 /// Pings without an answer that make a connection dead.
 const MISSED_PINGS: usize = 2;
 
@@ -40,17 +47,13 @@ impl Connector {
 
     /// Likewise, for one that nobody supervises; `on_push` gets what the server says unasked.
     pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<Wire, StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.access.connect_timeout))
-            .set_response_timeout(Some(self.access.response_timeout))
-            .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let opened = match self.access.is_without_resp3() {
-            true => self.attempt(&config).await,
-            false => match self.attempt(&config.clone().set_push_sender(on_push)).await {
+            true => self.race(None).await,
+            false => match self.race(Some(Arc::new(on_push))).await {
                 Err(error) if reply::refuses_resp3(&error) => {
                     // Spoken to in RESP2 the server is still of use; it only reports nothing.
                     self.access.set_without_resp3();
-                    self.attempt(&config).await
+                    self.race(None).await
                 }
                 opened => opened,
             },
@@ -60,6 +63,39 @@ impl Connector {
                 self.access.refused();
             }
         })
+    }
+
+    /// The first of several attempts that comes to an end, each begun a little later than the one before. A lost
+    /// first packet is sent again by the kernel after a whole second only, when the way may long be free.
+    async fn race(&self, on_push: Option<Arc<dyn AsyncPushSender>>) -> RedisResult<Wire> {
+        let winner = Arc::new(AtomicUsize::new(UNDECIDED));
+        let attempt = |number: usize| {
+            let (winner, on_push) = (Arc::clone(&winner), on_push.clone());
+            async move {
+                let mut config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(self.access.connect_timeout))
+                    .set_response_timeout(Some(self.access.response_timeout))
+                    .set_pipeline_buffer_size(PIPELINE_BUFFER);
+                let decided = Arc::clone(&winner);
+                if let Some(on_push) = on_push {
+                    // The end of an attempt that was given up is not that of the connection.
+                    config = config.set_push_sender(move |push| {
+                        let is_ours = [UNDECIDED, number].contains(&decided.load(Ordering::Relaxed));
+                        if is_ours { on_push.send(push) } else { Ok(()) }
+                    });
+                }
+                let opened = self.attempt(&config).await;
+                winner.store(number, Ordering::Relaxed);
+                opened
+            }
+        };
+        let mut attempts = FuturesUnordered::from_iter([attempt(0)]);
+        loop {
+            tokio::select! {
+                Some(first) = attempts.next() => return first,
+                () = sleep(STAGGER) => attempts.push(attempt(attempts.len())),
+            }
+        }
     }
 
     async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<Wire> {

@@ -4,16 +4,18 @@
 //! transaction, ending one is one script. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
-//! `vestibule:*`, and the commands `PING`, `ROLE`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`, `CLIENT|TRACKING`,
-//! `SUBSCRIBE` and, to find the sessions of a user, `EVAL`, `ZADD`, `ZREMRANGEBYSCORE`, `EXPIREAT` and
-//! `ZRANGEBYSCORE`. To create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and
-//! to revoke them `WAIT`. In a cluster also `CLUSTER|SLOTS` and `ASKING`. Of sentinels:
-//! `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke sessions `SENTINEL|REPLICAS`.
+//! `vestibule:*`, and the commands `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`,
+//! `CLIENT|TRACKING`, `SUBSCRIBE`, `EVAL`, `SET` and `DEL`, and, to find the sessions of a user, `ZADD`,
+//! `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`, `HSET`, `SADD` and `SMEMBERS`. To create and end sessions:
+//! `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and to revoke them `EXISTS` and `WAIT`. In a cluster
+//! also `CLUSTER|SLOTS`, `CLUSTER|NODES` and `ASKING`. Of sentinels: `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke
+//! sessions `SENTINEL|MASTER` and `SENTINEL|REPLICAS`.
 
 mod access;
 mod call;
 mod codec;
 mod link;
+mod notes;
 mod pool;
 mod pools;
 mod reply;
@@ -22,12 +24,13 @@ mod supervisor;
 mod switch;
 mod topology;
 mod watch;
+mod witness;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value, cmd};
 use tokio_util::sync::DropGuard;
 
 use crate::config;
@@ -37,10 +40,11 @@ use self::codec::Codec;
 use self::pool::Limits;
 use self::pools::Pools;
 use super::super::cache::Death;
-use super::{Burial, Fields, Lookup, Record, SessionId, StoreError, Ttl, contents};
+use super::{Burial, Fields, Lookup, Read, Record, SessionId, StoreError, Ttl, contents};
 
 pub use access::StartError;
 pub use switch::Switch;
+pub(super) use topology::RunId;
 pub use topology::Topology;
 pub(super) use watch::watch;
 
@@ -82,12 +86,16 @@ impl RedisStore {
         if with_ttl {
             questions.add_command(command("PTTL", codec.key(id)));
         }
-        let mut replies = self.pipeline(&questions).await?.into_iter();
+        let ((replies, at), primary) = self.0.pools.read(questions).await?;
+        let mut replies = replies.into_iter();
         let mut next = || replies.next().ok_or(StoreError::Protocol);
         let (death, fields) = (reply::death(next()?)?, codec.decode(next()?)?);
         let ttl = if with_ttl { reply::ttl(next()?)? } else { Ttl::Unknown };
         Ok(match (death, fields) {
-            (None, Some(fields)) => Lookup::Found(Record { contents: contents(fields), ttl }),
+            (None, Some(fields)) => {
+                let read = Read { at, by: Some(primary.name()) };
+                Lookup::Found(Record { contents: contents(fields), ttl, read })
+            }
             (death, _) => Lookup::Absent(death),
         })
     }
@@ -134,6 +142,14 @@ impl RedisStore {
             codec.set_without_gt();
         }
         self.command(&codec.renew(id, ttl)).await.map(drop)
+    }
+
+    /// The server's time since the epoch; `None` if it does not tell it.
+    pub(super) async fn time(&self) -> Result<Option<Duration>, StoreError> {
+        match self.command(&cmd("TIME")).await {
+            Err(error) if error.is_refusal() => Ok(None),
+            time => Ok(reply::time(&time?)),
+        }
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

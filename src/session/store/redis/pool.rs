@@ -12,9 +12,9 @@ use crate::config;
 
 use super::super::StoreError;
 use super::link::Link;
+use super::supervisor;
 use super::switch::Wire;
 use super::topology::Primary;
-use super::{reply, supervisor};
 
 /// How many connections a pool has, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -206,9 +206,13 @@ impl Place<'_> {
         self.link.connection()
     }
 
-    /// `result` in our terms; tells the supervisor if it speaks against the connection.
-    pub(super) fn checked(&self, result: Result<Value, RedisError>) -> Result<Value, StoreError> {
-        reply::checked(result).inspect_err(|error| self.link.report(*error))
+    /// What `read` makes of the answer; tells the supervisor if it speaks against the connection.
+    pub(super) fn checked<T>(
+        &self,
+        answer: Result<Value, RedisError>,
+        read: impl FnOnce(Result<Value, RedisError>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        read(answer).inspect_err(|error| self.link.report(*error))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::try_join_all;
-use redis::{Cmd, RedisError, Value, cmd};
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -13,8 +13,11 @@ use crate::config::Host;
 
 use super::super::StoreError;
 use super::call::{self, Call, Redirect};
+use super::notes::Notes;
 use super::pool::{Limits, Pool};
-use super::topology::{Layout, Primary, Topology};
+use super::reply;
+use super::topology::{Heirs, Layout, Primary, RunId, Topology};
+use super::witness::Witnessed;
 
 /// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(20);
@@ -66,6 +69,24 @@ impl Pools {
 
     /// The answer of the server that the key of `call` belongs to.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Value, StoreError> {
+        self.ask(call, reply::checked).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer to questions about keys of one slot, witnessed by the server that gave it.
+    pub(super) async fn read(
+        &self,
+        mut questions: Pipeline,
+    ) -> Result<(Witnessed, Arc<Primary>), StoreError> {
+        let asked = self.topology.witness.ask(&mut questions);
+        self.ask(Call::Many(&questions), |answer| asked.take(answer)).await
+    }
+
+    /// What `read` makes of the answer, and who gave it.
+    async fn ask<T>(
+        &self,
+        call: Call<'_>,
+        read: impl Fn(Result<Value, RedisError>) -> Result<T, StoreError>,
+    ) -> Result<(T, Arc<Primary>), StoreError> {
         let target = self.target(call)?;
         let place = target.running.pool.place().await.inspect_err(|error| self.note(*error))?;
         let answer = call.send(place.connection()).await;
@@ -73,10 +94,28 @@ impl Pools {
             && let Some(redirect) = call::redirect(&answer)
         {
             drop(place);
-            return self.follow_redirect(call, redirect, answer).await;
+            return self.follow_redirect(call, redirect, answer, read).await;
         }
-        let answer = place.checked(answer).inspect_err(|error| self.note(*error))?;
-        self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
+        let answer = place.checked(answer, read).inspect_err(|error| self.note(*error))?;
+        self.believed(answer, &target)
+    }
+
+    /// What time the primaries say that it is, since the epoch, each with its name; `None` if one does not say.
+    pub(super) async fn times(&self) -> Result<Option<Vec<(RunId, Duration)>>, StoreError> {
+        let open = Arc::clone(&self.open());
+        let times = try_join_all(open.pools.iter().map(|running| running.time())).await?;
+        self.check()?;
+        Ok(times.into_iter().collect())
+    }
+
+    /// Who knows which servers may take the place of a primary.
+    pub(super) fn heirs(&self) -> &Heirs {
+        self.topology.heirs()
+    }
+
+    /// The notes of users' sessions that were made, and under which epoch one is made now.
+    pub(super) fn notes(&self) -> (&Notes, u64) {
+        (&self.topology.notes, self.topology.epoch())
     }
 
     /// The primary that owns the key of `command`.
@@ -92,11 +131,6 @@ impl Pools {
         self.topology.current().holds(primary).then_some(()).ok_or(StoreError::PrimaryDown)
     }
 
-    /// How many servers, at least, may take the place of a primary; `None` when those who decide do not say.
-    pub(super) async fn heirs(&self) -> Option<usize> {
-        self.topology.heirs().await
-    }
-
     /// Whether every primary answers.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.check()?;
@@ -106,7 +140,7 @@ impl Pools {
         }
         let asked = open.pools.iter().map(async |running| {
             let place = running.pool.place().await?;
-            place.checked(Call::One(&ping).send(place.connection()).await)
+            place.checked(Call::One(&ping).send(place.connection()).await, reply::checked)
         });
         try_join_all(asked).await?;
         self.check()
@@ -120,7 +154,9 @@ impl Pools {
                 for running in &open.pools {
                     running.pool.connected().await;
                 }
-                while open.pools.is_empty() || !self.topology.is_confirmed() {
+                let is_admitted = |running: &Arc<Running>| self.topology.admits(&running.primary);
+                let is_ready = || !open.pools.is_empty() && open.pools.iter().all(is_admitted);
+                while !is_ready() || !self.topology.is_confirmed() {
                     sleep(CONFIRMATION_PAUSE).await;
                 }
             };
@@ -136,7 +172,8 @@ impl Pools {
         let open = self.open();
         let index = open.layout.owner_index(|| call.key());
         let running = index.and_then(|index| open.pools.get(index)).ok_or(StoreError::PrimaryDown)?;
-        Ok(Target::new(running, &open.layout))
+        let is_admitted = self.topology.admits(&running.primary);
+        is_admitted.then(|| Target::new(running, &open.layout)).ok_or(StoreError::PrimaryDown)
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -151,13 +188,19 @@ impl Pools {
         self.topology.is_confirmed() && is_primary()
     }
 
+    fn believed<T>(&self, answer: T, target: &Target) -> Result<(T, Arc<Primary>), StoreError> {
+        let by = || Arc::clone(&target.running.primary);
+        self.is_still(target).then(|| (answer, by())).ok_or(StoreError::PrimaryDown)
+    }
+
     /// Asks the server that another one sent us to; a third one is not asked.
-    async fn follow_redirect(
+    async fn follow_redirect<T>(
         &self,
         call: Call<'_>,
         redirect: Redirect,
         answer: Result<Value, RedisError>,
-    ) -> Result<Value, StoreError> {
+        read: impl Fn(Result<Value, RedisError>) -> Result<T, StoreError>,
+    ) -> Result<(T, Arc<Primary>), StoreError> {
         self.topology.meet(redirect.to.clone());
         let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
         let target = found.map_err(|_| StoreError::Moving)?;
@@ -166,8 +209,8 @@ impl Pools {
             true => call.ask_there(answer, place.connection()).await,
             false => call.send(place.connection()).await,
         };
-        let answer = place.checked(answer)?;
-        self.is_still(&target).then_some(answer).ok_or(StoreError::PrimaryDown)
+        let answer = place.checked(answer, read)?;
+        self.believed(answer, &target)
     }
 
     /// The server at `host`, once there is a connection.
@@ -235,6 +278,16 @@ impl Running {
     fn start(primary: &Arc<Primary>, limits: Limits) -> Arc<Self> {
         let (pool, stop) = Pool::start(Arc::clone(primary), limits);
         Arc::new(Running { primary: Arc::clone(primary), pool, _stop: stop.drop_guard() })
+    }
+
+    /// What time the server says that it is, and its name; `None` if it does not say.
+    async fn time(&self) -> Result<Option<(RunId, Duration)>, StoreError> {
+        let place = self.pool.place().await?;
+        let answer = place.checked(Call::One(&cmd("TIME")).send(place.connection()).await, reply::checked);
+        match answer {
+            Err(error) if error.is_refusal() => Ok(None),
+            answer => Ok(reply::time(&answer?).map(|time| (self.primary.name(), time))),
+        }
     }
 }
 

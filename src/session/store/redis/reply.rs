@@ -38,15 +38,20 @@ pub(super) fn is_primary(role: &Value) -> bool {
     matches!(word, Some(Value::BulkString(word)) if word == b"master")
 }
 
-/// The replicas that the reply of `ROLE` of a primary names.
-pub(super) fn replicas(role: &Value) -> Result<usize, StoreError> {
-    match role {
-        Value::Array(parts) if is_primary(role) => match parts.get(2) {
-            Some(Value::Array(replicas)) => Ok(replicas.len()),
-            _ => Err(StoreError::Protocol),
-        },
-        _ => Err(StoreError::ReadOnly),
+/// A text, however it is sent.
+pub(super) fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(text) => str::from_utf8(text).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
     }
+}
+
+/// The reply of `TIME`, since the epoch; `None` if it is none.
+pub(super) fn time(reply: &Value) -> Option<Duration> {
+    let [seconds, micros] = reply.as_sequence()? else { return None };
+    let number = |value| text(value)?.parse::<u64>().ok();
+    Some(Duration::from_secs(number(seconds)?) + Duration::from_micros(number(micros)?))
 }
 
 /// What burying a session came to.

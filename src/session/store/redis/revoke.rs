@@ -1,16 +1,23 @@
 //! Ending sessions for good, and the index by which those of a user are found.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use redis::aio::SendError;
 use redis::{Cmd, Pipeline, Value, cmd};
+use tokio::net::lookup_host;
 
 use super::super::super::cache::Death;
-use super::super::{Burial, SessionId, StoreError};
-use super::topology::Primary;
+use super::super::{Burial, Read, SessionId, StoreError, UserIndex};
+use super::switch::Wire;
+use super::topology::{Purpose, Replica, Successors, Unknown, replication};
 use super::{RedisStore, reply};
+use crate::config::Host;
 
 /// Replicas are given this part of the response timeout to confirm, so that their answer is still ours to hear.
 const PATIENCE: f64 = 0.8;
+
+const NOT_ALL: &str = "not confirmed by every server that may become the primary";
+const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so its replicas are not known";
 
 impl RedisStore {
     /// As [`RedisStore::bury`], and waits for the replicas. `Some` of the result says why it may yet be undone.
@@ -21,79 +28,136 @@ impl RedisStore {
     ) -> Result<(Burial, Option<&'static str>), StoreError> {
         let burial = self.0.codec.bury(id, Death::Revoked, life);
         let primary = self.0.pools.owner(&burial)?;
-        let (buried, heirs) = tokio::join!(self.bury_at(&primary, burial), self.0.pools.heirs());
-        let (burial, copies) = buried?;
+        // One of its own: waiting for replicas stops everything else on a connection.
+        let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
+        let (buried, heirs) = tokio::join!(
+            bury_at(wire.clone(), burial),
+            self.0.pools.heirs().of(primary.host(), wire.clone())
+        );
+        let (burial, doubt) = match (buried?, heirs) {
+            ((burial, None), _) => (burial, Some(UNKNOWN_REPLICAS)),
+            ((burial, _), Err(unknown)) => (burial, Some(unknown.reason())),
+            ((burial, Some(at)), Ok(successors)) => (burial, self.confirm(wire, at, &successors).await),
+        };
         // An answer of a server that has been replaced meanwhile is worth nothing.
         self.0.pools.check_owner(&primary)?;
-        Ok((burial, copies.doubt(heirs)))
+        Ok((burial, doubt))
     }
 
-    async fn bury_at(&self, primary: &Primary, burial: Cmd) -> Result<(Burial, Copies), StoreError> {
-        // One of its own: waiting for replicas stops everything else on a connection.
-        let mut connection = primary.open(|_| Ok::<(), redis::aio::SendError>(())).await?;
-        let mut first = Pipeline::with_capacity(2);
-        first.add_command(burial).add_command(cmd("ROLE"));
-        let replies = connection.send_packed_commands(&first).await.map(Value::Array);
-        let Value::Array(replies) = reply::checked(replies)? else { return Err(StoreError::Protocol) };
-        let [burial, role] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
-        let (burial, replicas) = (reply::burial(&burial)?, reply::replicas(&role)?);
-        if replicas == 0 {
-            return Ok((burial, Copies { replicas, confirmed: Some(0) }));
+    /// Waits until every server that may take the primary's place has come as far as `offset`; why that is not known.
+    async fn confirm(
+        &self,
+        mut wire: Wire,
+        (offset, attached): (u64, Vec<Replica>),
+        successors: &Successors,
+    ) -> Option<&'static str> {
+        for host in &successors.certain {
+            if !is_attached(host, &attached).await {
+                return Some(NOT_ALL);
+            }
         }
+        let needed: Vec<&Replica> =
+            attached.iter().filter(|replica| !successors.never.contains(&replica.host)).collect();
+        if needed.is_empty() {
+            return None;
+        }
+        // Has the replicas tell how far they have come, and waits for that; how many it is says nothing of which.
         let limit = self.0.response_timeout.mul_f64(PATIENCE).as_millis();
         let mut wait = cmd("WAIT");
-        wait.arg(replicas).arg(u64::try_from(limit).unwrap_or(u64::MAX).max(1));
-        let confirmed = match reply::checked(connection.send_packed_command(&wait).await) {
-            Ok(Value::Int(confirmed)) => usize::try_from(confirmed).ok(),
-            _ => None,
-        };
-        Ok((burial, Copies { replicas, confirmed }))
+        wait.arg(attached.len()).arg(u64::try_from(limit).unwrap_or(u64::MAX).max(1));
+        let mut questions = Pipeline::with_capacity(2);
+        questions.add_command(wait).cmd("INFO").arg("replication");
+        let Ok(answers) = wire.send_packed_commands(&questions).await else { return Some(NOT_ALL) };
+        let Some((_, now)) = answers.get(1).and_then(replication) else { return Some(NOT_ALL) };
+        let is_there =
+            |replica: &&Replica| now.iter().any(|now| now.host == replica.host && now.offset >= Some(offset));
+        if needed.iter().all(is_there) { None } else { Some(NOT_ALL) }
     }
 
-    /// Notes that `id` is a session of `user` for at most `life`.
+    /// Notes that `id`, which was read like this, is a session of `user` for at most `life`. Whether all sessions of
+    /// the user have been revoked since it was read.
     pub(in super::super) async fn note_user(
         &self,
         user: &str,
         id: &SessionId,
         life: Duration,
-    ) -> Result<(), StoreError> {
-        self.command(&self.0.codec.note_user(user, id, life, unix_now())).await.map(drop)
-    }
-
-    /// The sessions of `user` that were noted and may still live.
-    pub(in super::super::super) async fn sessions_of(
-        &self,
-        user: &str,
-    ) -> Result<Vec<SessionId>, StoreError> {
-        let key = self.0.codec.user_key(user);
-        let mut range = cmd("ZRANGEBYSCORE");
-        range.arg(key).arg(unix_now().as_secs()).arg("+inf");
-        match self.command(&range).await? {
-            Value::Array(ids) => ids.iter().map(session_id).collect(),
+        read: Option<&Read>,
+    ) -> Result<UserIndex, StoreError> {
+        let (notes, epoch) = self.0.pools.notes();
+        let note = notes.note(user, id, epoch);
+        if notes.is_recent(note) {
+            return Ok(UserIndex::Noted);
+        }
+        match self.command(&self.0.codec.note_user(user, id, life, read)).await? {
+            Value::Int(0) => {
+                notes.keep(note);
+                Ok(UserIndex::Noted)
+            }
+            Value::Int(_) => Ok(UserIndex::Revoked),
             _ => Err(StoreError::Protocol),
         }
     }
+
+    /// Marks all sessions of `user` that have been read by now as revoked, and tells those that were noted; `false`
+    /// when those that are being read cannot be told apart from later ones.
+    pub(in super::super::super) async fn revoke_user(
+        &self,
+        user: &str,
+    ) -> Result<(Vec<SessionId>, bool), StoreError> {
+        let times = self.0.pools.times().await?;
+        let is_exact = times.is_some();
+        let revoked = self.0.codec.revoke_user(user, &times.unwrap_or_default());
+        Ok((ids(self.command(&revoked).await?)?, is_exact))
+    }
+
+    /// The sessions of `user` that were read before [`RedisStore::revoke_user`] and noted after it.
+    pub(in super::super::super) async fn late_sessions_of(
+        &self,
+        user: &str,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        ids(self.command(&self.0.codec.late_sessions_of(user)).await?)
+    }
+
+    /// Whether some vestibule hears of no changes.
+    pub(in super::super::super) async fn is_any_unlinked(&self) -> Result<bool, StoreError> {
+        Ok(self.command(&self.0.codec.is_any_unlinked()).await? != Value::Int(0))
+    }
 }
 
-/// Who else has what was written.
-struct Copies {
-    /// Those that the primary knows.
-    replicas: usize,
-    /// `None` when they could not be asked.
-    confirmed: Option<usize>,
+/// Buries a session, and how far the primary has come with that and who follows it; `None` if it does not tell.
+async fn bury_at(mut wire: Wire, burial: Cmd) -> Result<(Burial, Option<(u64, Vec<Replica>)>), StoreError> {
+    let mut both = Pipeline::with_capacity(2);
+    both.add_command(burial).cmd("INFO").arg("replication");
+    let replies = wire.send_packed_commands(&both).await.map_err(reply::kind_of)?;
+    let [burial, info] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
+    let burial = reply::burial(&reply::checked(Ok(burial))?)?;
+    Ok((burial, replication(&info)))
 }
 
-impl Copies {
-    /// Why it may be undone, when so many servers may take the place of the primary. One whose link to it is cut
-    /// is none of its replicas, and may take its place nevertheless.
-    fn doubt(&self, heirs: Option<usize>) -> Option<&'static str> {
-        let Some(heirs) = heirs else { return Some("the sentinels could not be asked") };
-        match self.confirmed {
-            Some(confirmed) if confirmed >= heirs.max(self.replicas) => None,
-            None => Some("the replicas could not be asked"),
-            Some(_) if self.replicas == 0 => Some("the primary has no replica now"),
-            Some(_) => Some("not confirmed by all replicas"),
+/// Whether `host` is one of the replicas. A name is looked up: replicas go by their addresses.
+async fn is_attached(host: &Host, attached: &[Replica]) -> bool {
+    if attached.iter().any(|replica| replica.host == *host) {
+        return true;
+    }
+    let Ok(addresses) = lookup_host((host.name.as_str(), host.port)).await else { return false };
+    let names: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+    attached.iter().any(|replica| replica.host.port == host.port && names.contains(&replica.host.name))
+}
+
+impl Unknown {
+    fn reason(self) -> &'static str {
+        match self {
+            Unknown::Sentinels => "too few sentinels could be asked which servers may become the primary",
+            Unknown::Unannounced => "a replica that is not announced may become the primary",
+            Unknown::Nodes => "the cluster could not be asked which servers may become the primary",
         }
+    }
+}
+
+fn ids(reply: Value) -> Result<Vec<SessionId>, StoreError> {
+    match reply {
+        Value::Array(ids) => ids.iter().map(session_id).collect(),
+        _ => Err(StoreError::Protocol),
     }
 }
 
@@ -104,36 +168,5 @@ fn session_id(value: &Value) -> Result<SessionId, StoreError> {
             Err(_) => Err(StoreError::Decode),
         },
         _ => Err(StoreError::Protocol),
-    }
-}
-
-/// Time since the epoch.
-pub(super) fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_heir_does_not_have_may_be_undone() {
-        let doubt = |replicas, confirmed, heirs| Copies { replicas, confirmed }.doubt(heirs).is_some();
-        for (replicas, confirmed, heirs) in
-            [(0, Some(0), Some(0)), (2, Some(2), Some(2)), (1, Some(1), Some(0))]
-        {
-            assert!(!doubt(replicas, confirmed, heirs), "{replicas} {confirmed:?} {heirs:?}");
-        }
-        for (replicas, confirmed, heirs) in [
-            (0, Some(0), Some(1)),
-            (1, Some(1), Some(2)),
-            (2, Some(1), Some(2)),
-            (2, Some(1), Some(1)),
-            (2, None, Some(2)),
-            (2, Some(2), None),
-            (0, Some(0), None),
-        ] {
-            assert!(doubt(replicas, confirmed, heirs), "{replicas} {confirmed:?} {heirs:?}");
-        }
     }
 }

@@ -21,7 +21,7 @@ const EXTRA_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a good one: its successor is opened without the
 /// growing delays of a server that accepts and then fails.
 const STABLE: Duration = Duration::from_secs(5);
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
 /// Supervises one connection: a kept one for ever, an extra one until it is lost or idle.
 pub(super) async fn run(pool: &Arc<Pool>, role: Role) {

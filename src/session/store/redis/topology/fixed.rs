@@ -1,4 +1,4 @@
-//! A primary among a fixed set of hosts.
+//! A primary among a fixed set of hosts, or the only one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use redis::{Value, cmd};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use crate::config::Host;
 
 use super::super::reply;
 use super::State;
 use super::layout::Slots;
-use super::observer::{Observer, Questions};
+use super::observer::{Answer, Observer, Questions};
 
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(150);
+/// How often an address is looked at over a new connection.
+const LOOK_AGAIN: Duration = Duration::from_millis(400);
 
 /// What a host says that it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,23 +30,39 @@ enum Role {
 /// Follows whichever of `hosts` calls itself master. When several do, one that was the primary before stays
 /// it; when that leaves a choice, there is no primary, because only one of them has the sessions.
 pub(super) async fn watch(state: Arc<State>, hosts: Vec<Host>) {
-    // Nobody else could know better than the hosts themselves.
-    state.confirm_for_ever();
     let (answers, mut heard) = mpsc::channel(hosts.len());
     let doubts = state.doubts.subscribe();
     let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, doubts, answers };
     let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
     let _observers: Vec<_> = hosts.iter().map(start).collect();
     let mut roles = HashMap::new();
-    while let Some(answer) = heard.recv().await {
-        let role = answer.said.map_or(Role::Silent, |said| role(&said));
-        roles.insert(answer.from, role);
-        let current = state.layout.load().primaries.first().map(|primary| primary.host().clone());
-        let primary = choose(&roles, current.as_ref());
-        if primary != current {
-            tracing::warn!(found = primary.is_some(), "the primary of the session store has changed");
-            state.publish(primary.as_slice(), Slots::One);
+    let follow = async {
+        while let Some(answer) = heard.recv().await {
+            note(&state, &mut roles, answer);
         }
+    };
+    tokio::join!(follow, look_again(&state));
+}
+
+/// Finds out over new connections where the primary's address leads by now. Whoever moves an address may leave
+/// connections as they are, to a server that goes on to answer.
+async fn look_again(state: &State) {
+    loop {
+        sleep(LOOK_AGAIN).await;
+        for primary in state.layout.load_full().primaries() {
+            primary.look_again().await;
+        }
+    }
+}
+
+fn note(state: &State, roles: &mut HashMap<Host, Role>, answer: Answer) {
+    let role = answer.said.map_or(Role::Silent, |said| role(&said));
+    roles.insert(answer.from, role);
+    let current = state.layout.load().primaries.first().map(|primary| primary.host().clone());
+    let primary = choose(roles, current.as_ref());
+    if primary != current {
+        tracing::warn!(found = primary.is_some(), "the primary of the session store has changed");
+        state.publish(primary.as_slice(), Slots::One);
     }
 }
 

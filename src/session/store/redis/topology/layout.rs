@@ -53,6 +53,16 @@ impl Layout {
         }
     }
 
+    /// A hash tag whose keys the primary at `index` owns, another one each time; `None` if it owns no key.
+    pub(in super::super) fn tag_of(&self, index: usize) -> Option<String> {
+        let mut tags = std::iter::repeat_with(|| format!("{:x}", fastrand::u32(..)));
+        let is_owner = |owner: &Option<u16>| owner.map(usize::from) == Some(index);
+        match &self.slots {
+            Slots::Cluster(owners) if !owners.iter().any(is_owner) => None,
+            _ => tags.find(|tag| self.owner_index(|| tag.as_bytes()) == Some(index)),
+        }
+    }
+
     /// Whether servers may send us elsewhere.
     pub(in super::super) fn is_cluster(&self) -> bool {
         matches!(self.slots, Slots::Cluster(_))
@@ -93,6 +103,18 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_is_of_the_primary_that_owns_its_slot() {
+        let mut owners = vec![Some(0); SLOTS];
+        owners[77] = Some(1);
+        let layout = Layout { slots: Slots::Cluster(owners.into()), ..Layout::default() };
+        let tag = layout.tag_of(1).unwrap();
+        assert_eq!(slot(tag.as_bytes()), 77);
+        assert_eq!(slot(format!("vestibule:heartbeat:{{{tag}}}:x").as_bytes()), 77);
+        assert_eq!(layout.tag_of(2), None);
+        assert!(layout.tag_of(0).is_some() && Layout::default().tag_of(0).is_some());
+    }
 
     #[test]
     fn slots_are_those_of_the_specification() {

@@ -6,30 +6,36 @@
 
 mod cluster;
 mod fixed;
+mod followers;
+mod heirs;
 mod layout;
 mod observer;
+mod primary;
 mod sentinel;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::aio::AsyncPushSender;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{self, Host, RedisKind, RedisUrl};
 
-use super::super::StoreError;
 use super::access::{Access, StartError};
-use super::link::{Connector, Link};
-use super::switch::{Switch, Wire};
+use super::link::Connector;
+use super::notes::Notes;
+use super::switch::Switch;
+use super::witness::Witness;
 
+pub(super) use heirs::{Heirs, Replica, Successors, Unknown, replication};
 pub(in crate::session::store) use layout::Layout;
 use layout::Slots;
+pub(super) use primary::{ADMISSION, Purpose};
+pub(in crate::session::store) use primary::{Primary, RunId};
 use sentinel::Sentinels;
 
 /// Confirmed for ever.
@@ -41,35 +47,33 @@ const GUEST_STAY: Duration = Duration::from_secs(60);
 pub struct Topology {
     state: Arc<State>,
     heirs: Heirs,
+    pub(super) witness: Witness,
+    pub(super) notes: Notes,
+    /// Whether somebody admits new primaries.
+    guarded: AtomicBool,
     _stop: DropGuard,
-}
-
-/// Who knows how many servers may take the place of a primary.
-enum Heirs {
-    /// The configuration: at least so many.
-    AtLeast(usize),
-    Sentinels(Sentinels),
 }
 
 impl Topology {
     /// Starts to follow the primaries of `url`, on the runtime this is called in, which should live as long
-    /// as the process: watching stops with it. One host is not watched: it is the primary.
+    /// as the process: watching stops with it.
     ///
     /// # Errors
     /// Unusable `ca`, `certificate` or `private_key`. `rediss` needs a process-wide rustls crypto provider.
     pub fn start(url: &RedisUrl, config: &config::Store) -> Result<Arc<Self>, StartError> {
         let access = Access::to_redis(url, config)?;
-        let state = Arc::new(State::new(Arc::clone(&access)));
+        let state = State::new(Arc::clone(&access));
         let stop = CancellationToken::new();
         let (watched, hosts) = (Arc::clone(&state), url.hosts.clone());
         let heirs = match &url.kind {
             RedisKind::Hosts => {
-                let others = hosts.len().saturating_sub(1);
-                match <[Host; 1]>::try_from(hosts) {
-                    Ok(host) => state.publish(&host, Slots::One).confirm_for_ever(),
-                    Err(hosts) => follow(&stop, fixed::watch(watched, hosts)),
+                // Nobody else could know better than the hosts themselves.
+                state.confirm_for_ever();
+                if let [only] = hosts.as_slice() {
+                    state.publish(std::slice::from_ref(only), Slots::One);
                 }
-                Heirs::AtLeast(others)
+                follow(&stop, fixed::watch(watched, hosts.clone()));
+                Heirs::Hosts(hosts)
             }
             RedisKind::Sentinel { master } => {
                 let access = access.to_sentinels(&config.sentinel);
@@ -79,10 +83,17 @@ impl Topology {
             }
             RedisKind::Cluster => {
                 follow(&stop, cluster::watch(watched, hosts));
-                Heirs::AtLeast(1)
+                Heirs::Cluster
             }
         };
-        Ok(Arc::new(Topology { state, heirs, _stop: stop.drop_guard() }))
+        Ok(Arc::new(Topology {
+            state,
+            heirs,
+            witness: Witness::default(),
+            notes: Notes::default(),
+            guarded: AtomicBool::new(false),
+            _stop: stop.drop_guard(),
+        }))
     }
 
     /// What connects us with the servers, sentinels included.
@@ -111,17 +122,24 @@ impl Topology {
         self.state.is_confirmed(|| now)
     }
 
-    /// How many servers, at least, may take the place of a primary; `None` when those who decide do not say.
-    pub(super) async fn heirs(&self) -> Option<usize> {
-        match &self.heirs {
-            Heirs::AtLeast(count) => Some(*count),
-            Heirs::Sentinels(sentinels) => sentinels.heirs().await,
-        }
+    /// Who knows which servers may take the place of a primary.
+    pub(super) fn heirs(&self) -> &Heirs {
+        &self.heirs
     }
 
     /// Whether the current layout can be believed now.
     pub fn is_confirmed(&self) -> bool {
         self.state.is_confirmed(Instant::now)
+    }
+
+    /// From now on new primaries are believed only once they are admitted.
+    pub fn guard(&self) {
+        self.guarded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `primary` can be believed, as far as that is its own doing.
+    pub(super) fn admits(&self, primary: &Primary) -> bool {
+        !self.guarded.load(Ordering::Relaxed) || primary.is_admitted()
     }
 
     /// To be called on signs that the layout is out of date: what there is to ask is asked soon.
@@ -164,12 +182,17 @@ struct State {
     origin: Instant,
     doubts: watch::Sender<u64>,
     guests: Mutex<Vec<(Host, Instant)>>,
+    /// Held while the layout is replaced.
+    change: Mutex<()>,
+    me: Weak<State>,
 }
 
 impl State {
-    fn new(access: Arc<Access>) -> Self {
-        State {
+    fn new(access: Arc<Access>) -> Arc<Self> {
+        Arc::new_cyclic(|me| State {
             access,
+            me: me.clone(),
+            change: Mutex::default(),
             layout: ArcSwap::from_pointee(Layout::default()),
             epoch: AtomicU64::new(0),
             published: watch::Sender::new(0),
@@ -177,18 +200,41 @@ impl State {
             origin: Instant::now(),
             doubts: watch::Sender::new(0),
             guests: Mutex::default(),
-        }
+        })
     }
 
     /// Makes these hosts the primaries. A host that was one before stays the same [`Primary`].
-    fn publish(&self, hosts: &[Host], slots: Slots) -> &Self {
+    fn publish(&self, hosts: &[Host], slots: Slots) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.layout.load();
         let primaries = hosts.iter().map(|host| old.find(host).unwrap_or_else(|| self.primary(host)));
-        let epoch = old.epoch + 1;
-        self.layout.store(Arc::new(Layout { epoch, primaries: primaries.collect(), slots }));
+        self.set(old.epoch + 1, primaries.collect(), slots);
+    }
+
+    /// Puts a new primary at the address of this one, where another server answers.
+    fn replace(&self, former: &Primary) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.layout.load();
+        let is_former = |primary: &Arc<Primary>| std::ptr::eq(Arc::as_ptr(primary), former);
+        if !old.primaries.iter().any(is_former) {
+            return;
+        }
+        tracing::warn!(
+            server = %former.host(),
+            "another server, or another run of it, answers at an address of the session store: \
+             all connections to the former one are replaced"
+        );
+        let primaries = old.primaries.iter().map(|primary| match is_former(primary) {
+            true => self.primary(primary.host()),
+            false => Arc::clone(primary),
+        });
+        self.set(old.epoch + 1, primaries.collect(), old.slots.clone());
+    }
+
+    fn set(&self, epoch: u64, primaries: Vec<Arc<Primary>>, slots: Slots) {
+        self.layout.store(Arc::new(Layout { epoch, primaries, slots }));
         self.epoch.store(epoch, Ordering::Release);
         self.published.send_replace(epoch);
-        self
     }
 
     /// Lets the layout be believed until `until`.
@@ -207,7 +253,7 @@ impl State {
     }
 
     fn primary(&self, host: &Host) -> Arc<Primary> {
-        Arc::new(Primary(self.connector(host)))
+        Primary::new(self.connector(host), self.me.clone())
     }
 
     fn connector(&self, host: &Host) -> Connector {
@@ -229,40 +275,4 @@ impl State {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(ALWAYS - 1)
-}
-
-/// A server that takes writes, as long as it is in the current layout. One that left the layout and came
-/// back is another one: equal by [`Arc::ptr_eq`] means that it was a primary all the time.
-pub struct Primary(Connector);
-
-impl Primary {
-    /// Where it is.
-    pub fn host(&self) -> &Host {
-        &self.0.host
-    }
-
-    /// Opens and authenticates a RESP3 connection of one's own within `connect_timeout`; `on_push` gets what
-    /// the server says unasked, the loss of the connection included.
-    ///
-    /// # Errors
-    /// Why there is no connection.
-    pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<Wire, StoreError> {
-        self.0.open(on_push).await
-    }
-
-    /// Whether it speaks RESP3 with us, as far as is known; without, it reports nothing unasked.
-    pub(super) fn speaks_resp3(&self) -> bool {
-        !self.0.access.is_without_resp3()
-    }
-
-    /// Opens and authenticates a connection for a pool.
-    pub(super) async fn connect(&self) -> Result<Link, StoreError> {
-        self.0.connect().await
-    }
-}
-
-impl fmt::Debug for Primary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Primary").field(&self.0.host).finish()
-    }
 }

@@ -16,7 +16,7 @@ use super::super::reply;
 
 /// The shortest pause between two questions, whoever doubts.
 const SHORTEST: Duration = Duration::from_millis(50);
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
 /// What a server answered, or why it did not.
 pub(super) struct Answer {
@@ -62,7 +62,8 @@ async fn observe(connector: Connector, mut questions: Questions) {
                 let asked = Instant::now();
                 let said = reply::checked(connection.clone().send_packed_command(&questions.question).await);
                 match said {
-                    Err(error) => break error,
+                    // Another connection would be refused the answer as well.
+                    Err(error) if !error.is_refusal() => break error,
                     said => questions.tell(&connector.host, asked, said).await,
                 }
                 failures = 0;

@@ -1,6 +1,6 @@
 //! The primary that a majority of sentinels name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use super::super::access::Access;
 use super::super::link::Connector;
 use super::super::reply;
 use super::State;
+use super::followers::Followers;
+use super::heirs::{Successors, Unknown};
 use super::layout::Slots;
 use super::observer::{Answer, Observer, Questions};
 
@@ -27,7 +29,7 @@ const VERIFY: Duration = Duration::from_millis(500);
 
 /// The sentinels of one master.
 #[derive(Clone)]
-pub(super) struct Sentinels {
+pub(in super::super) struct Sentinels {
     pub(super) access: Arc<Access>,
     pub(super) hosts: Vec<Host>,
     pub(super) master: String,
@@ -48,15 +50,34 @@ impl Sentinels {
     fn quorum(&self) -> usize {
         self.hosts.len() / 2 + 1
     }
+}
 
-    /// How many servers one of them might choose as the next primary; `None` when no majority says.
-    pub(super) async fn heirs(&self) -> Option<usize> {
-        let question = &self.question("replicas");
-        let asked = self.connectors().map(async |sentinel| timeout(VERIFY, ask(&sentinel, question)).await);
-        let answers = join_all(asked).await.into_iter().flatten().flatten();
-        let counts: Vec<_> = answers.filter_map(|replicas| heirs(&replicas)).collect();
-        counts.iter().max().copied().filter(|_| counts.len() >= self.quorum())
+/// The servers that one of the sentinels might choose as the next primary. A majority must answer: whoever decides has
+/// one. A replica that has gone is one of them, since it may come back.
+pub(super) async fn successors(sentinels: &Sentinels) -> Result<Successors, Unknown> {
+    let (about_master, about_replicas) = (&sentinels.question("master"), &sentinels.question("replicas"));
+    let asked = sentinels
+        .connectors()
+        .map(async |sentinel| timeout(VERIFY, ask_both(&sentinel, about_master, about_replicas)).await);
+    let answers = join_all(asked).await;
+    let answers: Vec<_> = answers.into_iter().flatten().flatten().collect();
+    if answers.len() < sentinels.quorum() {
+        return Err(Unknown::Sentinels);
     }
+    let (mut certain, mut never) = (BTreeSet::new(), BTreeSet::new());
+    for (master, replicas) in &answers {
+        let listed = listed(replicas).ok_or(Unknown::Sentinels)?;
+        let known = number(master, b"num-slaves").ok_or(Unknown::Sentinels)?;
+        // A sentinel does not list replicas that are not announced, and may choose them nevertheless.
+        if known != listed.len() {
+            return Err(Unknown::Unannounced);
+        }
+        for (host, may_be_chosen) in listed {
+            if may_be_chosen { &mut certain } else { &mut never }.insert(host);
+        }
+    }
+    never.retain(|host| !certain.contains(host));
+    Ok(Successors { certain, never })
 }
 
 /// Follows the master of these sentinels.
@@ -69,12 +90,20 @@ pub(super) async fn watch(state: Arc<State>, sentinels: Sentinels) {
     let _observers: Vec<_> = sentinels.connectors().map(start).collect();
     let quorum = sentinels.quorum();
     let mut votes = HashMap::new();
-    while let Some(Answer { from, asked, said }) = heard.recv().await {
-        if let Some(named) = said.ok().and_then(|said| named(&said)) {
-            votes.insert(from, Vote { named, asked });
+    let (roles, mut told) = mpsc::channel(sentinels.hosts.len());
+    let mut followers = Followers::new(&state, roles);
+    loop {
+        tokio::select! {
+            Some(role) = told.recv() => followers.note(role),
+            Some(Answer { from, asked, said }) = heard.recv() => {
+                if let Some(named) = said.ok().and_then(|said| named(&said)) {
+                    votes.insert(from, Vote { named, asked });
+                }
+            }
+            else => return,
         }
         if let Some((elected, until)) = elected(votes.values(), quorum, Instant::now()) {
-            adopt(&state, &elected, until).await;
+            adopt(&state, &elected, until, &mut followers).await;
         }
     }
 }
@@ -86,7 +115,7 @@ struct Vote {
 }
 
 /// Confirms `elected` until then; if it is another primary than the one we know, only when it is one.
-async fn adopt(state: &State, elected: &Host, until: Instant) {
+async fn adopt(state: &State, elected: &Host, until: Instant, followers: &mut Followers) {
     let is_known = state.layout.load().index_of(elected).is_some();
     if !is_known {
         if timeout(VERIFY, is_master(state, elected)).await != Ok(true) {
@@ -95,12 +124,21 @@ async fn adopt(state: &State, elected: &Host, until: Instant) {
         tracing::warn!(primary = %elected, "the session store has a new primary");
         state.publish(std::slice::from_ref(elected), Slots::One);
     }
-    state.confirm(until);
+    followers.elected(elected);
+    state.confirm(followers.limit(until));
 }
 
 async fn is_master(state: &State, host: &Host) -> bool {
     let role = ask(&state.connector(host), &cmd("ROLE")).await;
     role.is_ok_and(|role| reply::is_primary(&role))
+}
+
+/// What a server answers to both, over a connection of its own.
+async fn ask_both(server: &Connector, one: &Cmd, other: &Cmd) -> Result<(Value, Value), StoreError> {
+    let mut connection = server.open(|_| Ok::<_, redis::aio::SendError>(())).await?;
+    let one = reply::checked(connection.send_packed_command(one).await)?;
+    let other = reply::checked(connection.send_packed_command(other).await)?;
+    Ok((one, other))
 }
 
 /// What a server says over a connection of its own.
@@ -133,24 +171,27 @@ fn named(reply: &Value) -> Option<Host> {
     Some(Host { name: str::from_utf8(name).ok()?.to_owned(), port })
 }
 
-/// Those of the replicas that a sentinel would choose from: it hears of them and may take them.
-fn heirs(replicas: &Value) -> Option<usize> {
+/// The replicas that a sentinel tells of, and whether it may choose them.
+fn listed(replicas: &Value) -> Option<Vec<(Host, bool)>> {
     let Value::Array(replicas) = replicas else { return None };
-    let are_heirs: Vec<_> = replicas.iter().map(is_heir).collect::<Option<_>>()?;
-    Some(are_heirs.into_iter().filter(|is_heir| *is_heir).count())
+    let about = |replica| {
+        let name = str::from_utf8(value(replica, b"ip")?).ok()?.to_owned();
+        let port = u16::try_from(number(replica, b"port")?).ok()?;
+        Some((Host { name, port }, number(replica, b"slave-priority")? != 0))
+    };
+    replicas.iter().map(about).collect()
 }
 
-fn is_heir(replica: &Value) -> Option<bool> {
-    let about: Vec<_> = replica.as_map_iter()?.collect();
-    let value = |wanted: &[u8]| {
-        about.iter().find_map(|(name, value)| match (name, value) {
-            (Value::BulkString(name), Value::BulkString(value)) if name == wanted => Some(value.as_slice()),
-            _ => None,
-        })
-    };
-    let is_down = |flag: &[u8]| matches!(flag, b"s_down" | b"o_down" | b"disconnected");
-    let is_heard = !value(b"flags")?.split(|byte| *byte == b',').any(is_down);
-    Some(is_heard && value(b"slave-priority")? != b"0")
+fn number(about: &Value, wanted: &[u8]) -> Option<usize> {
+    str::from_utf8(value(about, wanted)?).ok()?.parse().ok()
+}
+
+/// The value of this name in a map, in either protocol.
+fn value<'a>(about: &'a Value, wanted: &[u8]) -> Option<&'a [u8]> {
+    about.as_map_iter()?.find_map(|(name, value)| match (name, value) {
+        (Value::BulkString(name), Value::BulkString(value)) if name == wanted => Some(value.as_slice()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -189,12 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_is_heard_of_and_may_be_chosen() {
-        let replica = |flags: &str, priority: &str| {
+    fn a_sentinel_tells_of_replicas_in_either_protocol() {
+        let replica = |port: &str, flags: &str, priority: &str| {
             let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
             Value::Map(vec![
+                (text("ip"), text("h")),
+                (text("port"), text(port)),
                 (text("flags"), text(flags)),
-                (text("master-link-status"), text("err")),
                 (text("slave-priority"), text(priority)),
             ])
         };
@@ -203,15 +245,16 @@ mod tests {
             other => other,
         };
         for (of, expected) in [
-            (vec![], Some(0)),
-            (vec![replica("slave", "100"), replica("slave,reconf_done", "1")], Some(2)),
-            (vec![replica("s_down,slave,disconnected", "100"), replica("slave", "100")], Some(1)),
-            (vec![replica("slave,disconnected", "100"), replica("slave", "0")], Some(0)),
-            (vec![in_resp2(replica("slave", "100")), in_resp2(replica("s_down,slave", "100"))], Some(1)),
+            (vec![], Some(vec![])),
+            (
+                vec![replica("1", "slave", "100"), in_resp2(replica("2", "s_down,slave,disconnected", "1"))],
+                Some(vec![(host(1), true), (host(2), true)]),
+            ),
+            (vec![replica("1", "slave", "0")], Some(vec![(host(1), false)])),
             (vec![Value::Map(Vec::new())], None),
         ] {
-            assert_eq!(heirs(&Value::Array(of)), expected);
+            assert_eq!(listed(&Value::Array(of)), expected);
         }
-        assert_eq!(heirs(&Value::Nil), None);
+        assert_eq!(listed(&Value::Nil), None);
     }
 }

@@ -1,0 +1,129 @@
+//! The proof that changes are reported: a key of our own that changes with every beat, and the report of it.
+//!
+//! `ROLE` and `PING` show that a connection works, not that changes come over it: tracking may be off, or something
+//! between may drop what was not asked for. A beat is written over one connection and heard of over another, after
+//! every change that the server made before it. Each beat has a key of its own and removes the one before, so a
+//! report belongs to one beat; and a beat that finds the one before it missing shows that the data are not those of
+//! before: `SWAPDB`, `DEBUG RELOAD` and a copy that has missed writes are reported by nothing else.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use redis::{Cmd, cmd};
+use tokio::sync::watch;
+
+use super::super::codec::HEARTBEAT;
+
+/// How long a key stays that no further beat removes.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// Removes one beat and writes the next; whether the first was there. `DEL` comes first: a script that has begun to
+/// write is not stopped by a full memory.
+const BEAT: &str = "local kept = redis.call('DEL', KEYS[1]) \
+    redis.call('SET', KEYS[2], '', 'PX', ARGV[1]) \
+    return kept";
+
+/// The beats of one connection.
+pub(super) struct Heartbeat {
+    /// `vestibule:heartbeat:{tag}:<random>:`
+    prefix: String,
+    written: AtomicU64,
+    heard: watch::Receiver<u64>,
+}
+
+/// Takes note of the beats that are reported.
+pub(super) struct Stethoscope {
+    prefix: String,
+    heard: watch::Sender<u64>,
+}
+
+impl Heartbeat {
+    /// Beats whose keys have this hash tag, of which no other process has any.
+    pub(super) fn new(tag: &str) -> (Self, Stethoscope) {
+        let prefix = format!("{HEARTBEAT}{{{tag}}}:{:032x}:", fastrand::u128(..));
+        let (heard, hears) = watch::channel(0);
+        let heart = Heartbeat { prefix: prefix.clone(), written: AtomicU64::new(0), heard: hears };
+        (heart, Stethoscope { prefix, heard })
+    }
+
+    /// What the keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The command that writes the next beat, and whether it should find one before it. The reply is 1 if it does.
+    pub(super) fn next(&self) -> (Cmd, bool) {
+        let last = self.written.fetch_add(1, Relaxed);
+        let mut beat = cmd("EVAL");
+        beat.arg(BEAT).arg(2);
+        beat.arg(format!("{}{last}", self.prefix)).arg(format!("{}{}", self.prefix, last + 1));
+        beat.arg(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
+        (beat, last > 0)
+    }
+
+    /// Completes when the beat that was written last has been reported, or never.
+    pub(super) async fn heard(&self) {
+        let written = self.written.load(Relaxed);
+        if self.heard.clone().wait_for(|heard| *heard >= written).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Stethoscope {
+    /// Takes note if `key`, which has changed, is a beat.
+    pub(super) fn hear(&self, key: &[u8]) {
+        let number = key.strip_prefix(self.prefix.as_bytes()).and_then(|number| str::from_utf8(number).ok());
+        if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
+            self.heard.send_if_modified(|heard| {
+                let is_news = number > *heard;
+                *heard = number.max(*heard);
+                is_news
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn keys(command: &Cmd) -> Vec<String> {
+        let packed = String::from_utf8(command.get_packed_command()).unwrap();
+        packed.lines().filter(|line| line.starts_with(HEARTBEAT)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_beat_is_heard_by_its_own_key_only() {
+        let (heart, ear) = Heartbeat::new("x");
+        let (first, expects_one_before) = heart.next();
+        assert!(!expects_one_before);
+        let [before, now] = &keys(&first)[..] else { panic!("two keys") };
+        for other in [before.as_str(), "session:a", "vestibule:heartbeat:{x}:y:1", ""] {
+            ear.hear(other.as_bytes());
+            assert!(heart.heard().now_or_never().is_none(), "{other}");
+        }
+        ear.hear(now.as_bytes());
+        assert!(heart.heard().now_or_never().is_some());
+    }
+
+    #[test]
+    fn the_report_of_a_former_beat_proves_nothing_of_the_next() {
+        let (heart, ear) = Heartbeat::new("x");
+        let (first, _) = heart.next();
+        let (second, expects_one_before) = heart.next();
+        assert!(expects_one_before);
+        ear.hear(keys(&first)[1].as_bytes());
+        assert!(heart.heard().now_or_never().is_none());
+        assert_eq!(keys(&second)[0], keys(&first)[1], "the next one removes it");
+        ear.hear(keys(&second)[1].as_bytes());
+        assert!(heart.heard().now_or_never().is_some());
+    }
+
+    #[test]
+    fn nobody_else_has_the_same_keys() {
+        assert_ne!(Heartbeat::new("x").0.prefix(), Heartbeat::new("x").0.prefix());
+    }
+}

@@ -1,0 +1,113 @@
+//! Other vestibules that share the store, and which servers they have told of the ends that they remember.
+//!
+//! A server that takes the place of another may not have all ends of sessions. Whoever remembers them tells it; until
+//! all have, a vestibule that knows nothing of them would honour what has ended. So each notes at the store which
+//! servers it has told, and none believes a new server before all others have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::{Cmd, Value, cmd};
+use tokio::time::{Instant, sleep};
+
+use super::super::super::super::StoreError;
+use super::super::codec::PEERS;
+use super::super::reply;
+use super::super::topology::{ADMISSION, RunId};
+use super::links::Links;
+
+/// Nobody announces that another one has told; how often we look.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A note is made again after this long: somebody may have taken us for gone.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Notes stay for so long without any vestibule.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// This vestibule as one of them.
+pub(super) struct Peers {
+    me: String,
+}
+
+impl Peers {
+    pub(super) fn new() -> Self {
+        Peers { me: format!("{:032x}", fastrand::u128(..)) }
+    }
+
+    /// When the note is to be made again that was made now.
+    pub(super) fn next_note() -> Instant {
+        Instant::now() + PERIOD
+    }
+
+    /// Notes that these servers have been told. A store that does not take it leaves others to wait for nothing.
+    pub(super) async fn note(&self, links: &Links) {
+        let (mut note, mut keep) = (cmd("HSET"), cmd("EXPIRE"));
+        note.arg(PEERS).arg(&self.me).arg(names(links).join(" "));
+        keep.arg(PEERS).arg(KEPT.as_secs());
+        self.send(links, [note, keep]).await;
+    }
+
+    /// Waits until all others have told these servers, but no longer than any server is kept waiting; those that have
+    /// not by then are taken for gone.
+    pub(super) async fn wait_for_others(&self, links: &Links) {
+        let deadline = Instant::now() + ADMISSION;
+        loop {
+            let behind = self.behind(links).await;
+            if behind.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::info!(
+                    vestibules = behind.len(),
+                    "other vestibules have not told the session store's new primary what they remember: taking them for gone"
+                );
+                let mut forget = cmd("HDEL");
+                forget.arg(PEERS).arg(behind);
+                return self.send(links, [forget]).await;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Lets others not wait for us any more.
+    pub(super) async fn leave(&self, links: &Links) {
+        let mut leave = cmd("HDEL");
+        leave.arg(PEERS).arg(&self.me);
+        self.send(links, [leave]).await;
+    }
+
+    /// Others that have not told all of these servers; none if the store does not say.
+    async fn behind(&self, links: &Links) -> Vec<String> {
+        let mut all = cmd("HGETALL");
+        all.arg(PEERS);
+        let Some(notes) = self.ask(links, all).await.ok().and_then(notes) else { return Vec::new() };
+        let names = names(links);
+        let is_behind = |(vestibule, told): &(String, String)| {
+            *vestibule != self.me && !names.iter().all(|name| told.split(' ').any(|one| one == &**name))
+        };
+        notes.into_iter().filter(is_behind).map(|(vestibule, _)| vestibule).collect()
+    }
+
+    async fn ask(&self, links: &Links, command: Cmd) -> Result<Value, StoreError> {
+        let errands = links.errands(std::iter::once((command, ())));
+        let errand = errands.first().ok_or(StoreError::PrimaryDown)?;
+        let mut answers = errand.send().await.map_err(reply::kind_of)?;
+        reply::checked(Ok(answers.pop().unwrap_or(Value::Nil)))
+    }
+
+    async fn send<const N: usize>(&self, links: &Links, commands: [Cmd; N]) {
+        for command in commands {
+            if let Err(error) = self.ask(links, command).await {
+                tracing::debug!(reason = error.kind(), "nothing could be noted for other vestibules");
+            }
+        }
+    }
+}
+
+fn names(links: &Links) -> Vec<RunId> {
+    links.layout.primaries().iter().map(|primary| primary.name()).collect()
+}
+
+fn notes(reply: Value) -> Option<BTreeMap<String, String>> {
+    let text = |value: &Value| reply::text(value).map(str::to_owned);
+    reply.as_map_iter()?.map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
