@@ -4,7 +4,9 @@
 
 mod demotion;
 mod one_address;
+mod pushes;
 mod renewals;
+mod unannounced;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
