@@ -6,7 +6,9 @@ mod demotion;
 mod one_address;
 mod pushes;
 mod renewals;
+mod stale;
 mod unannounced;
+mod users;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
