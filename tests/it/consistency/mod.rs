@@ -2,10 +2,12 @@
 //! programs and operators may do, and judges by nothing but what requests were told and what Redis acknowledged.
 //! One module per kind of trouble; short and long forms as in [`proofs`](crate::proofs).
 
+mod clock;
 mod demotion;
 mod one_address;
 mod pushes;
 mod renewals;
+mod replicas;
 mod stale;
 mod unannounced;
 mod users;
