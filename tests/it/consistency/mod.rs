@@ -4,6 +4,7 @@
 
 mod clock;
 mod demotion;
+mod edges;
 mod one_address;
 mod pushes;
 mod renewals;

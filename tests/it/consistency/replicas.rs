@@ -49,7 +49,7 @@ fn user(id: &str) -> String {
 }
 
 /// Asks until the answer is not a refusal: who the session belongs to.
-async fn owner(asker: &mut Asker, id: &str) -> String {
+pub(super) async fn owner(asker: &mut Asker, id: &str) -> String {
     within("an answer", async {
         loop {
             if let Some(user) = asker.ask(id).await.user() {
@@ -66,7 +66,7 @@ async fn set(redis: &Redis, name: &str, value: &str) {
 }
 
 /// Has the primary refuse this replica, which goes on asking, and lets the others come back.
-async fn refuse(primary: &Redis, replica: &Redis, following: usize) {
+pub(super) async fn refuse(primary: &Redis, replica: &Redis, following: usize) {
     set(replica, "masteruser", "nobody-knows").await;
     set(replica, "masterauth", "this-one").await;
     let _: redis::Value = primary.command("CLIENT", &["KILL", "TYPE", "replica"][..]).await;
