@@ -8,6 +8,7 @@ mod cohorts;
 mod compare;
 mod config_files;
 mod connections;
+mod consistency;
 mod demo;
 mod discovery;
 mod drain;

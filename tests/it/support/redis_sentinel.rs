@@ -115,6 +115,13 @@ impl Sentinels {
         }
     }
 
+    /// Lets news of the servers come every ten seconds, as without [`hurry`](Self::hurry).
+    pub(crate) async fn hurry_no_more(&self) {
+        for index in 0..self.sentinels.len() {
+            let _: String = self.ask(index, &["SENTINEL", "DEBUG", "INFO-PERIOD", "10000"]).await;
+        }
+    }
+
     /// Brings a stopped server back as a replica of the primary, lets the sentinels rather choose the server
     /// `preferred`, and waits until both replicas follow and all sentinels know all that.
     pub(crate) async fn complete(&mut self, stopped: Option<usize>, preferred: usize) {
@@ -132,8 +139,7 @@ impl Sentinels {
         let preferred = self.redis[preferred].address().port().to_string();
         for index in 0..self.sentinels.len() {
             until("a sentinel to know", async || {
-                let known: Vec<HashMap<String, String>> =
-                    self.ask(index, &["SENTINEL", "REPLICAS", "main"]).await;
+                let known = self.replicas(index).await;
                 known.len() == 2
                     && known.iter().all(|replica| {
                         let priority = if replica["port"] == preferred { "1" } else { "100" };
@@ -144,6 +150,11 @@ impl Sentinels {
             })
             .await;
         }
+    }
+
+    /// What a sentinel knows of each replica.
+    pub(crate) async fn replicas(&self, sentinel: usize) -> Vec<HashMap<String, String>> {
+        self.ask(sentinel, &["SENTINEL", "REPLICAS", "main"]).await
     }
 
     /// Whether a server is the primary or follows it; told to if not.

@@ -1,0 +1,207 @@
+//! What vestibule writes itself hides nothing that others write, however close together they come.
+//!
+//! A session that is due for renewal is used, and changed by another program so that both writes reach Redis in
+//! one turn of its event loop. A change is lost when the old user is still told after `max_staleness`.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, pipe};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{BOUND, new_user, old_user, put, vestibule};
+use crate::proofs::{Spread, report, scaled};
+use crate::support::asker::{Asker, mirror};
+use crate::support::redis::Redis;
+
+/// Such that sessions in use are renewed several times a second.
+const IDLE: Duration = Duration::from_secs(2);
+/// What a login gives a session: less than a renewal does, and more than a test takes to see it.
+const LOGIN: Duration = Duration::from_millis(1_600);
+/// Sessions that are changed while Redis is busy once.
+const SESSIONS: usize = 5;
+/// Sessions that change at the same time beside batch jobs.
+const LANES: usize = 64;
+
+/// How another program changes a session.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    AnotherUser,
+    LogoutAndLogin,
+    TwoTransactions,
+    Script,
+}
+
+impl Way {
+    /// What each of two clients of Redis sends.
+    fn writes(self, id: &str) -> [Pipeline; 2] {
+        let (key, user, ttl) = (format!("session:{id}"), new_user(id), LOGIN.as_millis() as i64);
+        let (mut one, mut two) = (pipe(), pipe());
+        match self {
+            Way::AnotherUser => one.hset(key, "user_id", user),
+            Way::LogoutAndLogin => one.del(&key).hset(&key, "user_id", user).pexpire(key, ttl),
+            Way::TwoTransactions => {
+                two.atomic().hset(&key, "name", "name").pexpire(&key, ttl);
+                one.atomic().hset(&key, "seen", "now").hset(key, "user_id", user)
+            }
+            Way::Script => {
+                let script = "redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[1], 'user_id', ARGV[1])
+                    redis.call('PEXPIRE', KEYS[1], ARGV[2])";
+                one.cmd("EVAL").arg(script).arg(1).arg(key).arg(user).arg(ttl)
+            }
+        };
+        [one, two]
+    }
+}
+
+/// Changes sessions while Redis is busy for 120 ms and their renewals become due.
+async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[String]) -> usize {
+    let (mut busy, mut clients) = (redis.connect().await, [redis.connect().await, redis.connect().await]);
+    for id in ids {
+        put(&mut clients[0], id, &old_user(id), LOGIN).await;
+    }
+    for id in ids {
+        assert_eq!(asker.ask(id).await.user(), Some(old_user(id).as_str()));
+    }
+    let sleeps = redis::cmd("DEBUG").arg("SLEEP").arg("0.12").to_owned();
+    let sleeping = async {
+        let () = sleeps.query_async(&mut busy).await.unwrap();
+    };
+    let changing = async {
+        sleep(Duration::from_millis(10)).await; // it is busy now
+        change(&clients, way, ids).await;
+        Instant::now()
+    };
+    let using = async {
+        for _ in 0..10 {
+            for id in ids {
+                asker.ask(id).await;
+            }
+            sleep(Duration::from_millis(8)).await; // until it is not busy any more
+        }
+    };
+    let ((), counts, ()) = tokio::join!(sleeping, changing, using);
+    let mut lost: Vec<&String> = ids.iter().collect();
+    while !lost.is_empty() && counts.elapsed() < BOUND {
+        let mut left = Vec::new();
+        for id in lost {
+            if asker.ask(id).await.user() != Some(new_user(id).as_str()) {
+                left.push(id);
+            }
+        }
+        lost = left;
+        sleep(Duration::from_millis(5)).await; // leave the machine to the others
+    }
+    lost.len()
+}
+
+/// Changes all these sessions at the same time, each by two clients.
+async fn change(clients: &[MultiplexedConnection; 2], way: Way, ids: &[String]) {
+    let pairs = ids.iter().flat_map(|id| clients.iter().cloned().zip(way.writes(id)));
+    let writes = pairs.filter(|(_, write)| !write.is_empty()).map(async |(mut client, write)| {
+        let _: redis::Value = write.query_async(&mut client).await.unwrap();
+    });
+    join_all(writes).await;
+}
+
+async fn none_is_lost(way: Way) {
+    let (redis, instance) = (Redis::start_with(&["--enable-debug-command", "local"]).await, mirror());
+    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
+    let mut asker = Asker::connect(program.address).await;
+    let (rounds, mut lost) = (scaled(4, 200), 0);
+    for round in 0..rounds {
+        let ids: Vec<String> = (0..SESSIONS).map(|session| format!("s{round}-{session}")).collect();
+        lost += change_while_busy(&redis, &mut asker, way, &ids).await;
+    }
+    let tries = rounds * SESSIONS;
+    report("renewals", format!("{way:?} in the turn of a renewal: {lost} of {tries} changes lost"));
+    assert_eq!(lost, 0, "of {tries}");
+}
+
+#[tokio::test]
+async fn a_new_user_who_comes_with_a_renewal_is_never_missed() {
+    none_is_lost(Way::AnotherUser).await;
+}
+
+#[tokio::test]
+async fn a_logout_and_login_that_come_with_a_renewal_are_never_missed() {
+    none_is_lost(Way::LogoutAndLogin).await;
+}
+
+#[tokio::test]
+async fn transactions_of_two_programs_that_come_with_a_renewal_are_never_missed() {
+    none_is_lost(Way::TwoTransactions).await;
+}
+
+#[tokio::test]
+async fn a_script_that_comes_with_a_renewal_is_never_missed() {
+    none_is_lost(Way::Script).await;
+}
+
+/// Pipelines of commands that take Redis some milliseconds each, as reports and migrations do.
+async fn run_batch_jobs(mut redis: MultiplexedConnection) {
+    let () = redis::cmd("SETRANGE").arg("batch").arg(250_000).arg("x").query_async(&mut redis).await.unwrap();
+    let mut job = pipe();
+    for _ in 0..20 {
+        job.cmd("BITCOUNT").arg("batch");
+    }
+    loop {
+        let _: Vec<usize> = job.query_async(&mut redis).await.unwrap();
+        sleep(Duration::from_millis(fastrand::u64(5..20))).await; // there are others
+    }
+}
+
+/// Changes one session again and again while it is used; how often in vain, and how late each was seen.
+async fn change_often(
+    mut redis: MultiplexedConnection,
+    mut asker: Asker,
+    id: String,
+    changes: usize,
+) -> (usize, Vec<Duration>) {
+    put(&mut redis, &id, "0", IDLE).await;
+    let (mut lost, mut seen) = (0, Vec::new());
+    for number in 1..=changes {
+        for _ in 0..fastrand::usize(1..20) {
+            asker.ask(&id).await;
+            sleep(Duration::from_millis(10)).await; // at any point between two renewals
+        }
+        let mut change = pipe();
+        change.hset(format!("session:{id}"), "user_id", number);
+        let () = change.query_async(&mut redis).await.unwrap();
+        let counts = Instant::now();
+        while asker.ask(&id).await.user() != Some(number.to_string().as_str()) {
+            if counts.elapsed() > BOUND {
+                lost += 1;
+                break;
+            }
+            sleep(Duration::from_millis(3)).await; // leave the machine to the others
+        }
+        seen.push(counts.elapsed());
+    }
+    (lost, seen)
+}
+
+#[tokio::test]
+async fn no_change_is_missed_beside_batch_jobs() {
+    let (redis, instance) = (Redis::start().await, mirror());
+    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
+    let mut jobs = JoinSet::new();
+    for _ in 0..2 {
+        jobs.spawn(run_batch_jobs(redis.connect().await));
+    }
+    let (changes, mut lanes) = (scaled(2_000, 100_000), JoinSet::new());
+    for lane in 0..LANES {
+        let (own, asker) = (redis.connect().await, Asker::connect(program.address).await);
+        lanes.spawn(change_often(own, asker, format!("s{lane}"), changes / LANES));
+    }
+    let (mut lost, mut seen) = (0, Vec::new());
+    for (own, times) in lanes.join_all().await {
+        lost += own;
+        seen.extend(times);
+    }
+    let (tries, seen) = (seen.len(), Spread::of(seen));
+    report("renewals", format!("beside batch jobs: {lost} of {tries} changes lost; seen after {seen}"));
+    assert_eq!(lost, 0, "of {tries}");
+}
