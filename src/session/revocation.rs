@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+
 use crate::config;
 
 use super::cache::{Death, SessionCache};
@@ -59,6 +61,9 @@ pub enum Durability {
     /// Accepted, not yet durable: with the reason.
     Accepted(&'static str),
 }
+
+/// Sessions that are read or ended in one go.
+const BATCH: usize = 128;
 
 /// Without the store's time a look-up that was under way is not told from a later login.
 const NOT_EXACT: &str =
@@ -124,11 +129,15 @@ impl Revoker {
     /// Those of `ids` that do not belong to somebody else by now.
     async fn still_of(&self, user: &str, ids: Vec<SessionId>) -> Result<Vec<SessionId>, StoreError> {
         let mut theirs = Vec::with_capacity(ids.len());
-        for id in ids {
-            let found = self.store.load(&id, false).await?.found();
-            let now_of = found.as_ref().and_then(|record| user_in(&record.contents, &self.user));
-            if now_of.is_none_or(|of| of == user) {
-                theirs.push(id);
+        for batch in ids.chunks(BATCH) {
+            let found = try_join_all(batch.iter().map(|id| self.store.load(id, false))).await?;
+            for (id, lookup) in batch.iter().zip(found) {
+                let now_of = lookup
+                    .found()
+                    .and_then(|record| user_in(&record.contents, &self.user).map(|of| of.into_owned()));
+                if now_of.is_none_or(|of| of == user) {
+                    theirs.push(id.clone());
+                }
             }
         }
         Ok(theirs)
@@ -136,12 +145,14 @@ impl Revoker {
 
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {
         let mut revoked = Revoked { sessions: 0, durability: Durability::Durable };
-        for id in ids {
-            let (burial, doubt) = self.store.bury_for_good(id, self.life).await?;
-            if let Some(cache) = &self.cache {
-                cache.bury(id, Death::Revoked, burial.life);
+        for batch in ids.chunks(BATCH) {
+            let (buried, doubt) = self.store.bury_for_good(batch, self.life).await?;
+            for (id, burial) in buried {
+                if let Some(cache) = &self.cache {
+                    cache.bury(&id, Death::Revoked, burial.life);
+                }
+                revoked.sessions += u64::from(burial.was_there);
             }
-            revoked.sessions += u64::from(burial.was_there);
             if let Some(doubt) = doubt {
                 revoked.durability = Durability::Accepted(doubt);
             }

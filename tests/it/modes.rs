@@ -134,5 +134,5 @@ async fn local_is_plain_round_robin_without_sessions() {
             assert_eq!(request.headers.get("cookie"), Some("session-id=abc"));
         }
     }
-    assert_eq!(redis.calls("hgetall").await, 0);
+    assert_eq!(redis.calls("pttl").await, 0);
 }

@@ -215,16 +215,19 @@ impl Store {
         }
     }
 
-    /// [`Store::bury`] for a revocation, which waits for the replicas as well; `Some` of the result says why it
-    /// may yet be undone by a failover.
+    /// [`Store::bury`] of each for a revocation, which waits for the replicas as well; `Some` of the result says why
+    /// some may yet be undone by a failover.
     pub(crate) async fn bury_for_good(
         &self,
-        id: &SessionId,
+        ids: &[SessionId],
         life: Duration,
-    ) -> Result<(Burial, Option<&'static str>), StoreError> {
+    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
         match self {
-            Store::Memory(_) => Ok((self.bury(id, Death::Revoked, life).await?, None)),
-            Store::Redis(store) => store.bury_for_good(id, life).await,
+            Store::Memory(store) => {
+                let bury = |id: &SessionId| Burial { was_there: store.bury(id, Death::Revoked), life };
+                Ok((ids.iter().map(|id| (id.clone(), bury(id))).collect(), None))
+            }
+            Store::Redis(store) => store.bury_for_good(ids, life).await,
         }
     }
 

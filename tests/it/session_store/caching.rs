@@ -147,5 +147,5 @@ async fn a_look_up_whose_worker_ends_is_made_again_by_those_who_wait() {
     redis.thaw();
     let resolved = within("resolution", resolved).await;
     assert!(matches!(resolved.outcome, Resolution::Active(_)), "{resolved:?}");
-    assert_eq!(redis.calls("hgetall").await, 2, "asked by both workers");
+    assert_eq!(redis.calls("pttl").await, 2, "asked by both workers");
 }

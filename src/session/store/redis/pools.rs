@@ -16,7 +16,8 @@ use super::call::{self, Call, Redirect};
 use super::notes::Notes;
 use super::pool::{Limits, Pool};
 use super::reply;
-use super::topology::{Heirs, Layout, Primary, RunId, Topology};
+use super::switch::Wire;
+use super::topology::{Layout, Primary, RunId, Successors, Topology, Unknown};
 use super::witness::Witnessed;
 
 /// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
@@ -108,9 +109,9 @@ impl Pools {
         Ok(times.into_iter().collect())
     }
 
-    /// Who knows which servers may take the place of a primary.
-    pub(super) fn heirs(&self) -> &Heirs {
-        self.topology.heirs()
+    /// The servers that may take the place of `primary`, to which `wire` leads.
+    pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
+        self.topology.successors(primary, wire).await
     }
 
     /// The notes of users' sessions that were made, and under which epoch one is made now.
@@ -126,7 +127,7 @@ impl Pools {
     }
 
     /// Whether what `primary` answered before can be believed now.
-    pub(super) fn check_owner(&self, primary: &Arc<Primary>) -> Result<(), StoreError> {
+    pub(super) fn check_owner(&self, primary: &Primary) -> Result<(), StoreError> {
         self.check()?;
         self.topology.current().holds(primary).then_some(()).ok_or(StoreError::PrimaryDown)
     }

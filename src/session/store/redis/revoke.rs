@@ -1,5 +1,6 @@
 //! Ending sessions for good, and the index by which those of a user are found.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::SendError;
@@ -9,7 +10,7 @@ use tokio::net::lookup_host;
 use super::super::super::cache::Death;
 use super::super::{Burial, Read, SessionId, StoreError, UserIndex};
 use super::switch::Wire;
-use super::topology::{Purpose, Replica, Successors, Unknown, replication};
+use super::topology::{Primary, Purpose, Replica, Successors, Unknown, replication};
 use super::{RedisStore, reply};
 use crate::config::Host;
 
@@ -20,28 +21,50 @@ const NOT_ALL: &str = "not confirmed by every server that may become the primary
 const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so its replicas are not known";
 
 impl RedisStore {
-    /// As [`RedisStore::bury`], and waits for the replicas. `Some` of the result says why it may yet be undone.
+    /// As [`RedisStore::bury`] for each, and waits for the replicas. `Some` of the result says why some may yet be
+    /// undone.
     pub(in super::super) async fn bury_for_good(
         &self,
-        id: &SessionId,
+        ids: &[SessionId],
         life: Duration,
-    ) -> Result<(Burial, Option<&'static str>), StoreError> {
-        let burial = self.0.codec.bury(id, Death::Revoked, life);
-        let primary = self.0.pools.owner(&burial)?;
+    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
+        let mut by_owner: Vec<(Arc<Primary>, Vec<(SessionId, Cmd)>)> = Vec::new();
+        for id in ids {
+            let burial = self.0.codec.bury(id, Death::Revoked, life);
+            let owner = self.0.pools.owner(&burial)?;
+            let burial = (id.clone(), burial);
+            match by_owner.iter_mut().find(|(primary, _)| Arc::ptr_eq(primary, &owner)) {
+                Some((_, burials)) => burials.push(burial),
+                None => by_owner.push((owner, vec![burial])),
+            }
+        }
+        let (mut buried, mut doubt) = (Vec::with_capacity(ids.len()), None);
+        for (primary, burials) in by_owner {
+            let (of_one, doubt_of_one) = self.bury_at(&primary, burials).await?;
+            buried.extend(of_one);
+            doubt = doubt.or(doubt_of_one);
+        }
+        Ok((buried, doubt))
+    }
+
+    async fn bury_at(
+        &self,
+        primary: &Primary,
+        burials: Vec<(SessionId, Cmd)>,
+    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
         // One of its own: waiting for replicas stops everything else on a connection.
         let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
-        let (buried, heirs) = tokio::join!(
-            bury_at(wire.clone(), burial),
-            self.0.pools.heirs().of(primary.host(), wire.clone())
-        );
-        let (burial, doubt) = match (buried?, heirs) {
-            ((burial, None), _) => (burial, Some(UNKNOWN_REPLICAS)),
-            ((burial, _), Err(unknown)) => (burial, Some(unknown.reason())),
-            ((burial, Some(at)), Ok(successors)) => (burial, self.confirm(wire, at, &successors).await),
+        let (buried, successors) =
+            tokio::join!(bury(wire.clone(), burials), self.0.pools.successors(primary, wire.clone()));
+        let (buried, at) = buried?;
+        let doubt = match (at, successors) {
+            (None, _) => Some(UNKNOWN_REPLICAS),
+            (_, Err(unknown)) => Some(unknown.reason()),
+            (Some(at), Ok(successors)) => self.confirm(wire, at, &successors).await,
         };
         // An answer of a server that has been replaced meanwhile is worth nothing.
-        self.0.pools.check_owner(&primary)?;
-        Ok((burial, doubt))
+        self.0.pools.check_owner(primary)?;
+        Ok((buried, doubt))
     }
 
     /// Waits until every server that may take the primary's place has come as far as `offset`; why that is not known.
@@ -124,14 +147,23 @@ impl RedisStore {
     }
 }
 
-/// Buries a session, and how far the primary has come with that and who follows it; `None` if it does not tell.
-async fn bury_at(mut wire: Wire, burial: Cmd) -> Result<(Burial, Option<(u64, Vec<Replica>)>), StoreError> {
-    let mut both = Pipeline::with_capacity(2);
-    both.add_command(burial).cmd("INFO").arg("replication");
-    let replies = wire.send_packed_commands(&both).await.map_err(reply::kind_of)?;
-    let [burial, info] = <[Value; 2]>::try_from(replies).map_err(|_| StoreError::Protocol)?;
-    let burial = reply::burial(&reply::checked(Ok(burial))?)?;
-    Ok((burial, replication(&info)))
+/// Buries sessions, and how far the primary has come with that and who follows it; `None` if it does not tell.
+async fn bury(
+    mut wire: Wire,
+    burials: Vec<(SessionId, Cmd)>,
+) -> Result<(Vec<(SessionId, Burial)>, Option<(u64, Vec<Replica>)>), StoreError> {
+    let mut all = Pipeline::with_capacity(burials.len() + 1);
+    let mut ids = Vec::with_capacity(burials.len());
+    for (id, burial) in burials {
+        all.add_command(burial);
+        ids.push(id);
+    }
+    all.cmd("INFO").arg("replication");
+    let mut replies = wire.send_packed_commands(&all).await.map_err(reply::kind_of)?;
+    let info = replies.pop().ok_or(StoreError::Protocol)?;
+    let burial = |(id, reply)| Ok((id, reply::burial(&reply::checked(Ok(reply))?)?));
+    let buried = ids.into_iter().zip(replies).map(burial).collect::<Result<_, StoreError>>()?;
+    Ok((buried, replication(&info)))
 }
 
 /// Whether `host` is one of the replicas. A name is looked up: replicas go by their addresses.
@@ -155,10 +187,8 @@ impl Unknown {
 }
 
 fn ids(reply: Value) -> Result<Vec<SessionId>, StoreError> {
-    match reply {
-        Value::Array(ids) => ids.iter().map(session_id).collect(),
-        _ => Err(StoreError::Protocol),
-    }
+    let ids = reply.as_sequence().ok_or(StoreError::Protocol)?;
+    ids.iter().map(session_id).collect()
 }
 
 fn session_id(value: &Value) -> Result<SessionId, StoreError> {

@@ -12,6 +12,7 @@ use crate::config::Host;
 
 use super::super::reply;
 use super::State;
+use super::heirs::replicas;
 use super::layout::Slots;
 use super::observer::{Answer, Observer, Questions};
 
@@ -56,7 +57,7 @@ async fn look_again(state: &State) {
 }
 
 fn note(state: &State, roles: &mut HashMap<Host, Role>, answer: Answer) {
-    let role = answer.said.map_or(Role::Silent, |said| role(&said));
+    let role = answer.said.map_or(Role::Silent, |said| role(state, &said));
     roles.insert(answer.from, role);
     let current = state.layout.load().primaries.first().map(|primary| primary.host().clone());
     let primary = choose(roles, current.as_ref());
@@ -66,8 +67,12 @@ fn note(state: &State, roles: &mut HashMap<Host, Role>, answer: Answer) {
     }
 }
 
-fn role(reply: &Value) -> Role {
-    if reply::is_primary(reply) { Role::Master } else { Role::Other }
+fn role(state: &State, reply: &Value) -> Role {
+    if !reply::is_primary(reply) {
+        return Role::Other;
+    }
+    state.note_followers(&replicas(reply));
+    Role::Master
 }
 
 fn choose(roles: &HashMap<Host, Role>, current: Option<&Host>) -> Option<Host> {

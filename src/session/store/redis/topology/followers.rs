@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::cmd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::config::Host;
 
 use super::super::reply;
 use super::State;
+use super::heirs::replicas;
 use super::observer::{Answer, Observer, Questions};
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -63,7 +64,9 @@ impl Followers {
     pub(super) fn note(&mut self, answer: Answer) {
         let Ok(role) = answer.said else { return };
         if reply::is_primary(&role) && self.contest.primary.as_ref() == Some(&answer.from) {
-            self.observe(replicas(&role));
+            let replicas = replicas(&role);
+            self.state.note_followers(&replicas);
+            self.observe(replicas);
         }
         self.contest.note(answer.from, reply::is_primary(&role), answer.asked);
     }
@@ -100,16 +103,6 @@ impl Contest {
     }
 }
 
-/// The replicas that the reply of `ROLE` of a primary names: `[ip, port, offset]` each.
-fn replicas(role: &Value) -> Vec<Host> {
-    let Some([_, _, Value::Array(replicas)]) = role.as_sequence() else { return Vec::new() };
-    let host = |replica: &Value| {
-        let [name, port, ..] = replica.as_sequence()? else { return None };
-        Some(Host { name: reply::text(name)?.to_owned(), port: reply::text(port)?.parse().ok()? })
-    };
-    replicas.iter().filter_map(host).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,13 +124,5 @@ mod tests {
         assert_eq!(contest.limit(until), now + GRACE);
         contest.note(host(2), false, now);
         assert_eq!(contest.limit(until), until, "it follows again");
-    }
-
-    #[test]
-    fn the_replicas_of_a_primary_are_known_by_their_addresses() {
-        let role = "*3 $6 master :5 *2 *3 $1 h $1 1 $1 5 *3 $1 h $1 x $1 5 ";
-        let role = redis::parse_redis_value(role.replace(' ', "\r\n").as_bytes()).unwrap();
-        assert_eq!(replicas(&role), [host(1)]);
-        assert_eq!(replicas(&Value::Nil), []);
     }
 }

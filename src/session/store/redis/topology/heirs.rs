@@ -11,7 +11,7 @@ use super::super::switch::Wire;
 use super::sentinel::{self, Sentinels};
 
 /// Who knows it.
-pub(in super::super) enum Heirs {
+pub(super) enum Heirs {
     /// All of these hosts, and whatever follows the primary: nobody else decides.
     Hosts(Vec<Host>),
     Sentinels(Sentinels),
@@ -37,7 +37,7 @@ pub(in super::super) enum Unknown {
 
 impl Heirs {
     /// Those of `primary`, to which `wire` leads.
-    pub(in super::super) async fn of(&self, primary: &Host, wire: Wire) -> Result<Successors, Unknown> {
+    pub(super) async fn of(&self, primary: &Host, wire: Wire) -> Result<Successors, Unknown> {
         match self {
             Heirs::Hosts(hosts) => {
                 let certain = hosts.iter().filter(|host| *host != primary).cloned().collect();
@@ -74,6 +74,16 @@ fn replicas_of_myself(nodes: &str) -> Option<Successors> {
         };
     }
     Some(successors)
+}
+
+/// The replicas that the reply of `ROLE` of a primary names: `[ip, port, offset]` each.
+pub(super) fn replicas(role: &Value) -> Vec<Host> {
+    let Some([_, _, Value::Array(replicas)]) = role.as_sequence() else { return Vec::new() };
+    let host = |replica: &Value| {
+        let [name, port, ..] = replica.as_sequence()? else { return None };
+        Some(Host { name: reply::text(name)?.to_owned(), port: reply::text(port)?.parse().ok()? })
+    };
+    replicas.iter().filter_map(host).collect()
 }
 
 /// A replica as its primary's `INFO replication` tells of it.
@@ -137,6 +147,14 @@ mod tests {
         assert_eq!(replication(&bulk(&info.replace("role:master", "role:slave"))), None);
         assert_eq!(replication(&bulk("role:master\r\n")), None);
         assert_eq!(replication(&Value::Nil), None);
+    }
+
+    #[test]
+    fn the_replicas_of_a_primary_are_known_by_their_addresses() {
+        let role = "*3 $6 master :5 *2 *3 $1 h $1 1 $1 5 *3 $1 h $1 x $1 5 ";
+        let role = redis::parse_redis_value(role.replace(' ', "\r\n").as_bytes()).unwrap();
+        assert_eq!(replicas(&role), [Host { name: "h".to_owned(), port: 1 }]);
+        assert_eq!(replicas(&Value::Nil), []);
     }
 
     #[test]

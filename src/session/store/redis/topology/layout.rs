@@ -72,8 +72,8 @@ impl Layout {
         self.primaries.iter().position(|primary| primary.host() == host)
     }
 
-    pub(in super::super) fn holds(&self, primary: &Arc<Primary>) -> bool {
-        self.primaries.iter().any(|other| Arc::ptr_eq(other, primary))
+    pub(in super::super) fn holds(&self, primary: &Primary) -> bool {
+        self.primaries.iter().any(|other| std::ptr::eq(Arc::as_ptr(other), primary))
     }
 
     pub(super) fn find(&self, host: &Host) -> Option<Arc<Primary>> {

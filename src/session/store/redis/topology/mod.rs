@@ -13,6 +13,7 @@ mod observer;
 mod primary;
 mod sentinel;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -28,10 +29,11 @@ use crate::config::{self, Host, RedisKind, RedisUrl};
 use super::access::{Access, StartError};
 use super::link::Connector;
 use super::notes::Notes;
-use super::switch::Switch;
+use super::switch::{Switch, Wire};
 use super::witness::Witness;
 
-pub(super) use heirs::{Heirs, Replica, Successors, Unknown, replication};
+use heirs::Heirs;
+pub(super) use heirs::{Replica, Successors, Unknown, replication};
 pub(in crate::session::store) use layout::Layout;
 use layout::Slots;
 pub(super) use primary::{ADMISSION, Purpose};
@@ -42,6 +44,10 @@ use sentinel::Sentinels;
 const ALWAYS: u64 = u64::MAX;
 /// How long a server that a cluster mentioned in passing is kept in the layout.
 const GUEST_STAY: Duration = Duration::from_secs(60);
+
+/// How long a server that has followed a primary may take its place, though nobody tells of it: sentinels hear of
+/// replicas every ten seconds.
+const FOLLOWER_MEMORY: Duration = Duration::from_secs(60);
 
 /// The primaries of one store, followed until it is dropped.
 pub struct Topology {
@@ -122,9 +128,15 @@ impl Topology {
         self.state.is_confirmed(|| now)
     }
 
-    /// Who knows which servers may take the place of a primary.
-    pub(super) fn heirs(&self) -> &Heirs {
-        &self.heirs
+    /// The servers that may take the place of `primary`, to which `wire` leads. One that has followed it a short while
+    /// ago is one of them, even if nobody tells of it by now.
+    pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
+        let mut successors = self.heirs.of(primary.host(), wire).await?;
+        let recent = self.state.recent_followers();
+        let may_be_chosen = |host: &Host| host != primary.host() && !successors.never.contains(host);
+        let recent: Vec<Host> = recent.into_iter().filter(may_be_chosen).collect();
+        successors.certain.extend(recent);
+        Ok(successors)
     }
 
     /// Whether the current layout can be believed now.
@@ -182,6 +194,8 @@ struct State {
     origin: Instant,
     doubts: watch::Sender<u64>,
     guests: Mutex<Vec<(Host, Instant)>>,
+    /// Servers that have followed a primary, and until when that is remembered.
+    followers: Mutex<BTreeMap<Host, Instant>>,
     /// Held while the layout is replaced.
     change: Mutex<()>,
     me: Weak<State>,
@@ -200,6 +214,7 @@ impl State {
             origin: Instant::now(),
             doubts: watch::Sender::new(0),
             guests: Mutex::default(),
+            followers: Mutex::default(),
         })
     }
 
@@ -265,6 +280,23 @@ impl State {
         let mut guests = self.guests();
         guests.retain(|(_, until)| *until > now);
         guests.iter().map(|(host, _)| host.clone()).collect()
+    }
+
+    /// Takes note of the servers that the reply of `ROLE` of a primary names.
+    fn note_followers(&self, hosts: &[Host]) {
+        let until = Instant::now() + FOLLOWER_MEMORY;
+        self.followers().extend(hosts.iter().map(|host| (host.clone(), until)));
+    }
+
+    /// Those that were noted not too long ago.
+    fn recent_followers(&self) -> Vec<Host> {
+        let mut followers = self.followers();
+        followers.retain(|_, until| *until > Instant::now());
+        followers.keys().cloned().collect()
+    }
+
+    fn followers(&self) -> MutexGuard<'_, BTreeMap<Host, Instant>> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn guests(&self) -> MutexGuard<'_, Vec<(Host, Instant)>> {
