@@ -34,6 +34,8 @@ enum Step {
     Land(usize),
     /// A look-up is given up.
     Abandon(usize),
+    /// Everything is flushed, which is heard of.
+    Flush,
     /// Changes are not heard of any more.
     Lose,
     /// Changes are heard of again.
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4usize).prop_map(Step::Read),
         6 => (0..4usize).prop_map(Step::Land),
         1 => (0..4usize).prop_map(Step::Abandon),
+        1 => Just(Step::Flush),
         1 => Just(Step::Lose),
         1 => Just(Step::Find),
     ]
@@ -125,6 +128,12 @@ impl World {
             }
             Step::Land(index) => self.land(index),
             Step::Abandon(index) if index < self.asking.len() => drop(self.asking.remove(index)),
+            Step::Flush if self.linked => {
+                self.versions.push(false);
+                self.on_the_way.clear();
+                self.heard = self.latest();
+                self.cache.forget_all();
+            }
             Step::Lose => {
                 self.cache.freshness.lapse();
                 self.linked = false;

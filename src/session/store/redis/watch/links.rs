@@ -153,3 +153,23 @@ impl Link {
 async fn command(wire: &Wire, command: &Cmd) -> Result<Value, StoreError> {
     reply::checked(wire.clone().send_packed_command(command).await)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_beats_the_worst_counts() {
+        let heard = |millis| Beat::Heard(Duration::from_millis(millis));
+        let refused = Beat::Refused(StoreError::Auth);
+        for (beats, worst) in [
+            ([heard(1), heard(3)], heard(3)),
+            ([heard(1), Beat::Replaced], Beat::Replaced),
+            ([Beat::Replaced, Beat::Missed], Beat::Missed),
+            ([refused, Beat::Missed], refused),
+        ] {
+            let [one, other] = beats;
+            assert_eq!((one.worse(other), other.worse(one)), (worst, worst));
+        }
+    }
+}
