@@ -11,15 +11,13 @@ use redis::{Pipeline, pipe};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{BOUND, new_user, old_user, put, vestibule};
+use super::{BOUND, new_user, old_user, owner, put, vestibule};
 use crate::proofs::{Spread, report, scaled};
 use crate::support::asker::{Asker, mirror};
 use crate::support::redis::Redis;
 
-/// Such that sessions in use are renewed several times a second.
-const IDLE: Duration = Duration::from_secs(2);
-/// What a login gives a session: less than a renewal does, and more than a test takes to see it.
-const LOGIN: Duration = Duration::from_millis(1_600);
+/// What a login gives a session: so much less than `idle_timeout` that its first use renews it.
+const LOGIN: Duration = Duration::from_secs(3);
 /// Sessions that are changed while Redis is busy once.
 const SESSIONS: usize = 5;
 /// Sessions that change at the same time beside batch jobs.
@@ -63,7 +61,7 @@ async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[St
         put(&mut clients[0], id, &old_user(id), LOGIN).await;
     }
     for id in ids {
-        assert_eq!(asker.ask(id).await.user(), Some(old_user(id).as_str()));
+        assert_eq!(owner(asker, id).await, old_user(id));
     }
     let sleeps = redis::cmd("DEBUG").arg("SLEEP").arg("0.12").to_owned();
     let sleeping = async {
@@ -108,7 +106,7 @@ async fn change(clients: &[MultiplexedConnection; 2], way: Way, ids: &[String]) 
 
 async fn none_is_lost(way: Way) {
     let (redis, instance) = (Redis::start_with(&["--enable-debug-command", "local"]).await, mirror());
-    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
+    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"4s\"", "").await;
     let mut asker = Asker::connect(program.address).await;
     let (rounds, mut lost) = (scaled(4, 200), 0);
     for round in 0..rounds {
@@ -160,7 +158,7 @@ async fn change_often(
     id: String,
     changes: usize,
 ) -> (usize, Vec<Duration>) {
-    put(&mut redis, &id, "0", IDLE).await;
+    put(&mut redis, &id, "0", Duration::from_secs(2)).await;
     let (mut lost, mut seen) = (0, Vec::new());
     for number in 1..=changes {
         for _ in 0..fastrand::usize(1..20) {
@@ -186,6 +184,7 @@ async fn change_often(
 #[tokio::test]
 async fn no_change_is_missed_beside_batch_jobs() {
     let (redis, instance) = (Redis::start().await, mirror());
+    // Each is renewed five times a second.
     let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
     let mut jobs = JoinSet::new();
     for _ in 0..2 {
