@@ -15,6 +15,7 @@ use super::{BOUND, new_user, old_user, owner, put, vestibule};
 use crate::proofs::{Spread, report, scaled};
 use crate::support::asker::{Asker, mirror};
 use crate::support::redis::Redis;
+use crate::support::redis_cluster::Cluster;
 
 /// What a login gives a session: so much less than `idle_timeout` that its first use renews it.
 const LOGIN: Duration = Duration::from_secs(3);
@@ -104,38 +105,75 @@ async fn change(clients: &[MultiplexedConnection; 2], way: Way, ids: &[String]) 
     join_all(writes).await;
 }
 
-async fn none_is_lost(way: Way) {
-    let (redis, instance) = (Redis::start_with(&["--enable-debug-command", "local"]).await, mirror());
-    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"4s\"", "").await;
+/// Changes sessions on this server, which is in the store at `url`; `ids` are named so that they are kept there.
+async fn none_is_lost(
+    way: Way,
+    renewal: &str,
+    redis: &Redis,
+    url: &str,
+    mut ids: impl AsyncFnMut(usize) -> Vec<String>,
+) {
+    let (instance, session) = (mirror(), format!("idle_timeout = \"4s\"\nrenewal = \"{renewal}\""));
+    let program = vestibule(&instance, url, &session, "").await;
     let mut asker = Asker::connect(program.address).await;
     let (rounds, mut lost) = (scaled(4, 200), 0);
     for round in 0..rounds {
-        let ids: Vec<String> = (0..SESSIONS).map(|session| format!("s{round}-{session}")).collect();
-        lost += change_while_busy(&redis, &mut asker, way, &ids).await;
+        lost += change_while_busy(redis, &mut asker, way, &ids(round).await).await;
     }
     let tries = rounds * SESSIONS;
-    report("renewals", format!("{way:?} in the turn of a renewal: {lost} of {tries} changes lost"));
+    report(
+        "renewals",
+        format!("{way:?} in the turn of a renewal ({renewal}): {lost} of {tries} changes lost"),
+    );
     assert_eq!(lost, 0, "of {tries}");
+}
+
+async fn none_is_lost_on_one_server(way: Way, renewal: &str) {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]).await;
+    let ids = async |round| (0..SESSIONS).map(|session| format!("s{round}-{session}")).collect();
+    none_is_lost(way, renewal, &redis, &redis.url(), ids).await;
 }
 
 #[tokio::test]
 async fn a_new_user_who_comes_with_a_renewal_is_never_missed() {
-    none_is_lost(Way::AnotherUser).await;
+    none_is_lost_on_one_server(Way::AnotherUser, "async").await;
 }
 
 #[tokio::test]
 async fn a_logout_and_login_that_come_with_a_renewal_are_never_missed() {
-    none_is_lost(Way::LogoutAndLogin).await;
+    none_is_lost_on_one_server(Way::LogoutAndLogin, "async").await;
 }
 
 #[tokio::test]
 async fn transactions_of_two_programs_that_come_with_a_renewal_are_never_missed() {
-    none_is_lost(Way::TwoTransactions).await;
+    none_is_lost_on_one_server(Way::TwoTransactions, "async").await;
 }
 
 #[tokio::test]
 async fn a_script_that_comes_with_a_renewal_is_never_missed() {
-    none_is_lost(Way::Script).await;
+    none_is_lost_on_one_server(Way::Script, "async").await;
+}
+
+#[tokio::test]
+async fn a_change_is_never_missed_when_uses_wait_for_their_renewal() {
+    none_is_lost_on_one_server(Way::AnotherUser, "sync").await;
+}
+
+#[tokio::test]
+async fn in_a_cluster_a_change_that_comes_with_a_renewal_is_never_missed() {
+    let (cluster, mut number) = (Cluster::start().await, 0);
+    let ids = async |_| {
+        let mut ids = Vec::new();
+        while ids.len() < SESSIONS {
+            number += 1;
+            let id = format!("s{number}");
+            if cluster.slot(&format!("session:{id}")).await < 5_461 {
+                ids.push(id);
+            }
+        }
+        ids
+    };
+    none_is_lost(Way::AnotherUser, "async", &cluster.nodes[0], &cluster.url(), ids).await;
 }
 
 /// Pipelines of commands that take Redis some milliseconds each, as reports and migrations do.
