@@ -17,7 +17,9 @@ use crate::support::asker::{Asker, mirror};
 use crate::support::redis::Redis;
 use crate::support::redis_cluster::Cluster;
 
-/// What a login gives a session: so much less than `idle_timeout` that its first use renews it.
+/// `idle_timeout`.
+const IDLE: Duration = Duration::from_secs(4);
+/// What a login gives a session: so much less that its first use renews it.
 const LOGIN: Duration = Duration::from_secs(3);
 /// Sessions that are changed while Redis is busy once.
 const SESSIONS: usize = 5;
@@ -56,13 +58,22 @@ impl Way {
 }
 
 /// Changes sessions while Redis is busy for 120 ms and their renewals become due.
-async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[String]) -> usize {
+async fn change_while_busy(
+    redis: &Redis,
+    askers: &mut [Asker],
+    way: Way,
+    renewal: &str,
+    ids: &[String],
+) -> usize {
     let (mut busy, mut clients) = (redis.connect().await, [redis.connect().await, redis.connect().await]);
     for id in ids {
         put(&mut clients[0], id, &old_user(id), LOGIN).await;
     }
-    for id in ids {
+    for (asker, id) in askers.iter_mut().zip(ids) {
         assert_eq!(owner(asker, id).await, old_user(id));
+    }
+    if renewal == "sync" {
+        sleep(IDLE / 10).await; // the look-up has renewed it
     }
     let sleeps = redis::cmd("DEBUG").arg("SLEEP").arg("0.12").to_owned();
     let sleeping = async {
@@ -73,20 +84,19 @@ async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[St
         change(&clients, way, ids).await;
         Instant::now()
     };
-    let using = async {
-        for _ in 0..10 {
-            for id in ids {
-                asker.ask(id).await;
-            }
+    let using = join_all(askers.iter_mut().zip(ids).map(async |(asker, id)| {
+        sleep(Duration::from_millis(20)).await; // the change is on its way
+        for _ in 0..15 {
+            asker.ask(id).await;
             sleep(Duration::from_millis(8)).await; // until it is not busy any more
         }
-    };
-    let ((), counts, ()) = tokio::join!(sleeping, changing, using);
+    }));
+    let ((), counts, _) = tokio::join!(sleeping, changing, using);
     let mut lost: Vec<&String> = ids.iter().collect();
     while !lost.is_empty() && counts.elapsed() < BOUND {
         let mut left = Vec::new();
         for id in lost {
-            if asker.ask(id).await.user() != Some(new_user(id).as_str()) {
+            if askers[0].ask(id).await.user() != Some(new_user(id).as_str()) {
                 left.push(id);
             }
         }
@@ -115,10 +125,10 @@ async fn none_is_lost(
 ) {
     let (instance, session) = (mirror(), format!("idle_timeout = \"4s\"\nrenewal = \"{renewal}\""));
     let program = vestibule(&instance, url, &session, "").await;
-    let mut asker = Asker::connect(program.address).await;
+    let mut askers = join_all([program.address; SESSIONS].map(Asker::connect)).await;
     let (rounds, mut lost) = (scaled(4, 200), 0);
     for round in 0..rounds {
-        lost += change_while_busy(redis, &mut asker, way, &ids(round).await).await;
+        lost += change_while_busy(redis, &mut askers, way, renewal, &ids(round).await).await;
     }
     let tries = rounds * SESSIONS;
     report(
