@@ -162,6 +162,9 @@ async fn heal() -> Duration {
     put(&mut redis.connect().await, "s", &old_user("s"), HOUR).await;
     let watch = Watch::start(program.address, &["s"]);
     fault.set(Rules::SILENT);
+    if fastrand::bool() {
+        fault.cut();
+    }
     // At any point of attempts to connect, which are taken and not answered.
     sleep(Duration::from_millis(fastrand::u64(500..8_000))).await;
     let healed = Instant::now();
