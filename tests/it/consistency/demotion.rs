@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{Account, BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
+use super::{BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
 use crate::proofs::{report, scaled};
-use crate::support::asker::{Asker, NOBODY, mirror};
+use crate::support::asker::{Asker, NOBODY, Told, mirror};
 use crate::support::redis::Redis;
 use crate::support::redis_sentinel::until;
 use crate::support::{RefusedPort, within};
@@ -82,7 +82,7 @@ async fn demote(fate: Fate, names_both: bool) -> Seen {
     put(&mut at_new, "made", &new_user("made"), HOUR).await;
     let newcomer = Watch::start(program.address, &["made"]);
     sleep(BOUND + Duration::from_millis(700)).await; // what is promised has come true
-    let (account, newcomer): (Account, Account) = (watch.end().await, newcomer.end().await);
+    let (account, newcomer) = (watch.end().await, newcomer.end().await);
     assert_eq!(account.of("kept").filter(|told| told.user() == Some(NOBODY)).count(), 0, "{fate:?}");
 
     if !names_both {
@@ -96,10 +96,7 @@ async fn demote(fate: Fate, names_both: bool) -> Seen {
         }
     })
     .await;
-    let is_ended = |told: &&_| {
-        let told: &crate::support::asker::Told = told;
-        told.clears_cookie || told.user() == Some(NOBODY)
-    };
+    let is_ended = |told: &&Told| told.clears_cookie || told.user() == Some(NOBODY);
     Seen {
         honoured: account.honoured("gone", &old_user("gone"), deleted),
         taken_for_ended: newcomer.of("made").filter(is_ended).count(),

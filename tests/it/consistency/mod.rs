@@ -27,6 +27,7 @@ use crate::support::client::Client;
 use crate::support::config::Config;
 use crate::support::service::Service;
 use crate::support::vestibule::Program;
+use crate::support::within;
 
 /// The default of `max_staleness`.
 const MAX_STALENESS: Duration = Duration::from_secs(1);
@@ -70,6 +71,19 @@ async fn vestibule(instance: &Service, url: &str, session: &str, store: &str) ->
     let program = Program::start(config(instance, url, session, store)).await;
     program.wait_for_fresh_cache().await;
     program
+}
+
+/// Asks until the answer is not a refusal: who the session belongs to.
+async fn owner(asker: &mut Asker, id: &str) -> String {
+    within("an answer", async {
+        loop {
+            if let Some(user) = asker.ask(id).await.user() {
+                return user.to_owned();
+            }
+            sleep(Duration::from_millis(5)).await; // refusals are quick; leave the machine to the others
+        }
+    })
+    .await
 }
 
 /// What the admin API said to a revocation.

@@ -60,7 +60,7 @@ async fn move_away(whose: Cut) -> (Duration, Duration) {
 
 async fn nobody_asks_the_old_one(whose: Cut) {
     let (mut honoured, mut asked) = (Vec::new(), Vec::new());
-    for _ in 0..scaled(2, 50) {
+    for _ in 0..scaled(2, 17) {
         let (session, late) = move_away(whose).await;
         honoured.push(session);
         asked.push(late);

@@ -11,15 +11,16 @@ use redis::{Pipeline, pipe};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{BOUND, new_user, old_user, put, vestibule};
+use super::{BOUND, new_user, old_user, owner, put, vestibule};
 use crate::proofs::{Spread, report, scaled};
 use crate::support::asker::{Asker, mirror};
 use crate::support::redis::Redis;
+use crate::support::redis_cluster::Cluster;
 
-/// Such that sessions in use are renewed several times a second.
-const IDLE: Duration = Duration::from_secs(2);
-/// What a login gives a session: less than a renewal does, and more than a test takes to see it.
-const LOGIN: Duration = Duration::from_millis(1_600);
+/// `idle_timeout`.
+const IDLE: Duration = Duration::from_secs(4);
+/// What a login gives a session: so much less that its first use renews it.
+const LOGIN: Duration = Duration::from_secs(3);
 /// Sessions that are changed while Redis is busy once.
 const SESSIONS: usize = 5;
 /// Sessions that change at the same time beside batch jobs.
@@ -57,13 +58,22 @@ impl Way {
 }
 
 /// Changes sessions while Redis is busy for 120 ms and their renewals become due.
-async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[String]) -> usize {
+async fn change_while_busy(
+    redis: &Redis,
+    askers: &mut [Asker],
+    way: Way,
+    renewal: &str,
+    ids: &[String],
+) -> usize {
     let (mut busy, mut clients) = (redis.connect().await, [redis.connect().await, redis.connect().await]);
     for id in ids {
         put(&mut clients[0], id, &old_user(id), LOGIN).await;
     }
-    for id in ids {
-        assert_eq!(asker.ask(id).await.user(), Some(old_user(id).as_str()));
+    for (asker, id) in askers.iter_mut().zip(ids) {
+        assert_eq!(owner(asker, id).await, old_user(id));
+    }
+    if renewal == "sync" {
+        sleep(IDLE / 10).await; // the look-up has renewed it
     }
     let sleeps = redis::cmd("DEBUG").arg("SLEEP").arg("0.12").to_owned();
     let sleeping = async {
@@ -74,20 +84,19 @@ async fn change_while_busy(redis: &Redis, asker: &mut Asker, way: Way, ids: &[St
         change(&clients, way, ids).await;
         Instant::now()
     };
-    let using = async {
-        for _ in 0..10 {
-            for id in ids {
-                asker.ask(id).await;
-            }
+    let using = join_all(askers.iter_mut().zip(ids).map(async |(asker, id)| {
+        sleep(Duration::from_millis(20)).await; // the change is on its way
+        for _ in 0..15 {
+            asker.ask(id).await;
             sleep(Duration::from_millis(8)).await; // until it is not busy any more
         }
-    };
-    let ((), counts, ()) = tokio::join!(sleeping, changing, using);
+    }));
+    let ((), counts, _) = tokio::join!(sleeping, changing, using);
     let mut lost: Vec<&String> = ids.iter().collect();
     while !lost.is_empty() && counts.elapsed() < BOUND {
         let mut left = Vec::new();
         for id in lost {
-            if asker.ask(id).await.user() != Some(new_user(id).as_str()) {
+            if askers[0].ask(id).await.user() != Some(new_user(id).as_str()) {
                 left.push(id);
             }
         }
@@ -106,38 +115,75 @@ async fn change(clients: &[MultiplexedConnection; 2], way: Way, ids: &[String]) 
     join_all(writes).await;
 }
 
-async fn none_is_lost(way: Way) {
-    let (redis, instance) = (Redis::start_with(&["--enable-debug-command", "local"]).await, mirror());
-    let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
-    let mut asker = Asker::connect(program.address).await;
+/// Changes sessions on this server, which is in the store at `url`; `ids` are named so that they are kept there.
+async fn none_is_lost(
+    way: Way,
+    renewal: &str,
+    redis: &Redis,
+    url: &str,
+    mut ids: impl AsyncFnMut(usize) -> Vec<String>,
+) {
+    let (instance, session) = (mirror(), format!("idle_timeout = \"4s\"\nrenewal = \"{renewal}\""));
+    let program = vestibule(&instance, url, &session, "").await;
+    let mut askers = join_all([program.address; SESSIONS].map(Asker::connect)).await;
     let (rounds, mut lost) = (scaled(4, 200), 0);
     for round in 0..rounds {
-        let ids: Vec<String> = (0..SESSIONS).map(|session| format!("s{round}-{session}")).collect();
-        lost += change_while_busy(&redis, &mut asker, way, &ids).await;
+        lost += change_while_busy(redis, &mut askers, way, renewal, &ids(round).await).await;
     }
     let tries = rounds * SESSIONS;
-    report("renewals", format!("{way:?} in the turn of a renewal: {lost} of {tries} changes lost"));
+    report(
+        "renewals",
+        format!("{way:?} in the turn of a renewal ({renewal}): {lost} of {tries} changes lost"),
+    );
     assert_eq!(lost, 0, "of {tries}");
+}
+
+async fn none_is_lost_on_one_server(way: Way, renewal: &str) {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]).await;
+    let ids = async |round| (0..SESSIONS).map(|session| format!("s{round}-{session}")).collect();
+    none_is_lost(way, renewal, &redis, &redis.url(), ids).await;
 }
 
 #[tokio::test]
 async fn a_new_user_who_comes_with_a_renewal_is_never_missed() {
-    none_is_lost(Way::AnotherUser).await;
+    none_is_lost_on_one_server(Way::AnotherUser, "async").await;
 }
 
 #[tokio::test]
 async fn a_logout_and_login_that_come_with_a_renewal_are_never_missed() {
-    none_is_lost(Way::LogoutAndLogin).await;
+    none_is_lost_on_one_server(Way::LogoutAndLogin, "async").await;
 }
 
 #[tokio::test]
 async fn transactions_of_two_programs_that_come_with_a_renewal_are_never_missed() {
-    none_is_lost(Way::TwoTransactions).await;
+    none_is_lost_on_one_server(Way::TwoTransactions, "async").await;
 }
 
 #[tokio::test]
 async fn a_script_that_comes_with_a_renewal_is_never_missed() {
-    none_is_lost(Way::Script).await;
+    none_is_lost_on_one_server(Way::Script, "async").await;
+}
+
+#[tokio::test]
+async fn a_change_is_never_missed_when_uses_wait_for_their_renewal() {
+    none_is_lost_on_one_server(Way::AnotherUser, "sync").await;
+}
+
+#[tokio::test]
+async fn in_a_cluster_a_change_that_comes_with_a_renewal_is_never_missed() {
+    let (cluster, mut number) = (Cluster::start().await, 0);
+    let ids = async |_| {
+        let mut ids = Vec::new();
+        while ids.len() < SESSIONS {
+            number += 1;
+            let id = format!("s{number}");
+            if cluster.slot(&format!("session:{id}")).await < 5_461 {
+                ids.push(id);
+            }
+        }
+        ids
+    };
+    none_is_lost(Way::AnotherUser, "async", &cluster.nodes[0], &cluster.url(), ids).await;
 }
 
 /// Pipelines of commands that take Redis some milliseconds each, as reports and migrations do.
@@ -160,7 +206,7 @@ async fn change_often(
     id: String,
     changes: usize,
 ) -> (usize, Vec<Duration>) {
-    put(&mut redis, &id, "0", IDLE).await;
+    put(&mut redis, &id, "0", Duration::from_secs(2)).await;
     let (mut lost, mut seen) = (0, Vec::new());
     for number in 1..=changes {
         for _ in 0..fastrand::usize(1..20) {
@@ -186,6 +232,7 @@ async fn change_often(
 #[tokio::test]
 async fn no_change_is_missed_beside_batch_jobs() {
     let (redis, instance) = (Redis::start().await, mirror());
+    // Each is renewed five times a second.
     let program = vestibule(&instance, &redis.url(), "idle_timeout = \"2s\"", "").await;
     let mut jobs = JoinSet::new();
     for _ in 0..2 {

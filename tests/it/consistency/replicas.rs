@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{HOUR, Revoked, config, put, revoke};
+use super::{HOUR, Revoked, config, owner, put, revoke};
 use crate::proofs::{report, scaled};
 use crate::support::asker::{Asker, NOBODY, mirror};
 use crate::support::fault::{Fault, Rules};
@@ -46,19 +46,6 @@ struct House {
 
 fn user(id: &str) -> String {
     format!("user-of-{id}")
-}
-
-/// Asks until the answer is not a refusal: who the session belongs to.
-pub(super) async fn owner(asker: &mut Asker, id: &str) -> String {
-    within("an answer", async {
-        loop {
-            if let Some(user) = asker.ask(id).await.user() {
-                return user.to_owned();
-            }
-            sleep(Duration::from_millis(5)).await; // refusals are quick; leave the machine to the others
-        }
-    })
-    .await
 }
 
 async fn set(redis: &Redis, name: &str, value: &str) {

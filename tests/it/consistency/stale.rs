@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-use super::{HOUR, Watch, old_user, put, vestibule};
+use super::{HOUR, Watch, old_user, owner, put, vestibule};
 use crate::proofs::{report, scaled};
 use crate::support::asker::{Asker, mirror};
 use crate::support::fault::{Fault, Rules};
@@ -35,7 +35,7 @@ impl House {
         let mut asker = Asker::connect(program.address).await;
         for id in OVER.into_iter().chain(["kept"]) {
             put(&mut redis, id, &old_user(id), HOUR).await;
-            assert_eq!(asker.ask(id).await.user(), Some(old_user(id).as_str()));
+            assert_eq!(owner(&mut asker, id).await, old_user(id));
         }
         let watch = Watch::start(program.address, &["kept"]);
         (Self { redis, fault, program, _server: server, _instance: instance }, watch)

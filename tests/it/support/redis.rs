@@ -34,6 +34,8 @@ impl Redis {
             "1000",
             "--repl-diskless-sync-delay",
             "0",
+            "--enable-debug-command",
+            "local",
         ])
         .await
     }
