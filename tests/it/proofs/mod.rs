@@ -44,33 +44,33 @@ fn long() -> bool {
 }
 
 /// The measure of a proof in its short and its long form.
-fn scaled<T>(short: T, long_form: T) -> T {
+pub(crate) fn scaled<T>(short: T, long_form: T) -> T {
     if long() { long_form } else { short }
 }
 
 /// Prints what was found; the runner shows it with the long forms.
-fn report(what: &str, figures: impl Display) {
+pub(crate) fn report(what: &str, figures: impl Display) {
     eprintln!("PROOF {what}: {figures}");
 }
 
 /// Durations as percentiles.
-struct Spread(Vec<Duration>);
+pub(crate) struct Spread(Vec<Duration>);
 
 impl Spread {
-    fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
+    pub(crate) fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
         let mut sorted: Vec<Duration> = durations.into_iter().collect();
         sorted.sort_unstable();
         Self(sorted)
     }
 
-    fn at(&self, percent: usize) -> Duration {
+    pub(crate) fn at(&self, percent: usize) -> Duration {
         self.0
             .get((self.0.len() * percent / 100).min(self.0.len().saturating_sub(1)))
             .copied()
             .unwrap_or_default()
     }
 
-    fn most(&self) -> Duration {
+    pub(crate) fn most(&self) -> Duration {
         self.at(100)
     }
 }

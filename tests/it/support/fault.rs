@@ -23,6 +23,10 @@ pub(crate) struct Rules {
     pub(crate) is_random: bool,
     /// The same for connections on which changes are heard of.
     pub(crate) delays_changes: Duration,
+    /// What Redis tells without being asked (RESP3 pushes) is lost, but for confirmed subscriptions.
+    pub(crate) drops_pushes: bool,
+    /// `CLIENT TRACKING` is confirmed and not passed on.
+    pub(crate) swallows_tracking: bool,
 }
 
 impl Rules {
@@ -33,6 +37,8 @@ impl Rules {
         delays_look_ups: Duration::ZERO,
         is_random: false,
         delays_changes: Duration::ZERO,
+        drops_pushes: false,
+        swallows_tracking: false,
     };
 
     fn delay(&self, follows_changes: bool) -> Duration {
@@ -86,6 +92,11 @@ impl Fault {
         self.cut();
     }
 
+    /// Leads new connections to another server from now on; those that are open stay where they are.
+    pub(crate) fn lead_new(&self, to: SocketAddr) {
+        self.to.send_replace(to);
+    }
+
     /// A Redis URL that leads over this wire.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}/0", self.address)
@@ -119,9 +130,12 @@ async fn join(client: TcpStream, to: SocketAddr, rules: &watch::Sender<Rules>) {
         from_client,
         to_server,
         rules,
-        |bytes, _| {
+        |bytes, rules| {
             if bytes.windows(8).any(|window| window == b"TRACKING") {
                 follows_changes.send_replace(true);
+                if rules.swallows_tracking {
+                    *bytes = CONFIRMED.to_vec();
+                }
             }
             Duration::ZERO
         },
@@ -131,7 +145,12 @@ async fn join(client: TcpStream, to: SocketAddr, rules: &watch::Sender<Rules>) {
         from_server,
         to_client,
         rules,
-        |_, rules| rules.delay(*follows_changes.borrow()),
+        |bytes, rules| {
+            if rules.drops_pushes && bytes.starts_with(b">") && !confirms_subscription(bytes) {
+                bytes.clear();
+            }
+            rules.delay(*follows_changes.borrow())
+        },
         |rules| rules.holds_replies,
     );
     tokio::select! {
@@ -140,21 +159,32 @@ async fn join(client: TcpStream, to: SocketAddr, rules: &watch::Sender<Rules>) {
     }
 }
 
-/// Copies from one half to the other, each piece after its delay and not while pieces are held.
+/// A command that Redis answers as it does `CLIENT TRACKING`, and that does nothing here.
+const CONFIRMED: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\nuntrack\r\n";
+
+fn confirms_subscription(push: &[u8]) -> bool {
+    push.windows(9).take(16).any(|window| window.eq_ignore_ascii_case(b"subscribe"))
+}
+
+/// Copies from one half to the other, each message as `treat` leaves it after the delay that it returns, and not
+/// while messages are held.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     rules: &watch::Sender<Rules>,
-    delay: impl Fn(&[u8], &Rules) -> Duration,
+    treat: impl Fn(&mut Vec<u8>, &Rules) -> Duration,
     holds: impl Fn(&Rules) -> bool,
 ) {
     let (sender, mut pieces) = mpsc::unbounded_channel();
     let read = async {
-        let mut buffer = vec![0; 64 * 1024];
+        let (mut buffer, mut messages) = (vec![0; 64 * 1024], Messages::default());
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            let due = Instant::now() + delay(&buffer[..count], &rules.borrow());
-            if sender.send((due, buffer[..count].to_vec())).is_err() {
-                return;
+            let now = Instant::now();
+            for mut message in messages.split(&buffer[..count]) {
+                let due = now + treat(&mut message, &rules.borrow());
+                if sender.send((due, message)).is_err() {
+                    return;
+                }
             }
         }
     };
@@ -170,6 +200,60 @@ async fn pass(
     tokio::select! {
         () = read => {}
         () = write => {}
+    }
+}
+
+/// Splits a stream of RESP into whole messages; anything else passes as it comes.
+#[derive(Debug, Default)]
+struct Messages {
+    /// The beginning of a message.
+    begun: Vec<u8>,
+    /// How much of it has been looked at, and how many values of it are still to come.
+    seen: usize,
+    values: usize,
+    is_other: bool,
+}
+
+impl Messages {
+    fn split(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.begun.extend_from_slice(bytes);
+        let mut whole = Vec::new();
+        while let Some(end) = self.end() {
+            let rest = self.begun.split_off(end);
+            whole.push(std::mem::replace(&mut self.begun, rest));
+            self.seen = 0;
+        }
+        whole
+    }
+
+    /// Where the first message ends, if it is all there.
+    fn end(&mut self) -> Option<usize> {
+        if self.seen == 0 {
+            self.is_other |= self.begun.first().is_some_and(|kind| !b"+-:,#_(=$!*~>%|".contains(kind));
+            self.values = 1;
+        }
+        if self.is_other {
+            return (!self.begun.is_empty()).then_some(self.begun.len());
+        }
+        while self.values > 0 {
+            let rest = &self.begun[self.seen..];
+            let line = rest.windows(2).position(|pair| pair == b"\r\n")?;
+            let count = std::str::from_utf8(&rest[1..line]).ok().and_then(|text| text.parse::<usize>().ok());
+            let (inner, tail) = match (rest[0], count.unwrap_or(0)) {
+                (b'$' | b'=' | b'!', count_of_bytes) if count.is_some() => (0, count_of_bytes + 2),
+                (b'*' | b'~' | b'>', inner) => (inner, 0),
+                (b'%', pairs) => (2 * pairs, 0),
+                (b'|', pairs) => (2 * pairs + 1, 0),
+                _ => (0, 0),
+            };
+            let end = line + 2 + tail;
+            if rest.len() < end {
+                return None;
+            }
+            self.seen += end;
+            self.values = self.values - 1 + inner;
+        }
+        Some(self.seen)
     }
 }
 
@@ -226,6 +310,63 @@ mod tests {
         fault.set(Rules { delays_changes: delay, ..Rules::default() });
         assert!(ping(&mut look_ups).await.unwrap() < delay);
         assert!(ping(&mut changes).await.unwrap() >= delay);
+    }
+
+    #[test]
+    fn messages_are_whole_however_they_come() {
+        let all = [
+            &b"+OK\r\n"[..],
+            b"$-1\r\n",
+            b"*2\r\n$3\r\na\r\n\r\n:1\r\n",
+            b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n",
+            b"%1\r\n+a\r\n~0\r\n",
+            b"_\r\n",
+        ];
+        let stream = all.concat();
+        for size in 1..=stream.len() {
+            let mut messages = Messages::default();
+            let whole: Vec<_> = stream.chunks(size).flat_map(|piece| messages.split(piece)).collect();
+            assert_eq!(whole, all, "in pieces of {size}");
+        }
+        assert_eq!(Messages::default().split(b"\x16\x03\x01"), [b"\x16\x03\x01"]);
+    }
+
+    #[tokio::test]
+    async fn pushes_can_be_lost_and_tracking_be_none() {
+        let redis = Redis::start().await;
+        for (rules, expected) in [
+            (Rules::default(), 1),
+            (Rules { drops_pushes: true, ..Rules::default() }, 0),
+            (Rules { swallows_tracking: true, ..Rules::default() }, 0),
+        ] {
+            let fault = Fault::before(redis.address()).await;
+            fault.set(rules);
+            let (sender, mut pushes) = mpsc::unbounded_channel();
+            let config = redis::AsyncConnectionConfig::new().set_push_sender(sender);
+            let client = redis::Client::open(format!("{}?protocol=resp3", fault.url())).unwrap();
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+            let on = redis::cmd("CLIENT").arg(&["TRACKING", "ON", "BCAST"]).to_owned();
+            let confirmed: String = on.query_async(&mut connection).await.unwrap();
+            assert_eq!(confirmed, "OK");
+            let () = redis.command("SET", ("k", "v")).await;
+            ping(&mut connection).await.unwrap();
+            let heard = std::iter::from_fn(|| pushes.try_recv().ok());
+            let heard = heard.filter(|push| push.kind == redis::PushKind::Invalidate).count();
+            assert_eq!(heard, expected, "{rules:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn new_connections_can_lead_elsewhere() {
+        let (one, two) = (Redis::start().await, Redis::start().await);
+        let fault = Fault::before(one.address()).await;
+        let mut kept = ask(&fault.url()).await;
+        fault.lead_new(two.address());
+        let () = two.command("SET", ("k", "v")).await;
+        for (connection, expected) in [(&mut kept, false), (&mut ask(&fault.url()).await, true)] {
+            let is_there: bool = redis::cmd("EXISTS").arg("k").query_async(connection).await.unwrap();
+            assert_eq!(is_there, expected);
+        }
     }
 
     #[tokio::test]

@@ -43,7 +43,8 @@ impl Redis {
         Self::start_with(&["--rename-command", "HELLO", ""]).await
     }
 
-    async fn start_with(options: &'static [&'static str]) -> Self {
+    /// Likewise, with these options.
+    pub(crate) async fn start_with(options: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         loop {
             let address = free_address();
