@@ -109,7 +109,7 @@ impl Application {
 
     /// One session, or several of one user who is to be locked out soon.
     async fn create(&mut self) {
-        let is_group = self.rng.u8(..4) == 0;
+        let is_group = self.world.locks_out && self.rng.u8(..4) == 0;
         let user = self.user();
         let due = if is_group { self.soon(250) } else { self.due() };
         for _ in 0..if is_group { 3 } else { 1 } {
@@ -158,8 +158,8 @@ impl Application {
             Act::LiveShortly => {
                 self.write(&id, commands.pexpire(key, SHORT_LIFE.as_millis() as i64), Write::End).await;
             }
-            Act::Revoke => self.revoke(Whom::Session(id)).await,
-            Act::RevokeUser => self.revoke(Whom::User(user)).await,
+            Act::RevokeUser if self.world.locks_out => self.revoke(Whom::User(user)).await,
+            Act::Revoke | Act::RevokeUser => self.revoke(Whom::Session(id)).await,
         }
     }
 

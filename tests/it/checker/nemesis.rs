@@ -51,7 +51,7 @@ pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
         Kind::KilledClients => again(lasts, async || kill(house.primary(), "normal").await).await,
         Kind::KilledFollowers => again(lasts, async || kill(house.primary(), "pubsub").await).await,
         Kind::Script => {
-            again(lasts, async || drop(attempt::<()>(house.primary(), "EVAL", &[BUSY, "0"]).await)).await;
+            again(lasts, async || busy(house.primary()).await).await;
         }
         Kind::Storm => storm(house.primary(), lasts).await,
         Kind::Overflow => overflow(house, phase).await,
@@ -137,6 +137,10 @@ async fn overflow(house: &House, phase: &Phase) {
     storm(house.primary(), lasts).await;
     house.set(on, Rules::default());
     limit(WIDE).await;
+}
+
+async fn busy(server: &Redis) {
+    let _: Option<()> = attempt(server, "EVAL", &[BUSY, "0"]).await;
 }
 
 async fn stop(house: &House, on: Option<usize>, lasts: Duration) {

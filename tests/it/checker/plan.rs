@@ -1,5 +1,5 @@
 //! What happens in a run, drawn from a seed or written as text, such as
-//! `one deny renews seed=7: silence@0 900+2000, script@all 1500+2000`.
+//! `one deny renews users seed=7: silence@0 900+2000, script@all 1500+2000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -129,27 +129,24 @@ pub(super) struct Plan {
     pub(super) goes_on: bool,
     /// Uses lengthen the life of sessions.
     pub(super) renews: bool,
+    /// All sessions of a user are revoked as well as single ones.
+    pub(super) locks_out: bool,
     pub(super) seed: u64,
     pub(super) phases: Vec<Phase>,
 }
 
 impl Plan {
-    /// This many phases of any of these kinds.
-    pub(super) fn random(
-        (topology, goes_on, renews): (Topology, bool, bool),
-        seed: u64,
-        kinds: &[Kind],
-        count: usize,
-    ) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.is_for(topology)).collect();
+    /// Such a plan with other phases: so many, of any of these kinds.
+    pub(super) fn draw(self, kinds: &[Kind], count: usize) -> Self {
+        let mut rng = Rng::with_seed(self.seed);
+        let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.is_for(self.topology)).collect();
         let phases = (0..count).map(|_| Phase {
             kind: *rng.choice(&kinds).unwrap(),
             on: rng.bool().then(|| rng.usize(..VESTIBULES)),
             lasts: Duration::from_millis(rng.u64(200..2_000)),
             pause: Duration::from_millis(rng.u64(300..2_500)),
         });
-        Self { topology, goes_on, renews, seed, phases: phases.collect() }
+        Self { phases: phases.collect(), ..self }
     }
 
     /// The plans with one phase less.
@@ -180,8 +177,9 @@ impl fmt::Display for Plan {
         };
         let policy = if self.goes_on { "stale" } else { "deny" };
         let renewal = if self.renews { "renews" } else { "fixed" };
+        let whom = if self.locks_out { "users" } else { "ids" };
         let phases: Vec<String> = self.phases.iter().map(Phase::to_string).collect();
-        write!(f, "{topology} {policy} {renewal} seed={}: {}", self.seed, phases.join(", "))
+        write!(f, "{topology} {policy} {renewal} {whom} seed={}: {}", self.seed, phases.join(", "))
     }
 }
 
@@ -212,7 +210,7 @@ impl FromStr for Plan {
         let parse = || {
             let (head, phases) = text.split_once(':')?;
             let words: Vec<&str> = head.split_whitespace().collect();
-            let [topology, policy, renewal, seed] = words[..] else { return None };
+            let [topology, policy, renewal, whom, seed] = words[..] else { return None };
             let topology = match topology {
                 "one" => Topology::One,
                 "hosts" => Topology::Hosts,
@@ -220,16 +218,19 @@ impl FromStr for Plan {
                 _ => return None,
             };
             let seed = seed.strip_prefix("seed=")?.parse().ok()?;
-            Some((topology, policy == "stale", renewal == "renews", seed, phases))
+            let is = |word, yes, no| [no, yes].iter().position(|own| *own == word).map(|is| is == 1);
+            let (goes_on, renews) = (is(policy, "stale", "deny")?, is(renewal, "renews", "fixed")?);
+            let locks_out = is(whom, "users", "ids")?;
+            Some((Plan { topology, goes_on, renews, locks_out, seed, phases: Vec::new() }, phases))
         };
-        let (topology, goes_on, renews, seed, phases) =
-            parse().ok_or_else(|| format!("no plan: {text:?}"))?;
+        let (mut plan, phases) = parse().ok_or_else(|| format!("no plan: {text:?}"))?;
         let phases = phases.split(',').filter(|phase| !phase.trim().is_empty());
         let phases = phases.map(Phase::from_str).collect::<Result<Vec<_>, _>>()?;
-        match phases.iter().find(|phase| !phase.kind.is_for(topology)) {
-            Some(phase) => Err(format!("not with this topology: {phase}")),
-            None => Ok(Plan { topology, goes_on, renews, seed, phases }),
+        if let Some(phase) = phases.iter().find(|phase| !phase.kind.is_for(plan.topology)) {
+            return Err(format!("not with this topology: {phase}"));
         }
+        plan.phases = phases;
+        Ok(plan)
     }
 }
 
@@ -240,8 +241,11 @@ mod tests {
     #[test]
     fn a_plan_is_the_same_from_its_seed_and_from_its_text() {
         let kinds = Kind::ALL.map(|(kind, _)| kind);
-        for topology in [Topology::One, Topology::Hosts, Topology::Sentinel] {
-            let draw = |seed| Plan::random((topology, false, true), seed, &kinds, 50);
+        for topology in ["one", "hosts", "sentinel"] {
+            let draw = |seed: u64| {
+                let empty: Plan = format!("{topology} deny fixed users seed={seed}:").parse().unwrap();
+                empty.draw(&kinds, 50)
+            };
             assert_eq!(draw(7), draw(7));
             assert_ne!(draw(7).phases, draw(8).phases);
             assert_eq!(draw(7).to_string().parse(), Ok(draw(7)));
@@ -252,11 +256,11 @@ mod tests {
     fn what_is_no_plan_is_refused() {
         for text in [
             "",
-            "one deny renews seed=7",
-            "two deny renews seed=7: cut@0 1+1",
-            "one deny renews seed=7: cut@9 1+1",
-            "one deny renews seed=7: hum@0 1+1",
-            "sentinel deny renews seed=7: cut@0 1+1",
+            "one deny renews users seed=7",
+            "two deny renews users seed=7: cut@0 1+1",
+            "one deny renews users seed=7: cut@9 1+1",
+            "one deny renews users seed=7: hum@0 1+1",
+            "sentinel deny renews users seed=7: cut@0 1+1",
         ] {
             assert!(text.parse::<Plan>().is_err(), "{text}");
         }
@@ -264,8 +268,8 @@ mod tests {
 
     #[test]
     fn smaller_plans_lack_one_phase_each() {
-        let plan: Plan = "one deny fixed seed=7: cut@0 1+2, script@all 3+4".parse().unwrap();
+        let plan: Plan = "one deny fixed ids seed=7: cut@0 1+2, script@all 3+4".parse().unwrap();
         let smaller: Vec<String> = plan.smaller().iter().map(Plan::to_string).collect();
-        assert_eq!(smaller, ["one deny fixed seed=7: script@all 3+4", "one deny fixed seed=7: cut@0 1+2"]);
+        assert_eq!(smaller, ["one deny fixed ids seed=7: script@all 3+4", "one deny fixed ids seed=7: cut@0 1+2"]);
     }
 }

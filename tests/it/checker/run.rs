@@ -28,7 +28,7 @@ pub(super) fn terms(plan: &Plan) -> Terms {
 /// Lets it happen and judges it.
 pub(super) async fn run(plan: &Plan) -> Verdict {
     let mut house = House::start(plan).await;
-    let world = World::new(house.primary().address(), [house.seat(0), house.seat(1)], plan.renews);
+    let world = World::new(house.primary().address(), [house.seat(0), house.seat(1)], plan);
     let threads =
         [clients::start(&world, 0), clients::start(&world, 1), applications::start(&world, plan.seed)];
     sleep(Duration::from_millis(500)).await; // there are sessions, and they are used

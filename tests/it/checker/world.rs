@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::RwLock;
 
 use super::history::{Log, Name};
+use super::plan::Plan;
 
 /// Vestibules of a run.
 pub(super) const VESTIBULES: usize = 2;
@@ -43,6 +44,8 @@ pub(super) struct World {
     pub(super) log: Log,
     /// Whether a use lengthens the life of a session.
     pub(super) renews: bool,
+    /// Whether all sessions of a user are revoked now and then.
+    pub(super) locks_out: bool,
     truth: Mutex<Truth>,
     seats: [Mutex<Seat>; VESTIBULES],
     /// Held by an application while it changes something, and by a nemesis while nobody may.
@@ -53,10 +56,11 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(primary: SocketAddr, seats: [Seat; VESTIBULES], renews: bool) -> Arc<Self> {
+    pub(super) fn new(primary: SocketAddr, seats: [Seat; VESTIBULES], plan: &Plan) -> Arc<Self> {
         Arc::new(Self {
             log: Log::begin(),
-            renews,
+            renews: plan.renews,
+            locks_out: plan.locks_out,
             truth: Mutex::new(Truth { address: primary, edition: 0 }),
             seats: seats.map(Mutex::new),
             gate: RwLock::new(()),
