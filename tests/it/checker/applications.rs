@@ -15,8 +15,6 @@ use super::writer::Writer;
 
 /// Live sessions of each application, about.
 const LIVE: usize = 8;
-/// What a session has to live to begin with: so little that its first use lengthens it where uses do.
-const LIFE: u64 = 17_000;
 /// A short life.
 const SHORT_LIFE: Duration = Duration::from_millis(20);
 /// How long an ended session is still used.
@@ -117,7 +115,7 @@ impl Application {
             let user = user.clone();
             let act = if is_group { Act::RevokeUser } else { Act::any(&mut self.rng) };
             let mut commands = Pipeline::new();
-            put(&mut commands, &id, &user);
+            self.put(&mut commands, &id, &user);
             self.sessions.push(Session { id: id.clone(), user: user.clone(), due, act });
             self.write(&id, &commands, Write::Set(user)).await;
             if self.sessions.iter().any(|session| session.id == id) {
@@ -145,7 +143,7 @@ impl Application {
             Act::Login => {
                 let user = self.user();
                 commands.del(&key);
-                put(&mut commands, &id, &user);
+                self.put(&mut commands, &id, &user);
                 self.write(&id, &commands, Write::Login(user)).await;
             }
             Act::Delete => {
@@ -284,8 +282,9 @@ impl Application {
     fn soon(&mut self, millis: u64) -> Instant {
         Instant::now() + Moment::from_millis(self.rng.u64(..millis))
     }
-}
 
-fn put(commands: &mut Pipeline, id: &str, user: &str) {
-    commands.hset(format!("session:{id}"), "user_id", user).pexpire(format!("session:{id}"), LIFE as i64);
+    fn put(&self, commands: &mut Pipeline, id: &str, user: &str) {
+        let (key, life) = (format!("session:{id}"), self.world.life.as_millis() as i64);
+        commands.hset(&key, "user_id", user).pexpire(&key, life);
+    }
 }

@@ -57,7 +57,7 @@ impl House {
             }
             wires.push(own);
         }
-        let idle = if plan.renews { "20s" } else { "off" };
+        let idle = plan.idle.map_or("off".to_owned(), |idle| format!("{idle}s"));
         let policy = if plan.goes_on { "{ stale = \"5m\" }" } else { "\"deny\"" };
         let tables = format!(
             "[access_log]\noutput = \"off\"\n[session]\nidle_timeout = \"{idle}\"\n\

@@ -88,7 +88,8 @@ async fn spoil_wires(house: &House, phase: &Phase) {
     if kind == Kind::NoTracking {
         house.cut(on); // it is forgotten with the next connection
     }
-    sleep(lasts).await; // an outage
+    let goes_unnoticed = matches!(kind, Kind::LostPushes | Kind::NoTracking);
+    sleep(if goes_unnoticed { lasts.max(servers::LONG) } else { lasts }).await; // an outage
     house.set(on, Rules::default());
     if kind == Kind::NoTracking {
         house.cut(on); // it is not known to be wrong

@@ -1,5 +1,5 @@
 //! What happens in a run, drawn from a seed or written as text, such as
-//! `one deny renews users seed=7: silence@0 900+2000, script@all 1500+2000`.
+//! `one deny idle=20 users seed=7: silence@0 900+2000, script@all 1500+2000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -127,8 +127,8 @@ pub(super) struct Plan {
     pub(super) topology: Topology,
     /// What was known goes on in an outage.
     pub(super) goes_on: bool,
-    /// Uses lengthen the life of sessions.
-    pub(super) renews: bool,
+    /// How long sessions last without use, in seconds; `None`: as long as they are said to.
+    pub(super) idle: Option<u64>,
     /// All sessions of a user are revoked as well as single ones.
     pub(super) locks_out: bool,
     pub(super) seed: u64,
@@ -176,10 +176,10 @@ impl fmt::Display for Plan {
             Topology::Sentinel => "sentinel",
         };
         let policy = if self.goes_on { "stale" } else { "deny" };
-        let renewal = if self.renews { "renews" } else { "fixed" };
+        let idle = self.idle.map_or("off".to_owned(), |idle| idle.to_string());
         let whom = if self.locks_out { "users" } else { "ids" };
         let phases: Vec<String> = self.phases.iter().map(Phase::to_string).collect();
-        write!(f, "{topology} {policy} {renewal} {whom} seed={}: {}", self.seed, phases.join(", "))
+        write!(f, "{topology} {policy} idle={idle} {whom} seed={}: {}", self.seed, phases.join(", "))
     }
 }
 
@@ -210,7 +210,7 @@ impl FromStr for Plan {
         let parse = || {
             let (head, phases) = text.split_once(':')?;
             let words: Vec<&str> = head.split_whitespace().collect();
-            let [topology, policy, renewal, whom, seed] = words[..] else { return None };
+            let [topology, policy, idle, whom, seed] = words[..] else { return None };
             let topology = match topology {
                 "one" => Topology::One,
                 "hosts" => Topology::Hosts,
@@ -219,9 +219,12 @@ impl FromStr for Plan {
             };
             let seed = seed.strip_prefix("seed=")?.parse().ok()?;
             let is = |word, yes, no| [no, yes].iter().position(|own| *own == word).map(|is| is == 1);
-            let (goes_on, renews) = (is(policy, "stale", "deny")?, is(renewal, "renews", "fixed")?);
-            let locks_out = is(whom, "users", "ids")?;
-            Some((Plan { topology, goes_on, renews, locks_out, seed, phases: Vec::new() }, phases))
+            let (goes_on, locks_out) = (is(policy, "stale", "deny")?, is(whom, "users", "ids")?);
+            let idle = match idle.strip_prefix("idle=")? {
+                "off" => None,
+                idle => Some(idle.parse().ok()?),
+            };
+            Some((Plan { topology, goes_on, idle, locks_out, seed, phases: Vec::new() }, phases))
         };
         let (mut plan, phases) = parse().ok_or_else(|| format!("no plan: {text:?}"))?;
         let phases = phases.split(',').filter(|phase| !phase.trim().is_empty());
@@ -243,7 +246,7 @@ mod tests {
         let kinds = Kind::ALL.map(|(kind, _)| kind);
         for topology in ["one", "hosts", "sentinel"] {
             let draw = |seed: u64| {
-                let empty: Plan = format!("{topology} deny fixed users seed={seed}:").parse().unwrap();
+                let empty: Plan = format!("{topology} deny idle=off users seed={seed}:").parse().unwrap();
                 empty.draw(&kinds, 50)
             };
             assert_eq!(draw(7), draw(7));
@@ -256,11 +259,11 @@ mod tests {
     fn what_is_no_plan_is_refused() {
         for text in [
             "",
-            "one deny renews users seed=7",
-            "two deny renews users seed=7: cut@0 1+1",
-            "one deny renews users seed=7: cut@9 1+1",
-            "one deny renews users seed=7: hum@0 1+1",
-            "sentinel deny renews users seed=7: cut@0 1+1",
+            "one deny idle=20 users seed=7",
+            "two deny idle=20 users seed=7: cut@0 1+1",
+            "one deny idle=20 users seed=7: cut@9 1+1",
+            "one deny idle=20 users seed=7: hum@0 1+1",
+            "sentinel deny idle=20 users seed=7: cut@0 1+1",
         ] {
             assert!(text.parse::<Plan>().is_err(), "{text}");
         }
@@ -268,8 +271,8 @@ mod tests {
 
     #[test]
     fn smaller_plans_lack_one_phase_each() {
-        let plan: Plan = "one deny fixed ids seed=7: cut@0 1+2, script@all 3+4".parse().unwrap();
+        let plan: Plan = "one deny idle=off ids seed=7: cut@0 1+2, script@all 3+4".parse().unwrap();
         let smaller: Vec<String> = plan.smaller().iter().map(Plan::to_string).collect();
-        assert_eq!(smaller, ["one deny fixed ids seed=7: script@all 3+4", "one deny fixed ids seed=7: cut@0 1+2"]);
+        assert_eq!(smaller, ["one deny idle=off ids seed=7: script@all 3+4", "one deny idle=off ids seed=7: cut@0 1+2"]);
     }
 }

@@ -13,6 +13,9 @@ use crate::support::RefusedPort;
 use crate::support::redis::Redis;
 use crate::support::redis_sentinel::{attempt, until};
 
+/// What nobody notices lasts longer than it may take to be noticed.
+pub(super) const LONG: Duration = Duration::from_millis(1_800);
+
 /// The primary becomes a replica of a server that cannot be reached, and another one leads, which no vestibule
 /// knows; later all is as it was.
 pub(super) async fn demote(house: &mut House, world: &World, lasts: Duration) {
@@ -25,7 +28,7 @@ pub(super) async fn demote(house: &mut House, world: &World, lasts: Duration) {
     let () = old.command("REPLICAOF", (nowhere.ip().to_string(), nowhere.port())).await;
     world.trust(new.address());
     drop(all);
-    sleep(lasts.max(Duration::from_millis(1_500))).await; // changes come that no vestibule hears of
+    sleep(lasts.max(LONG)).await; // changes come that no vestibule hears of
     let all = world.gate.write().await;
     follow(old, new.address()).await;
     catch_up(new).await;
@@ -45,7 +48,7 @@ pub(super) async fn lead_elsewhere(house: &mut House, world: &World, ending: &st
     kill(old, ending).await;
     world.trust(new.address());
     drop(all);
-    sleep(lasts.max(Duration::from_millis(1_500))).await; // changes come that the old one does not hear of
+    sleep(lasts.max(LONG)).await; // changes come that the old one does not hear of
     follow(old, new.address()).await;
     house.primary = 1 - house.primary;
 }
@@ -105,7 +108,7 @@ pub(super) async fn swap(house: &House, world: &World) {
     for key in ids.iter().filter(|_| fastrand::bool()) {
         let user = format!("swapped{:x}", fastrand::u32(..));
         let mut write = redis::pipe();
-        write.hset(key, "user_id", &user).pexpire(key, 17_000);
+        write.hset(key, "user_id", &user).pexpire(key, world.life.as_millis() as i64);
         let () = write.query_async(&mut other).await.unwrap();
         changed.push((key.trim_start_matches("session:").into(), user.into()));
     }

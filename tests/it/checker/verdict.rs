@@ -229,7 +229,8 @@ impl Judge<'_> {
                     since: healed,
                 });
             }
-            let before = self.disturbed.partition_point(|(begun, _)| *begun <= event.begun);
+            // Those that the next fault met are of that one.
+            let before = self.disturbed.partition_point(|(begun, _)| *begun <= event.ended);
             if let Some(index) = before.checked_sub(1) {
                 last[index] = Some(event.begun);
             }

@@ -231,6 +231,9 @@ fn what_goes_on_in_an_outage_is_what_was_not_known_to_be_over_before() {
 fn refusals_are_for_faults_and_the_time_right_after_them() {
     let verdict = verdict_with(&TERMS, &[fault(100, 200), told(150, Told::Refused), told(450, Told::Refused)]);
     assert_eq!(verdict.recoveries, [Duration::from_millis(250)]);
+    let slow = at(390, 700, told(0, Told::Refused).what);
+    let verdict = verdict_with(&TERMS, &[fault(100, 200), told(300, Told::Refused), slow, fault(400, 900)]);
+    assert_eq!(verdict.recoveries, [Duration::from_millis(100), Duration::ZERO]);
     let healed = at(1_000, 3_000, What::Healed);
     assert_eq!(broken(&[healed.clone(), told(2_999, Told::Refused)]), []);
     assert_eq!(broken(&[healed, told(3_000, Told::Refused)]), [Promise::Recovery]);

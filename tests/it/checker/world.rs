@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::RwLock;
 
@@ -44,6 +45,8 @@ pub(super) struct World {
     pub(super) log: Log,
     /// Whether a use lengthens the life of a session.
     pub(super) renews: bool,
+    /// What a session has to live to begin with: so little that its first use lengthens it where uses do.
+    pub(super) life: Duration,
     /// Whether all sessions of a user are revoked now and then.
     pub(super) locks_out: bool,
     truth: Mutex<Truth>,
@@ -59,7 +62,8 @@ impl World {
     pub(super) fn new(primary: SocketAddr, seats: [Seat; VESTIBULES], plan: &Plan) -> Arc<Self> {
         Arc::new(Self {
             log: Log::begin(),
-            renews: plan.renews,
+            renews: plan.idle.is_some(),
+            life: Duration::from_secs(plan.idle.unwrap_or(3_600)).mul_f64(0.85),
             locks_out: plan.locks_out,
             truth: Mutex::new(Truth { address: primary, edition: 0 }),
             seats: seats.map(Mutex::new),
