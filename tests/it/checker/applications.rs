@@ -109,11 +109,17 @@ impl Application {
     async fn create(&mut self) {
         let is_group = self.world.locks_out && self.rng.u8(..4) == 0;
         let user = self.user();
-        let due = if is_group { self.soon(250) } else { self.due() };
+        // Its first use lengthens its life: what changes then may be overlooked.
+        let is_soon_changed = self.rng.u8(..5) < 3;
+        let due = if is_group || is_soon_changed { self.soon(250) } else { self.due() };
         for _ in 0..if is_group { 3 } else { 1 } {
             let id: Name = format!("a{}x{:016x}", self.lane, fastrand::u64(..)).into();
             let user = user.clone();
-            let act = if is_group { Act::RevokeUser } else { Act::any(&mut self.rng) };
+            let act = match (is_group, is_soon_changed) {
+                (true, _) => Act::RevokeUser,
+                (false, true) => Act::Change,
+                (false, false) => Act::any(&mut self.rng),
+            };
             let mut commands = Pipeline::new();
             self.put(&mut commands, &id, &user);
             self.sessions.push(Session { id: id.clone(), user: user.clone(), due, act });

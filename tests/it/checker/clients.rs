@@ -11,12 +11,13 @@ use tokio::time::{sleep, timeout};
 
 use super::history::{Name, Told, What, Whom};
 use super::world::{LANES, World};
+use crate::proofs::scaled;
 use crate::support::asker::NOBODY;
 use crate::support::client::{Client, Response};
 
 pub(super) const TOKEN: &str = "operator-token-0123456789";
-/// What leaves the machine to the others.
-const PAUSE: Duration = Duration::from_millis(2);
+/// What leaves the machine to the others, in the short and in the long form.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(2));
 /// An operator waits no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,7 +34,7 @@ pub(super) fn start(world: &Arc<World>, vestibule: usize) -> JoinHandle<()> {
 async fn ask_always(world: &World, vestibule: usize, lane: usize) {
     let (mut connection, mut address) = (None, world.seat(vestibule).address);
     while !world.is_over() {
-        sleep(PAUSE).await;
+        sleep(scaled(PAUSES.0, PAUSES.1)).await;
         let seat = world.seat(vestibule);
         if address != seat.address {
             (connection, address) = (None, seat.address);

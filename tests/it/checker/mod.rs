@@ -9,6 +9,7 @@ mod life;
 mod nemesis;
 mod plan;
 mod run;
+mod series;
 mod servers;
 mod verdict;
 mod verdict_tests;
@@ -16,13 +17,71 @@ mod world;
 mod writer;
 
 use plan::{Kind, Plan, Topology};
-use run::{hold, run, tell};
+use series::{Sum, hold};
 
+use crate::proofs::{report, scaled};
+
+/// So that uses lengthen the life of sessions often, now and then, and never.
+const IDLE: [Option<u64>; 3] = [Some(6), Some(20), None];
+
+/// What goes wrong with servers of this kind: so many phases.
+fn plan(topology: Topology, number: usize, seed: u64, count: usize) -> Plan {
+    use Kind::*;
+    let idle = IDLE[number % IDLE.len()];
+    let mut kinds = Kind::ALL.map(|(kind, _)| kind).to_vec();
+    match idle {
+        // A session that cannot be used for so short a time ends.
+        Some(6) => kinds = vec![Nothing, Script, Storm, KilledFollowers, LateLookUps, LateChanges, Swapped, Flushed],
+        _ => kinds.retain(|kind| !matches!(kind, FlushedBeforeSilence | EndedInGapBeforeSilence)),
+    }
+    Plan { topology, goes_on: false, idle, locks_out: true, seed, phases: Vec::new() }.draw(&kinds, count)
+}
+
+#[tokio::test]
+async fn at_one_address_every_promise_holds_whatever_goes_wrong() {
+    let count = scaled(6, 25);
+    hold("one address", 0.35, |number, seed| plan(Topology::One, number, seed, count)).await;
+}
+
+#[tokio::test]
+async fn at_several_addresses_every_promise_holds_whatever_goes_wrong() {
+    let count = scaled(5, 25);
+    hold("hosts", 0.2, |number, seed| plan(Topology::Hosts, number, seed, count)).await;
+}
+
+#[tokio::test]
+async fn with_sentinels_every_promise_holds_whatever_goes_wrong() {
+    let count = scaled(3, 15);
+    hold("sentinel", 0.3, |number, seed| plan(Topology::Sentinel, number, seed, count)).await;
+}
+
+#[tokio::test]
+async fn what_goes_on_in_an_outage_is_nothing_that_was_over_before() {
+    use Kind::*;
+    let kinds = [FlushedBeforeSilence, EndedInGapBeforeSilence, Silence, NoReplies, Cut, Frozen, Restarted];
+    let count = scaled(3, 14);
+    hold("stale", 0.15, |number, seed| {
+        Plan { goes_on: true, idle: None, ..plan(Topology::One, number, seed, 0) }.draw(&kinds, count)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_nothing_is_wrong_every_promise_holds() {
+    let count = scaled(1, 4);
+    hold("healthy", 0.0, |number, seed| plan(Topology::One, number, seed, 0).draw(&[Kind::Nothing], count)).await;
+}
+
+/// What `VESTIBULE_SCHEDULE` says, if it does.
 #[tokio::test]
 async fn a_plan_that_is_given_holds() {
     let Ok(text) = std::env::var("VESTIBULE_SCHEDULE") else { return };
     let plan: Plan = text.parse().unwrap();
-    let verdict = run(&plan).await;
-    tell(&plan, &verdict);
-    assert!(verdict.violations.is_empty(), "broken");
+    let verdict = run::run(&plan).await;
+    run::tell(&plan, &verdict);
+    let is_kept = verdict.violations.is_empty();
+    let mut sum = Sum::default();
+    sum.add(verdict);
+    report("checker", format!("as given: {sum}"));
+    assert!(is_kept, "broken");
 }

@@ -136,12 +136,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Such a plan with other phases: so many, of any of these kinds.
+    /// Such a plan with other phases: so many, of any of these kinds, none twice as often as another.
     pub(super) fn draw(self, kinds: &[Kind], count: usize) -> Self {
         let mut rng = Rng::with_seed(self.seed);
         let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.is_for(self.topology)).collect();
-        let phases = (0..count).map(|_| Phase {
-            kind: *rng.choice(&kinds).unwrap(),
+        let mut drawn = Vec::new();
+        while drawn.len() < count {
+            let mut all = kinds.clone();
+            rng.shuffle(&mut all);
+            drawn.extend(all);
+        }
+        let phases = drawn.into_iter().take(count).map(|kind| Phase {
+            kind,
             on: rng.bool().then(|| rng.usize(..VESTIBULES)),
             lasts: Duration::from_millis(rng.u64(200..2_000)),
             pause: Duration::from_millis(rng.u64(300..2_500)),

@@ -8,10 +8,11 @@ use super::history::What;
 use super::house::House;
 use super::nemesis::strike;
 use super::plan::Plan;
+use super::servers::follow_sentinels;
 use super::verdict::{Terms, Verdict, judge};
 use super::world::World;
 use super::{applications, clients};
-use crate::proofs::{Spread, report, scaled};
+use crate::proofs::{report, scaled};
 
 /// How long everything may take to be right after the last fault.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -33,8 +34,10 @@ pub(super) async fn run(plan: &Plan) -> Verdict {
         [clients::start(&world, 0), clients::start(&world, 1), applications::start(&world, plan.seed)];
     sleep(Duration::from_millis(500)).await; // there are sessions, and they are used
     for phase in &plan.phases {
+        let begun = world.log.now();
         strike(&mut house, &world, phase).await;
         sleep(phase.pause).await; // all is well
+        follow_sentinels(&mut house, &world, begun).await;
     }
     let begun = world.log.now();
     sleep(RECOVERY).await; // all is well
@@ -59,18 +62,8 @@ fn keep(history: &[super::history::Event]) {
     std::fs::write(path, lines.join("\n")).unwrap();
 }
 
-/// Runs a plan; of one that fails, shows the smallest part that still does, and fails.
-pub(super) async fn hold(plan: &Plan) -> Verdict {
-    let verdict = run(plan).await;
-    tell(plan, &verdict);
-    if verdict.violations.is_empty() {
-        return verdict;
-    }
-    let smallest = shrink(plan, scaled(Duration::from_secs(120), Duration::from_secs(900))).await;
-    panic!("broken; once more: VESTIBULE_SCHEDULE=\"{smallest}\" (all of it: \"{plan}\")");
-}
-
-async fn shrink(plan: &Plan, patience: Duration) -> Plan {
+/// The smallest part of a plan that still fails, as far as there is time to find it.
+pub(super) async fn shrink(plan: &Plan, patience: Duration) -> Plan {
     let (mut smallest, end) = (plan.clone(), Instant::now() + patience);
     'again: loop {
         for smaller in smallest.smaller() {
@@ -88,27 +81,10 @@ async fn shrink(plan: &Plan, patience: Duration) -> Plan {
     }
 }
 
+/// Shows what a run was, and what it broke.
 pub(super) fn tell(plan: &Plan, verdict: &Verdict) {
-    let Verdict { asked, refused, changes, revoked, faults, surprises, .. } = verdict;
     report("checker", format!("VESTIBULE_SCHEDULE=\"{plan}\""));
-    report(
-        "checker",
-        format!(
-            "{asked} requests, {refused} of them refused, {changes} changes, {revoked} revocations, faults {faults:?}, {surprises} sessions that ended by themselves"
-        ),
-    );
-    let spread = |durations: &[Duration]| Spread::of(durations.iter().copied());
-    report("checker", format!("late: {}", spread(&verdict.late)));
-    report("checker", format!("late in faults: {}", spread(&verdict.late_in_faults)));
-    report("checker", format!("last 503 after a fault: {}", spread(&verdict.recoveries)));
-    for (number, violation) in verdict.violations.iter().enumerate() {
-        if number < 8 {
-            report("checker", violation);
-        }
+    for violation in verdict.violations.iter().take(8) {
+        report("checker", violation);
     }
-    let mut by_promise = std::collections::BTreeMap::new();
-    for violation in &verdict.violations {
-        *by_promise.entry(violation.promise).or_insert(0) += 1;
-    }
-    report("checker", format!("broken: {by_promise:?}"));
 }

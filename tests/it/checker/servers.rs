@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::history::{Name, What, Write};
+use super::history::{Moment, Name, What, Write};
 use super::house::{House, Servers, catch_up, follow, lead};
 use super::nemesis::kill;
 use super::plan::Kind;
 use super::world::World;
 use crate::support::RefusedPort;
 use crate::support::redis::Redis;
-use crate::support::redis_sentinel::{attempt, until};
+use crate::support::redis_sentinel::{Sentinels, attempt, until};
 
 /// What nobody notices lasts longer than it may take to be noticed.
 pub(super) const LONG: Duration = Duration::from_millis(1_800);
@@ -78,15 +78,8 @@ pub(super) async fn fail_over(house: &mut House, world: &World, kind: Kind, last
         Kind::PrimaryFrozen => sentinels.redis[old].freeze(),
         _ => sentinels.begin_failover().await,
     }
-    sentinels.until_replaced(before).await;
+    settle(sentinels, world, begun, before).await;
     let new = sentinels.named_index(0).await;
-    until("a primary", async || {
-        let info: Option<String> = attempt(&sentinels.redis[new], "INFO", &["replication"]).await;
-        info.is_some_and(|info| info.contains("role:master"))
-    })
-    .await;
-    world.trust(sentinels.redis[new].address());
-    world.log.add(begun, What::Failover);
     if kind == Kind::PrimaryFrozen {
         sleep(lasts).await; // nobody waits for it
         sentinels.redis[old].thaw();
@@ -96,6 +89,34 @@ pub(super) async fn fail_over(house: &mut House, world: &World, kind: Kind, last
     sentinels.complete(stopped, preferred).await;
     house.primary = new;
     world.log.add(begun, What::Fault(kind.name().to_owned()));
+}
+
+/// Sentinels that could not see the primary may have chosen another one by themselves since the moment `since`.
+pub(super) async fn follow_sentinels(house: &mut House, world: &World, since: Moment) {
+    let Servers::Sentinels(sentinels) = &mut house.servers else { return };
+    let old = house.primary;
+    if sentinels.named_index(0).await == old && sentinels.named_index(1).await == old {
+        return;
+    }
+    let before = sentinels.redis[old].address().port();
+    settle(sentinels, world, since, before).await;
+    let new = sentinels.named_index(0).await;
+    let preferred = (0..3).find(|index| *index != new && *index != old).unwrap();
+    sentinels.complete(None, preferred).await;
+    house.primary = new;
+}
+
+/// Waits until everybody agrees about the new primary, whose word counts from then on.
+async fn settle(sentinels: &Sentinels, world: &World, begun: Moment, before: u16) {
+    sentinels.until_replaced(before).await;
+    let new = sentinels.named_index(0).await;
+    until("a primary", async || {
+        let info: Option<String> = attempt(&sentinels.redis[new], "INFO", &["replication"]).await;
+        info.is_some_and(|info| info.contains("role:master"))
+    })
+    .await;
+    world.trust(sentinels.redis[new].address());
+    world.log.add(begun, What::Failover);
 }
 
 /// The data change places with other data, which nobody is told.

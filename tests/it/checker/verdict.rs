@@ -72,6 +72,10 @@ pub(super) struct Verdict {
     pub(super) faults: BTreeMap<String, usize>,
     /// Sessions that the store changed by itself.
     pub(super) surprises: usize,
+    /// Answers that took a session for an ended one because an old primary did not have it yet, which is so for
+    /// less than `max_staleness` after a failover; and those with a revoked session from one who was cut off when it
+    /// was revoked, where what was known goes on in an outage.
+    pub(super) excused: usize,
 }
 
 /// All that concerns one session: what changed it, and who used it.
@@ -96,7 +100,7 @@ pub(super) fn judge(history: &[Event], terms: &Terms) -> Verdict {
             _ => for_all.push(event),
         }
     }
-    let mut judge = Judge { terms, disturbed: disturbances(history), verdict: Verdict::default() };
+    let mut judge = Judge { terms, disturbed: disturbances(history), failovers: failovers(history), verdict: Verdict::default() };
     judge.count(history);
     for (session, file) in files {
         let mut changes = [&for_all[..], &file.changes].concat();
@@ -116,9 +120,15 @@ fn disturbances(history: &[Event]) -> Vec<(Moment, Moment)> {
     history.iter().filter(is_fault).map(|event| (event.begun, event.ended)).collect()
 }
 
+fn failovers(history: &[Event]) -> Vec<(Moment, Moment)> {
+    let failovers = history.iter().filter(|event| event.what == What::Failover);
+    failovers.map(|event| (event.begun, event.ended)).collect()
+}
+
 struct Judge<'a> {
     terms: &'a Terms,
     disturbed: Vec<(Moment, Moment)>,
+    failovers: Vec<(Moment, Moment)>,
     verdict: Verdict,
 }
 
@@ -156,7 +166,13 @@ impl Judge<'_> {
                 event: (*event).clone(),
                 since,
             };
+            // Who goes on with what was known cannot know of a revocation while it is cut off.
+            let is_excused = |dead| self.terms.goes_on && !self.is_too_late(dead, event.begun);
             if let Some(dead) = life.dead.filter(|dead| user.is_some() && event.begun >= *dead) {
+                if is_excused(dead) {
+                    self.verdict.excused += 1;
+                    continue;
+                }
                 self.verdict.violations.push(blame(Promise::Revoked, Some(dead)));
                 continue;
             }
@@ -165,7 +181,10 @@ impl Judge<'_> {
                 Some((_, Epoch { until: None, .. })) => {}
                 Some((number, Epoch { until: Some(until), is_unseen, .. })) => {
                     let is_late = event.begun > *until;
-                    if is_late && (*is_unseen || self.is_too_late(*until, event.begun)) {
+                    let is_new = is_late && *is_unseen;
+                    let is_excused = is_new && self.had_failed_over(*until);
+                    self.verdict.excused += usize::from(is_excused);
+                    if is_new && !is_excused || is_late && self.is_too_late(*until, event.begun) {
                         let promise = self.promise_broken(user, *until, event.begun);
                         self.verdict.violations.push(blame(promise, Some(*until)));
                     }
@@ -197,6 +216,11 @@ impl Judge<'_> {
             late = late.saturating_sub(self.time_disturbed(until, begun));
         }
         late > bound + self.terms.slack
+    }
+
+    fn had_failed_over(&self, at: Moment) -> bool {
+        let grace = self.terms.max_staleness;
+        self.failovers.iter().any(|(begun, ended)| *begun <= at && at <= *ended + grace)
     }
 
     /// Whether something was wrong meanwhile, or had just been.

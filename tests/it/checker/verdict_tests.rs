@@ -180,6 +180,16 @@ fn a_live_session_that_is_taken_for_an_ended_one_is_found() {
 }
 
 #[test]
+fn what_an_old_primary_does_not_have_yet_is_excused_for_a_while() {
+    let failover = at(0, 500, What::Failover);
+    let with = |set_at, asked| broken(&[failover.clone(), set(set_at, "a"), cleared(asked)]);
+    assert_eq!(with(600, 700), []);
+    assert_eq!(with(600, 1_800), [Promise::Unknown]);
+    assert_eq!(with(1_600, 1_603), [Promise::Unknown]);
+    assert_eq!(verdict_with(&TERMS, &[failover, set(600, "a"), cleared(700)]).excused, 1);
+}
+
+#[test]
 fn the_name_of_somebody_else_is_found() {
     assert_eq!(broken(&[set(0, "a"), served(10, "z")]), [Promise::Identity]);
 }
@@ -222,6 +232,8 @@ fn what_goes_on_in_an_outage_is_what_was_not_known_to_be_over_before() {
     let with = |events: &[Event]| broken_with(&terms, &[&[set(0, "a")], events].concat());
     assert_eq!(with(&[fault(1_000, 9_000), wrote(2_000, Write::End), served(8_000, "a")]), []);
     assert_eq!(with(&[wrote(1_000, Write::End), fault(3_000, 9_000), served(8_000, "a")]), [Promise::Bounded]);
+    assert_eq!(with(&[fault(1_000, 9_000), revoked(2_000, 200), served(8_000, "a")]), []);
+    assert_eq!(with(&[fault(1_000, 9_000), revoked(2_000, 200), served(12_000, "a")]), [Promise::Revoked]);
     let gap = [fault(1_000, 1_010), wrote(1_005, Write::End), fault(4_000, 9_000), served(8_000, "a")];
     assert_eq!(with(&gap), [Promise::Bounded]);
     assert_eq!(with(&[fault(1_000, 9_000), wrote(2_000, Write::End), served(12_000, "a")]), [Promise::Bounded]);
