@@ -11,12 +11,10 @@ use tokio::time::sleep;
 use super::clients::revoke;
 use super::history::{Moment, Name, What, Whom, Write};
 use super::world::{LANES, VESTIBULES, World};
-use super::writer::Writer;
+use super::writer::{SHORT_LIFE, Writer};
 
 /// Live sessions of each application, about.
 const LIVE: usize = 8;
-/// A short life.
-const SHORT_LIFE: Duration = Duration::from_millis(20);
 /// How long an ended session is still used.
 const AFTERLIFE: Duration = Duration::from_millis(1_800);
 /// Revoked sessions that are still used.
@@ -197,8 +195,12 @@ impl Application {
             Whom::Session(id) => session.id == *id,
             Whom::User(user) => session.user == *user,
         };
-        let over: Vec<Name> =
-            self.sessions.iter().filter(|session| is_meant(session)).map(|session| session.id.clone()).collect();
+        let over: Vec<Name> = self
+            .sessions
+            .iter()
+            .filter(|session| is_meant(session))
+            .map(|session| session.id.clone())
+            .collect();
         for id in over {
             self.know(&id, None);
             let mut sessions = world.lanes[self.lane].lock().unwrap();

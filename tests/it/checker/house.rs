@@ -128,7 +128,8 @@ impl House {
 
     /// The wires of one vestibule or all.
     pub(super) fn wires(&self, on: Option<usize>) -> impl Iterator<Item = &Fault> {
-        let concerned = self.wires.iter().enumerate().filter(move |(number, _)| on.is_none_or(|on| on == *number));
+        let concerned =
+            self.wires.iter().enumerate().filter(move |(number, _)| on.is_none_or(|on| on == *number));
         concerned.flat_map(|(_, wires)| wires)
     }
 

@@ -31,7 +31,9 @@ fn plan(topology: Topology, number: usize, seed: u64, count: usize) -> Plan {
     let mut kinds = Kind::ALL.map(|(kind, _)| kind).to_vec();
     match idle {
         // A session that cannot be used for so short a time ends.
-        Some(6) => kinds = vec![Nothing, Script, Storm, KilledFollowers, LateLookUps, LateChanges, Swapped, Flushed],
+        Some(6) => {
+            kinds = vec![Nothing, Script, Storm, KilledFollowers, LateLookUps, LateChanges, Swapped, Flushed]
+        }
         _ => kinds.retain(|kind| !matches!(kind, FlushedBeforeSilence | EndedInGapBeforeSilence)),
     }
     Plan { topology, goes_on: false, idle, locks_out: true, seed, phases: Vec::new() }.draw(&kinds, count)
@@ -69,7 +71,8 @@ async fn what_goes_on_in_an_outage_is_nothing_that_was_over_before() {
 #[tokio::test]
 async fn while_nothing_is_wrong_every_promise_holds() {
     let count = scaled(1, 4);
-    hold("healthy", 0.0, |number, seed| plan(Topology::One, number, seed, 0).draw(&[Kind::Nothing], count)).await;
+    hold("healthy", 0.0, |number, seed| plan(Topology::One, number, seed, 0).draw(&[Kind::Nothing], count))
+        .await;
 }
 
 /// What `VESTIBULE_SCHEDULE` says, if it does.

@@ -29,7 +29,7 @@ pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
     let begun = world.log.now();
     match kind {
         Kind::Nothing => sleep(lasts).await,
-        Kind::Flushed => return flush(house, world, begun, kind).await,
+        Kind::Flushed => return flush(house, world).await,
         Kind::FlushedBeforeSilence | Kind::EndedInGapBeforeSilence => {
             return silence_after_quiet(house, world, phase).await;
         }
@@ -117,7 +117,11 @@ async fn storm(server: &Redis, lasts: Duration) {
         let mut batch = redis::pipe();
         for number in 0..500 {
             let key = format!("session:batch{}", fastrand::usize(..5_000));
-            if number % 3 == 0 { batch.del(key) } else { batch.hset(key, "user_id", number) };
+            if number % 3 == 0 {
+                batch.del(key)
+            } else {
+                batch.hset(key, "user_id", number)
+            };
         }
         if batch.query_async::<()>(&mut connection).await.is_err() {
             return;
@@ -152,7 +156,7 @@ async fn stop(house: &House, on: Option<usize>, lasts: Duration) {
 }
 
 /// Ends all sessions, which every vestibule is told.
-async fn flush(house: &House, world: &World, _: Duration, _: Kind) {
+async fn flush(house: &House, world: &World) {
     let all = world.gate.write().await;
     let begun = world.log.now();
     let () = house.primary().command("FLUSHDB", &[] as &[&str]).await;
@@ -172,12 +176,12 @@ async fn silence_after_quiet(house: &House, world: &World, phase: &Phase) {
     {
         house.set(on, Rules::SILENT);
         house.cut(on);
-        flush(house, world, begun, kind).await;
+        flush(house, world).await;
         sleep(Duration::from_millis(50)).await; // a gap
         house.set(on, Rules::default());
         world.log.add(begun, name());
     } else {
-        flush(house, world, begun, kind).await;
+        flush(house, world).await;
     }
     sleep(HUSH).await; // there is time to learn of it
     let begun = world.log.now();

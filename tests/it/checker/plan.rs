@@ -101,10 +101,19 @@ impl Kind {
         match self {
             Nothing | KilledClients | KilledFollowers | Script | Overflow | Storm | Swapped | Flushed
             | Stopped | Replaced => true,
-            Silence | NoRequests | NoReplies | Delays | LateLookUps | LateChanges | Cut | LostPushes
-            | NoTracking | Frozen | Restarted | FlushedBeforeSilence | EndedInGapBeforeSilence => {
-                topology != Topology::Sentinel
-            }
+            Silence
+            | NoRequests
+            | NoReplies
+            | Delays
+            | LateLookUps
+            | LateChanges
+            | Cut
+            | LostPushes
+            | NoTracking
+            | Frozen
+            | Restarted
+            | FlushedBeforeSilence
+            | EndedInGapBeforeSilence => topology != Topology::Sentinel,
             Demoted | FollowersLedElsewhere | ClientsLedElsewhere => topology == Topology::One,
             Switched => topology == Topology::Hosts,
             FailedOver | PrimaryKilled | PrimaryFrozen => topology == Topology::Sentinel,
@@ -279,6 +288,9 @@ mod tests {
     fn smaller_plans_lack_one_phase_each() {
         let plan: Plan = "one deny idle=off ids seed=7: cut@0 1+2, script@all 3+4".parse().unwrap();
         let smaller: Vec<String> = plan.smaller().iter().map(Plan::to_string).collect();
-        assert_eq!(smaller, ["one deny idle=off ids seed=7: script@all 3+4", "one deny idle=off ids seed=7: cut@0 1+2"]);
+        assert_eq!(
+            smaller,
+            ["one deny idle=off ids seed=7: script@all 3+4", "one deny idle=off ids seed=7: cut@0 1+2"]
+        );
     }
 }

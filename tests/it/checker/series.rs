@@ -51,7 +51,10 @@ impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spread = |durations: &[Duration]| Spread::of(durations.iter().copied());
         let Self { runs, asked, refused, changes, revoked, surprises, excused, .. } = self;
-        writeln!(f, "{runs} runs: {asked} requests, {refused} refused; {changes} changes, {revoked} revocations")?;
+        writeln!(
+            f,
+            "{runs} runs: {asked} requests, {refused} refused; {changes} changes, {revoked} revocations"
+        )?;
         writeln!(f, "  {surprises} sessions that ended by themselves, {excused} answers excused")?;
         writeln!(f, "  faults: {:?}", self.faults)?;
         writeln!(f, "  late while all was well: {}", spread(&self.late))?;

@@ -100,7 +100,12 @@ pub(super) fn judge(history: &[Event], terms: &Terms) -> Verdict {
             _ => for_all.push(event),
         }
     }
-    let mut judge = Judge { terms, disturbed: disturbances(history), failovers: failovers(history), verdict: Verdict::default() };
+    let mut judge = Judge {
+        terms,
+        disturbed: disturbances(history),
+        failovers: failovers(history),
+        verdict: Verdict::default(),
+    };
     judge.count(history);
     for (session, file) in files {
         let mut changes = [&for_all[..], &file.changes].concat();
@@ -267,8 +272,9 @@ impl Judge<'_> {
 
 /// The epoch of this user that ended last, of those that had begun when the answer was there.
 fn last_epoch<'a>(epochs: &'a [Epoch], user: Option<&Name>, answer: &Event) -> Option<(usize, &'a Epoch)> {
-    let own = epochs.iter().enumerate().filter(|(_, epoch)| {
-        epoch.user.as_ref() == user && epoch.from <= answer.ended
-    });
+    let own = epochs
+        .iter()
+        .enumerate()
+        .filter(|(_, epoch)| epoch.user.as_ref() == user && epoch.from <= answer.ended);
     own.max_by_key(|(_, epoch)| epoch.until.unwrap_or(Moment::MAX))
 }

@@ -231,17 +231,24 @@ fn what_goes_on_in_an_outage_is_what_was_not_known_to_be_over_before() {
     let terms = Terms { goes_on: true, ..TERMS };
     let with = |events: &[Event]| broken_with(&terms, &[&[set(0, "a")], events].concat());
     assert_eq!(with(&[fault(1_000, 9_000), wrote(2_000, Write::End), served(8_000, "a")]), []);
-    assert_eq!(with(&[wrote(1_000, Write::End), fault(3_000, 9_000), served(8_000, "a")]), [Promise::Bounded]);
+    assert_eq!(
+        with(&[wrote(1_000, Write::End), fault(3_000, 9_000), served(8_000, "a")]),
+        [Promise::Bounded]
+    );
     assert_eq!(with(&[fault(1_000, 9_000), revoked(2_000, 200), served(8_000, "a")]), []);
     assert_eq!(with(&[fault(1_000, 9_000), revoked(2_000, 200), served(12_000, "a")]), [Promise::Revoked]);
     let gap = [fault(1_000, 1_010), wrote(1_005, Write::End), fault(4_000, 9_000), served(8_000, "a")];
     assert_eq!(with(&gap), [Promise::Bounded]);
-    assert_eq!(with(&[fault(1_000, 9_000), wrote(2_000, Write::End), served(12_000, "a")]), [Promise::Bounded]);
+    assert_eq!(
+        with(&[fault(1_000, 9_000), wrote(2_000, Write::End), served(12_000, "a")]),
+        [Promise::Bounded]
+    );
 }
 
 #[test]
 fn refusals_are_for_faults_and_the_time_right_after_them() {
-    let verdict = verdict_with(&TERMS, &[fault(100, 200), told(150, Told::Refused), told(450, Told::Refused)]);
+    let verdict =
+        verdict_with(&TERMS, &[fault(100, 200), told(150, Told::Refused), told(450, Told::Refused)]);
     assert_eq!(verdict.recoveries, [Duration::from_millis(250)]);
     let slow = at(390, 700, told(0, Told::Refused).what);
     let verdict = verdict_with(&TERMS, &[fault(100, 200), told(300, Told::Refused), slow, fault(400, 900)]);

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::history::Name;
 
 const PATIENCE: Duration = Duration::from_millis(400);
+/// A life that ends soon after it was shortened.
+pub(super) const SHORT_LIFE: Duration = Duration::from_millis(20);
 
 /// A connection by its number and its name at the server.
 struct Line {
@@ -48,6 +50,9 @@ impl Writer {
             self.line = None;
             return None;
         }
+        if !doubtful.is_empty() {
+            sleep(2 * SHORT_LIFE).await; // what has happened may be the beginning of a short life
+        }
         let mut read = redis::cmd("HGET");
         read.arg(format!("session:{session}")).arg("user_id");
         let user = timeout(PATIENCE, read.query_async::<Option<String>>(&mut line.redis)).await;
@@ -82,8 +87,7 @@ async fn connect(address: SocketAddr) -> redis::RedisResult<Line> {
 async fn end_lines(over: &mut Line, lines: &[Line]) -> redis::RedisResult<()> {
     for line in lines.iter().filter(|line| line.address == over.address) {
         let mut list = redis::cmd("CLIENT");
-        let list: String =
-            list.arg("LIST").arg("ID").arg(line.number).query_async(&mut over.redis).await?;
+        let list: String = list.arg("LIST").arg("ID").arg(line.number).query_async(&mut over.redis).await?;
         if list.contains(&line.name) {
             let mut kill = redis::cmd("CLIENT");
             let _: i64 = kill.arg("KILL").arg("ID").arg(line.number).query_async(&mut over.redis).await?;
