@@ -14,7 +14,7 @@ use super::world::{LANES, VESTIBULES, World};
 use super::writer::{SHORT_LIFE, Writer};
 
 /// Live sessions of each application, about.
-const LIVE: usize = 8;
+const LIVE: usize = 10;
 /// How long an ended session is still used.
 const AFTERLIFE: Duration = Duration::from_millis(1_800);
 /// Revoked sessions that are still used.
@@ -282,7 +282,7 @@ impl Application {
     /// Often so late that a change that is never heard of comes out before.
     fn due(&mut self) -> Instant {
         match self.rng.u8(..5) {
-            0..=1 => self.soon(300),
+            0 => self.soon(300),
             _ => self.soon(900) + Duration::from_millis(1_300),
         }
     }

@@ -60,6 +60,7 @@ fn choose(world: &World, lane: usize) -> Option<Name> {
         0..=2 if !sessions.changing.is_empty() => &sessions.changing,
         3 => &sessions.ended,
         4 => &sessions.revoked,
+        5..=6 if !sessions.crowd.is_empty() => &sessions.crowd,
         _ => &sessions.live,
     };
     fastrand::choice(from).cloned()

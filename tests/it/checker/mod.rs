@@ -3,6 +3,7 @@
 
 mod applications;
 mod clients;
+mod crowd;
 mod history;
 mod house;
 mod life;
@@ -21,8 +22,8 @@ use series::{Sum, hold};
 
 use crate::proofs::{report, scaled};
 
-/// So that uses lengthen the life of sessions often, now and then, and never.
-const IDLE: [Option<u64>; 3] = [Some(6), Some(20), None];
+/// So that uses lengthen the life of sessions once or twice, often, very often, and never.
+const IDLE: [Option<u64>; 4] = [Some(60), Some(20), Some(6), None];
 
 /// What goes wrong with servers of this kind: so many phases.
 fn plan(topology: Topology, number: usize, seed: u64, count: usize) -> Plan {

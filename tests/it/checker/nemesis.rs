@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::crowd;
 use super::history::What;
 use super::house::{House, Servers};
 use super::plan::{Kind, Phase};
@@ -19,10 +20,6 @@ const HUSH: Duration = Duration::from_millis(2_600);
 /// The default of `client-output-buffer-limit` for those who follow changes.
 const WIDE: &str = "pubsub 33554432 8388608 60";
 const NARROW: &str = "pubsub 32768 16384 1";
-/// Keeps a server from everything else for 120 ms.
-const BUSY: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \
-                    local begun = now() for _ = 1, 3000000 do if now() - begun > 120000 then break end end";
-
 /// Lets a phase happen, without the pause after it.
 pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
     let Phase { kind, on, lasts, .. } = *phase;
@@ -50,9 +47,7 @@ pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
         Kind::Restarted => house.restart_primary(lasts).await,
         Kind::KilledClients => again(lasts, async || kill(house.primary(), "normal").await).await,
         Kind::KilledFollowers => again(lasts, async || kill(house.primary(), "pubsub").await).await,
-        Kind::Script => {
-            again(lasts, async || busy(house.primary()).await).await;
-        }
+        Kind::Script => crowd::change_while_busy(house.primary(), world, lasts).await,
         Kind::Storm => storm(house.primary(), lasts).await,
         Kind::Overflow => overflow(house, phase).await,
         Kind::Swapped => return servers::swap(house, world).await,
@@ -142,10 +137,6 @@ async fn overflow(house: &House, phase: &Phase) {
     storm(house.primary(), lasts).await;
     house.set(on, Rules::default());
     limit(WIDE).await;
-}
-
-async fn busy(server: &Redis) {
-    let _: Option<()> = attempt(server, "EVAL", &[BUSY, "0"]).await;
 }
 
 async fn stop(house: &House, on: Option<usize>, lasts: Duration) {

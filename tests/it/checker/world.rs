@@ -39,6 +39,8 @@ pub(super) struct Sessions {
     pub(super) revoked: Vec<Name>,
     /// Those that are just changing.
     pub(super) changing: Vec<Name>,
+    /// Those of a crowd that has just come.
+    pub(super) crowd: Vec<Name>,
 }
 
 pub(super) struct World {
