@@ -52,12 +52,10 @@ impl Life {
             What::Revoked { whom: Whom::Session(own), status } if own == session => {
                 self.revoke(event, *status);
             }
-            What::Revoked { whom: Whom::User(user), status } => {
-                if self.is_open(Some(user)) {
-                    // Of those that no vestibule has seen nothing is promised.
-                    let is_certain = self.open().count() == 1 && self.was_seen_as(user, event.begun, asked);
-                    self.revoke(event, if is_certain { *status } else { None });
-                }
+            What::Revoked { whom: Whom::User(user), status } if self.is_open(Some(user)) => {
+                // Of those that no vestibule has seen nothing is promised.
+                let is_certain = self.open().count() == 1 && self.was_seen_as(user, event.begun, asked);
+                self.revoke(event, if is_certain { *status } else { None });
             }
             What::Failover => self.fail_over(event),
             _ => {}

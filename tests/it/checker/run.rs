@@ -9,7 +9,7 @@ use super::house::House;
 use super::nemesis::strike;
 use super::plan::Plan;
 use super::servers::follow_sentinels;
-use super::verdict::{Terms, Verdict, judge};
+use super::verdict::{Promise, Terms, Verdict, judge};
 use super::world::World;
 use super::{applications, clients};
 use crate::proofs::{report, scaled};
@@ -62,8 +62,8 @@ fn keep(history: &[super::history::Event]) {
     std::fs::write(path, lines.join("\n")).unwrap();
 }
 
-/// The smallest part of a plan that still fails, as far as there is time to find it.
-pub(super) async fn shrink(plan: &Plan, patience: Duration) -> Plan {
+/// The smallest part of a plan that still breaks this promise, as far as there is time to find it.
+pub(super) async fn shrink(plan: &Plan, promise: Promise, patience: Duration) -> Plan {
     let (mut smallest, end) = (plan.clone(), Instant::now() + patience);
     'again: loop {
         for smaller in smallest.smaller() {
@@ -71,7 +71,8 @@ pub(super) async fn shrink(plan: &Plan, patience: Duration) -> Plan {
                 if Instant::now() > end {
                     return smallest;
                 }
-                if !run(&smaller).await.violations.is_empty() {
+                let verdict = run(&smaller).await;
+                if verdict.violations.iter().any(|violation| violation.promise == promise) {
                     smallest = smaller;
                     continue 'again;
                 }

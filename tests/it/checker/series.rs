@@ -74,25 +74,26 @@ fn seed() -> u64 {
     std::env::var("VESTIBULE_SEED").map_or_else(|_| fastrand::u64(..1 << 32), |seed| seed.parse().unwrap())
 }
 
-/// Runs one plan after the other, this part of all minutes; one in the short form. `plan` makes one of a number and
-/// a seed. Of the first that fails the smallest part is shown that still does.
-pub(super) async fn hold(what: &str, part: f64, plan: impl Fn(usize, u64) -> Plan) {
+/// Runs one plan after the other, this part of all minutes; one in the short form. `plan` makes one of a
+/// seed. Of the first that fails the smallest part is shown that still does.
+pub(super) async fn hold(what: &str, part: f64, plan: impl Fn(u64) -> Plan) {
     let time = scaled(Duration::ZERO, Duration::from_secs(60 * minutes()).mul_f64(part));
     let (seed, begun, mut sum, mut failed) = (seed(), Instant::now(), Sum::default(), None);
     for number in 0.. {
-        let plan = plan(number, seed.wrapping_add(number as u64));
+        let plan = plan(seed.wrapping_add(number));
         let verdict = run(&plan).await;
         tell(&plan, &verdict);
-        let has_failed = !verdict.violations.is_empty();
+        let broken = verdict.violations.first().map(|violation| violation.promise);
         sum.add(verdict);
-        failed = failed.or(has_failed.then_some(plan));
+        failed = failed.or(broken.map(|promise| (plan, promise)));
         if begun.elapsed() >= time {
             break;
         }
     }
     report("checker", format!("{what}: {sum}"));
-    if let Some(plan) = failed {
-        let smallest = shrink(&plan, scaled(Duration::from_secs(60), Duration::from_secs(900))).await;
-        panic!("broken; once more: VESTIBULE_SCHEDULE=\"{smallest}\", all of it: \"{plan}\"");
+    if let Some((plan, promise)) = failed {
+        let smallest =
+            shrink(&plan, promise, scaled(Duration::from_secs(60), Duration::from_secs(900))).await;
+        panic!("{promise:?} is broken; once more: VESTIBULE_SCHEDULE=\"{smallest}\", all of it: \"{plan}\"");
     }
 }
