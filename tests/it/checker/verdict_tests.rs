@@ -214,6 +214,8 @@ fn what_a_failover_loses_is_what_the_new_primary_says() {
     assert_eq!(broken(&[&read[..], &[served(6_000, "b")]].concat()), [Promise::Prompt]);
     let written = [&events[..], &[set(3_000, "c")]].concat();
     assert_eq!(broken(&[&written[..], &[served(6_000, "b")]].concat()), [Promise::Prompt]);
+    let meanwhile = [&events[..], &[set(600, "c"), served(5_000, "a"), served(6_000, "c")]].concat();
+    assert_eq!(broken(&meanwhile), [], "at the old primary or the new one");
     let verdict = verdict_with(&TERMS, &read);
     assert_eq!(verdict.surprises, 0);
 }
