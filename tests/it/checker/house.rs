@@ -97,7 +97,7 @@ impl House {
 
     /// Ends a vestibule and starts another one in its place.
     pub(super) async fn replace(&mut self, world: &World, vestibule: usize) {
-        self.programs[vestibule].process.signal("KILL");
+        self.programs[vestibule].process.signal("KILL"); // it may have ended already
         self.programs[vestibule] = self.vestibule(vestibule).await;
         world.move_to(vestibule, self.seat(vestibule));
     }

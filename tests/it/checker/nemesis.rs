@@ -58,6 +58,7 @@ pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
         Kind::FailedOver | Kind::PrimaryKilled | Kind::PrimaryFrozen => {
             return servers::fail_over(house, world, kind, lasts).await;
         }
+        Kind::BackupOnly => return servers::lose_all_but_backup(house, world, lasts).await,
         Kind::Stopped => stop(house, on, lasts).await,
         Kind::Replaced => house.replace(world, on.unwrap_or(0)).await,
     }

@@ -53,12 +53,14 @@ pub(super) enum Kind {
     FailedOver,
     PrimaryKilled,
     PrimaryFrozen,
+    /// Only a server that cannot be chosen follows the primary, which dies, and so does who remembers.
+    BackupOnly,
     Stopped,
     Replaced,
 }
 
 impl Kind {
-    pub(super) const ALL: [(Kind, &str); 30] = [
+    pub(super) const ALL: [(Kind, &str); 31] = [
         (Kind::Nothing, "nothing"),
         (Kind::Silence, "silence"),
         (Kind::NoRequests, "no-requests"),
@@ -87,6 +89,7 @@ impl Kind {
         (Kind::FailedOver, "failed-over"),
         (Kind::PrimaryKilled, "primary-killed"),
         (Kind::PrimaryFrozen, "primary-frozen"),
+        (Kind::BackupOnly, "backup-only"),
         (Kind::Stopped, "stopped"),
         (Kind::Replaced, "replaced"),
     ];
@@ -116,7 +119,7 @@ impl Kind {
             | EndedInGapBeforeSilence => topology != Topology::Sentinel,
             Demoted | FollowersLedElsewhere | ClientsLedElsewhere => topology == Topology::One,
             Switched => topology == Topology::Hosts,
-            FailedOver | PrimaryKilled | PrimaryFrozen => topology == Topology::Sentinel,
+            FailedOver | PrimaryKilled | PrimaryFrozen | BackupOnly => topology == Topology::Sentinel,
         }
     }
 }

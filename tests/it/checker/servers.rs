@@ -8,7 +8,7 @@ use super::history::{Moment, Name, What, Write};
 use super::house::{House, Servers, catch_up, follow, lead};
 use super::nemesis::kill;
 use super::plan::Kind;
-use super::world::World;
+use super::world::{VESTIBULES, World};
 use crate::support::RefusedPort;
 use crate::support::redis::Redis;
 use crate::support::redis_sentinel::{Sentinels, attempt, until};
@@ -89,6 +89,29 @@ pub(super) async fn fail_over(house: &mut House, world: &World, kind: Kind, last
     sentinels.complete(stopped, preferred).await;
     house.primary = new;
     world.log.add(begun, What::Fault(kind.name().to_owned()));
+}
+
+/// The replica that may be chosen does not follow while sessions are revoked, and one that may not does; then the
+/// primary dies, and every vestibule that remembers.
+pub(super) async fn lose_all_but_backup(house: &mut House, world: &World, lasts: Duration) {
+    let (begun, old, dead_end) = (world.log.now(), house.primary, RefusedPort::new());
+    let [chosen, backup] = [(old + 1) % 3, (old + 2) % 3];
+    let () = house.server(backup).command("CONFIG", ["SET", "replica-priority", "0"].as_slice()).await;
+    let nowhere = dead_end.address();
+    let () = house.server(chosen).command("REPLICAOF", (nowhere.ip().to_string(), nowhere.port())).await;
+    sleep(lasts.max(LONG)).await; // sessions are revoked
+    house.programs.iter().for_each(|program| program.process.signal("KILL"));
+    let Servers::Sentinels(sentinels) = &mut house.servers else { return };
+    let before = sentinels.named(0).await;
+    sentinels.redis[old].stop();
+    settle(sentinels, world, begun, before).await;
+    house.primary = chosen;
+    for vestibule in 0..VESTIBULES {
+        house.replace(world, vestibule).await;
+    }
+    let Servers::Sentinels(sentinels) = &mut house.servers else { return };
+    sentinels.complete(Some(old), backup).await;
+    world.log.add(begun, What::Fault(Kind::BackupOnly.name().to_owned()));
 }
 
 /// Sentinels that could not see the primary may have chosen another one by themselves since the moment `since`.
