@@ -159,14 +159,15 @@ impl Control {
         for (_, checks) in &self.checks {
             checks.begin();
         }
-        if let (Some(mut watch), Some(sessions)) = (self.watch, &self.shared.sessions) {
+        let Some(mut watch) = self.watch else { return };
+        if let Some(sessions) = &self.shared.sessions {
             // What an unreachable store does not take by then is lost; the sessions only end earlier.
             let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
             sessions.leave();
-            if timeout(LAST_RENEWALS, &mut watch).await.is_err() {
-                watch.abort();
-            }
+            // Others then wait for us once, when they next meet a new primary.
+            let _ = timeout(LAST_RENEWALS, &mut watch).await;
         }
+        watch.abort();
     }
 
     async fn carry_out(&mut self, command: Command) {
@@ -281,7 +282,7 @@ impl Control {
     }
 
     fn start_watch(&self) -> Option<JoinHandle<()>> {
-        let sessions = self.shared.sessions.clone()?;
+        let sessions = self.shared.sessions.clone();
         let (config, backend) = (self.started.clone(), self.shared.backend.get().cloned().flatten()?);
         backend.guard();
         Some(tokio::spawn(async move { Store::watch(&config.session, &backend, sessions).await }))

@@ -3,6 +3,7 @@
 
 mod admin;
 mod canary;
+mod checker;
 mod checks;
 mod cohorts;
 mod compare;

@@ -160,13 +160,16 @@ impl Store {
         Backend::start(config, memory).map(|backend| Store::open(config, &backend))
     }
 
-    /// Keeps `cache` in step with the store that `config` describes until it is dropped, or until the cache is
-    /// [left](SessionCache::leave); at once with the embedded
-    /// store, which needs no cache. One per process.
-    pub async fn watch(config: &config::Session, backend: &Backend, cache: Arc<SessionCache>) {
-        match backend {
-            Backend::Memory(_) => (),
-            Backend::Redis(topology) => redis::watch(Arc::clone(topology), config, cache).await,
+    /// Keeps `cache`, if there is one, in step with the store that `config` describes, and lets new servers of it be
+    /// believed, until it is dropped or the cache is [left](SessionCache::leave); at once with the embedded store. One
+    /// per process.
+    pub async fn watch(config: &config::Session, backend: &Backend, cache: Option<Arc<SessionCache>>) {
+        match (backend, cache) {
+            (Backend::Memory(_), _) => (),
+            (Backend::Redis(topology), Some(cache)) => {
+                redis::watch(Arc::clone(topology), config, cache).await;
+            }
+            (Backend::Redis(topology), None) => redis::attend(Arc::clone(topology)).await,
         }
     }
 

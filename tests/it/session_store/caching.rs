@@ -47,7 +47,7 @@ async fn house(redis: &Redis) -> House {
     let store = Store::open(&config.store, &backend);
     within("connection to the store", store.connected()).await;
     let followed = cache.clone();
-    let watch = tokio::spawn(async move { Store::watch(&config, &backend, followed).await });
+    let watch = tokio::spawn(async move { Store::watch(&config, &backend, Some(followed)).await });
     within("the cache", async {
         while !cache.stats().fresh {
             tokio::task::yield_now().await

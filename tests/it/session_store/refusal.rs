@@ -9,7 +9,6 @@ use vestibule::session::{Death, MemoryStore, StartError, Store, StoreError};
 
 use super::{connected, fields, hash, id, redis_with_session, start, until_failed, until_loaded};
 use crate::support::redis::Redis;
-use crate::support::within;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

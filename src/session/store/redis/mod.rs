@@ -46,7 +46,7 @@ pub use access::StartError;
 pub use switch::Switch;
 pub(super) use topology::RunId;
 pub use topology::Topology;
-pub(super) use watch::watch;
+pub(super) use watch::{attend, watch};
 
 /// The Redis servers of a topology, asked over the connections of one worker. Clones share them; dropping
 /// the last clone closes them.
@@ -96,6 +96,8 @@ impl RedisStore {
                 let read = Read { at, by: Some(primary.name()) };
                 Lookup::Found(Record { contents: contents(fields), ttl, read })
             }
+            // A session that was just made at a server that is about to be the primary is none that has ended.
+            (None, None) if self.0.pools.is_contested() => return Err(StoreError::PrimaryDown),
             (death, _) => Lookup::Absent(death),
         })
     }

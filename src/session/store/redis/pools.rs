@@ -109,6 +109,11 @@ impl Pools {
         Ok(times.into_iter().collect())
     }
 
+    /// Whether it is unknown if a key is there that a primary does not have.
+    pub(super) fn is_contested(&self) -> bool {
+        self.topology.is_contested()
+    }
+
     /// The servers that may take the place of `primary`, to which `wire` leads.
     pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
         self.topology.successors(primary, wire).await

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::cmd;
@@ -55,6 +56,7 @@ impl Followers {
     pub(super) fn elected(&mut self, primary: &Host) {
         if self.contest.primary.as_ref() != Some(primary) {
             self.contest = Contest { primary: Some(primary.clone()), ..Contest::default() };
+            self.state.contested.store(false, Ordering::Release);
             self.observers.clear();
             self.observe([primary.clone()]);
         }
@@ -69,6 +71,7 @@ impl Followers {
             self.observe(replicas);
         }
         self.contest.note(answer.from, reply::is_primary(&role), answer.asked);
+        self.state.contested.store(self.contest.rival.is_some(), Ordering::Release);
     }
 
     /// Until when the primary can be believed, which the sentinels name until then.

@@ -154,6 +154,11 @@ impl Topology {
         !self.guarded.load(Ordering::Relaxed) || primary.is_admitted()
     }
 
+    /// Whether another server calls itself the primary as well: what this one does not have may be there.
+    pub(super) fn is_contested(&self) -> bool {
+        self.state.contested.load(Ordering::Acquire)
+    }
+
     /// To be called on signs that the layout is out of date: what there is to ask is asked soon.
     pub(super) fn doubt(&self) {
         self.state.doubts.send_modify(|doubts| *doubts = doubts.wrapping_add(1));
@@ -193,6 +198,8 @@ struct State {
     confirmed_until: AtomicU64,
     origin: Instant,
     doubts: watch::Sender<u64>,
+    /// Another server calls itself the primary as well.
+    contested: AtomicBool,
     guests: Mutex<Vec<(Host, Instant)>>,
     /// Servers that have followed a primary, and until when that is remembered.
     followers: Mutex<BTreeMap<Host, Instant>>,
@@ -213,6 +220,7 @@ impl State {
             confirmed_until: AtomicU64::new(0),
             origin: Instant::now(),
             doubts: watch::Sender::new(0),
+            contested: AtomicBool::new(false),
             guests: Mutex::default(),
             followers: Mutex::default(),
         })

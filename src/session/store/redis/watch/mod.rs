@@ -29,6 +29,7 @@ use super::super::super::StoreError;
 use super::super::super::cache::SessionCache;
 use super::codec::Codec;
 use super::reply;
+use super::switch::Wire;
 use super::topology::{Layout, Purpose, Topology};
 use crate::backoff::Backoff;
 use crate::config;
@@ -76,6 +77,36 @@ pub(in super::super) async fn watch(
         sleep(BACKOFF.delay(failures)).await;
         failures = failures.saturating_add(1);
     }
+}
+
+/// Lets the primaries of `topology` be believed, where nothing is kept of sessions, until dropped.
+pub(in super::super) async fn attend(topology: Arc<Topology>) {
+    let peers = Peers::new();
+    let mut failures = 0;
+    loop {
+        let layout = topology.current();
+        match hands(&layout).await {
+            Ok(links) => {
+                peers.wait_for_others(&links).await;
+                links.layout.primaries().iter().for_each(|primary| primary.admit());
+                failures = 0;
+                topology.changed(layout.epoch()).await;
+            }
+            Err(_) => {
+                sleep(BACKOFF.delay(failures)).await;
+                failures = failures.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// Connections that only ask.
+async fn hands(layout: &Arc<Layout>) -> Result<Links, StoreError> {
+    let silent = |_: PushInfo| Ok::<(), SendError>(());
+    let hands = try_join_all(layout.primaries().iter().map(|primary| primary.open(Purpose::Writes, silent)));
+    let link = |hand: Wire| Link { ear: hand.clone(), hand, heartbeat: None };
+    let links = hands.await?.into_iter().map(link).collect();
+    Ok(Links { layout: Arc::clone(layout), links, closed: Arc::default() })
 }
 
 struct Watcher {
