@@ -17,6 +17,8 @@
 //! | identity | what we tell the upstream about the user |
 //! | affinity | which instance a client is tied to; a *tie* |
 //! | lease | one request under way on an instance, released by dropping it; of the cache: until when it is used |
+//! | beat | a key of our own in the store that changes; the report of it proves that changes are reported |
+//! | run | of a server of the store: one life of its process, by its `run_id` |
 //! | generation | what the session cache learned over one unbroken link to the store |
 //! | tombstone | the memory of an ended session, so that nobody brings it back |
 //! | discovery | looking for an upstream's instances while the proxy runs |
@@ -42,8 +44,9 @@
 //! 3. **Resolve** the session: *Active* gives an identity; *Absent* and *Ended* are handled as the route
 //!    says, and only *Ended* clears the cookie; *Unavailable* as its `on_outage` says. A store error never
 //!    looks like a logout, and a request without a session id never touches the store. What was resolved is
-//!    kept for all workers while the store's own reports of changes arrive (`session::cache`); look-ups of
-//!    one session at the same time are one.
+//!    kept for all workers while the store's own reports of changes are proven to arrive (`session::cache`); look-ups
+//!    of one session at the same time are one. An answer is believed of a primary, which says that it is one along with
+//!    it; before a session is first honoured, it is noted as its user's.
 //! 4. **Identify**: the configured headers are written from the session.
 //! 5. **Choose and forward**: a route with a canary chooses the client's side (`canary`). A tie may name the
 //!    instance, otherwise the balancer picks one with a free slot, or the request waits for a slot. An instance
@@ -53,6 +56,11 @@
 //!    one task per upstream judges (`health`).
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
+//!
+//! # What is promised of sessions
+//!
+//! `docs/consistency.md` tells what a cached session may be honoured for, what that assumes, what breaks it, and which
+//! test holds it.
 //!
 //! # The life of a process
 //!
