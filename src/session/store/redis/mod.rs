@@ -96,8 +96,8 @@ impl RedisStore {
                 let read = Read { at, by: Some(primary.name()) };
                 Lookup::Found(Record { contents: contents(fields), ttl, read })
             }
-            // A session that was just made at a server that is about to be the primary is none that has ended.
-            (None, None) if self.0.pools.is_contested() => return Err(StoreError::PrimaryDown),
+            // A session that was just made at another server, the primary of now, is none that has ended.
+            (None, None) if !self.0.pools.is_alone(&primary).await => return Err(StoreError::PrimaryDown),
             (death, _) => Lookup::Absent(death),
         })
     }

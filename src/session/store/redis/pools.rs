@@ -109,9 +109,9 @@ impl Pools {
         Ok(times.into_iter().collect())
     }
 
-    /// Whether it is unknown if a key is there that a primary does not have.
-    pub(super) fn is_contested(&self) -> bool {
-        self.topology.is_contested()
+    /// Whether a key is nowhere that `primary` did not have a moment ago.
+    pub(super) async fn is_alone(&self, primary: &Primary) -> bool {
+        self.topology.is_alone(primary, self.limits.wait_timeout).await
     }
 
     /// The servers that may take the place of `primary`, to which `wire` leads.

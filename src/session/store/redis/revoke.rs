@@ -20,6 +20,9 @@ const PATIENCE: f64 = 0.8;
 const NOT_ALL: &str = "not confirmed by every server that may become the primary";
 const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so its replicas are not known";
 
+/// Sessions, and the commands that bury them.
+type Burials = Vec<(SessionId, Cmd)>;
+
 impl RedisStore {
     /// As [`RedisStore::bury`] for each, and waits for the replicas. `Some` of the result says why some may yet be
     /// undone.
@@ -28,7 +31,7 @@ impl RedisStore {
         ids: &[SessionId],
         life: Duration,
     ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
-        let mut by_owner: Vec<(Arc<Primary>, Vec<(SessionId, Cmd)>)> = Vec::new();
+        let mut by_owner: Vec<(Arc<Primary>, Burials)> = Vec::new();
         for id in ids {
             let burial = self.0.codec.bury(id, Death::Revoked, life);
             let owner = self.0.pools.owner(&burial)?;
@@ -50,7 +53,7 @@ impl RedisStore {
     async fn bury_at(
         &self,
         primary: &Primary,
-        burials: Vec<(SessionId, Cmd)>,
+        burials: Burials,
     ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
         // One of its own: waiting for replicas stops everything else on a connection.
         let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
@@ -150,7 +153,7 @@ impl RedisStore {
 /// Buries sessions, and how far the primary has come with that and who follows it; `None` if it does not tell.
 async fn bury(
     mut wire: Wire,
-    burials: Vec<(SessionId, Cmd)>,
+    burials: Burials,
 ) -> Result<(Vec<(SessionId, Burial)>, Option<(u64, Vec<Replica>)>), StoreError> {
     let mut all = Pipeline::with_capacity(burials.len() + 1);
     let mut ids = Vec::with_capacity(burials.len());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Value, cmd};
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use crate::config::Host;
 
@@ -18,7 +18,9 @@ use super::observer::{Answer, Observer, Questions};
 
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How often an address is looked at over a new connection.
-const LOOK_AGAIN: Duration = Duration::from_millis(400);
+const LOOK_AGAIN: Duration = Duration::from_millis(380);
+/// Between two looks, however many want to know.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a host says that it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,29 +32,56 @@ enum Role {
 
 /// Follows whichever of `hosts` calls itself master. When several do, one that was the primary before stays
 /// it; when that leaves a choice, there is no primary, because only one of them has the sessions.
-pub(super) async fn watch(state: Arc<State>, hosts: Vec<Host>) {
+pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     let (answers, mut heard) = mpsc::channel(hosts.len());
     let doubts = state.doubts.subscribe();
     let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, doubts, answers };
     let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
     let _observers: Vec<_> = hosts.iter().map(start).collect();
-    let mut roles = HashMap::new();
-    let follow = async {
+    let mut said = HashMap::new();
+    let roles = async {
         while let Some(answer) = heard.recv().await {
-            note(&state, &mut roles, answer);
+            note(&state, &mut said, answer);
         }
     };
-    tokio::join!(follow, look_again(&state));
+    tokio::join!(roles, look_again(&state));
 }
 
-/// Finds out over new connections where the primary's address leads by now. Whoever moves an address may leave
-/// connections as they are, to a server that goes on to answer.
+/// Finds out over new connections where the primary's address leads by now, now and then and when somebody wants to
+/// know. Whoever moves an address may leave connections as they are, to a server that goes on to answer.
 async fn look_again(state: &State) {
     loop {
-        sleep(LOOK_AGAIN).await;
+        sleep(PAUSE).await;
+        tokio::select! {
+            () = sleep(LOOK_AGAIN) => (),
+            () = state.looks.wanted.notified() => (),
+        }
+        let begun = Instant::now();
         for primary in state.layout.load_full().primaries() {
             primary.look_again().await;
         }
+        state.looks.begun.send_replace(begun);
+    }
+}
+
+/// Looks at where an address leads.
+pub(super) struct Looks {
+    wanted: Notify,
+    /// When the last one that is over was begun.
+    begun: watch::Sender<Instant>,
+}
+
+impl Looks {
+    pub(super) fn new() -> Self {
+        Looks { wanted: Notify::new(), begun: watch::Sender::new(Instant::now()) }
+    }
+
+    /// Waits until a look is over that was begun from now on.
+    pub(super) async fn next(&self) {
+        let (now, mut begun) = (Instant::now(), self.begun.subscribe());
+        self.wanted.notify_one();
+        // The sender lives in the same place as we do.
+        let _ = begun.wait_for(|begun| *begun >= now).await;
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{self, Host, RedisKind, RedisUrl};
@@ -32,6 +32,7 @@ use super::notes::Notes;
 use super::switch::{Switch, Wire};
 use super::witness::Witness;
 
+use fixed::Looks;
 use heirs::Heirs;
 pub(super) use heirs::{Replica, Successors, Unknown, replication};
 pub(in crate::session::store) use layout::Layout;
@@ -78,7 +79,7 @@ impl Topology {
                 if let [only] = hosts.as_slice() {
                     state.publish(std::slice::from_ref(only), Slots::One);
                 }
-                follow(&stop, fixed::watch(watched, hosts.clone()));
+                follow(&stop, fixed::follow(watched, hosts.clone()));
                 Heirs::Hosts(hosts)
             }
             RedisKind::Sentinel { master } => {
@@ -154,9 +155,13 @@ impl Topology {
         !self.guarded.load(Ordering::Relaxed) || primary.is_admitted()
     }
 
-    /// Whether another server calls itself the primary as well: what this one does not have may be there.
-    pub(super) fn is_contested(&self) -> bool {
-        self.state.contested.load(Ordering::Acquire)
+    /// Whether a key is nowhere that `primary` did not have a moment ago: no other server is about to take its place, or
+    /// has taken its address. Waits at most `limit` to find out; what cannot be found out speaks for it.
+    pub(super) async fn is_alone(&self, primary: &Primary, limit: Duration) -> bool {
+        if let Heirs::Hosts(_) = self.heirs {
+            let _ = timeout(limit, self.state.looks.next()).await;
+        }
+        !self.state.contested.load(Ordering::Acquire) && self.current().holds(primary)
     }
 
     /// To be called on signs that the layout is out of date: what there is to ask is asked soon.
@@ -200,6 +205,7 @@ struct State {
     doubts: watch::Sender<u64>,
     /// Another server calls itself the primary as well.
     contested: AtomicBool,
+    looks: Looks,
     guests: Mutex<Vec<(Host, Instant)>>,
     /// Servers that have followed a primary, and until when that is remembered.
     followers: Mutex<BTreeMap<Host, Instant>>,
@@ -221,6 +227,7 @@ impl State {
             origin: Instant::now(),
             doubts: watch::Sender::new(0),
             contested: AtomicBool::new(false),
+            looks: Looks::new(),
             guests: Mutex::default(),
             followers: Mutex::default(),
         })

@@ -235,6 +235,7 @@ impl Watcher {
         loop {
             if Instant::now() >= note_at {
                 self.peers.note(links).await;
+                self.peers.forget_silent(links).await;
                 note_at = Peers::next_note();
             }
             let is_due = tokio::select! {

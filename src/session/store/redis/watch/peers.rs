@@ -4,7 +4,7 @@
 //! all have, a vestibule that knows nothing of them would honour what has ended. So each notes at the store which
 //! servers it has told, and none believes a new server before all others have.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
@@ -20,6 +20,8 @@ use super::links::Links;
 const PAUSE: Duration = Duration::from_millis(20);
 /// A note is made again after this long: somebody may have taken us for gone.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Who has noted nothing for this long has gone.
+const SILENCE: Duration = Duration::from_secs(20);
 /// Notes stay for so long without any vestibule.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
@@ -38,12 +40,24 @@ impl Peers {
         Instant::now() + PERIOD
     }
 
-    /// Notes that these servers have been told. A store that does not take it leaves others to wait for nothing.
+    /// Notes that these servers have been told, and when. A store that does not take it leaves others to wait for
+    /// nothing.
     pub(super) async fn note(&self, links: &Links) {
+        let now = self.ask(links, cmd("TIME")).await.ok().as_ref().and_then(reply::time).unwrap_or_default();
         let (mut note, mut keep) = (cmd("HSET"), cmd("EXPIRE"));
-        note.arg(PEERS).arg(&self.me).arg(names(links).join(" "));
+        note.arg(PEERS).arg(&self.me).arg(format!("{} {}", now.as_secs(), names(links).join(" ")));
         keep.arg(PEERS).arg(KEPT.as_secs());
         self.send(links, [note, keep]).await;
+    }
+
+    /// Takes others for gone that have noted nothing for long. Not to be called right after a failover: what the new
+    /// primary has of their notes may be old.
+    pub(super) async fn forget_silent(&self, links: &Links) {
+        let Ok(now) = self.ask(links, cmd("TIME")).await else { return };
+        let Some(oldest) = reply::time(&now).map(|now| now.saturating_sub(SILENCE).as_secs()) else { return };
+        let is_silent = |note: &Note| note.at < oldest && note.vestibule != self.me;
+        let silent = self.notes(links).await.into_iter().filter(is_silent).map(|note| note.vestibule);
+        self.forget(links, silent.collect()).await;
     }
 
     /// Waits until all others have told these servers, but no longer than any server is kept waiting; those that have
@@ -60,9 +74,7 @@ impl Peers {
                     vestibules = behind.len(),
                     "other vestibules have not told the session store's new primary what they remember: taking them for gone"
                 );
-                let mut forget = cmd("HDEL");
-                forget.arg(PEERS).arg(behind);
-                return self.send(links, [forget]).await;
+                return self.forget(links, behind).await;
             }
             sleep(PAUSE).await;
         }
@@ -70,21 +82,29 @@ impl Peers {
 
     /// Lets others not wait for us any more.
     pub(super) async fn leave(&self, links: &Links) {
-        let mut leave = cmd("HDEL");
-        leave.arg(PEERS).arg(&self.me);
-        self.send(links, [leave]).await;
+        self.forget(links, vec![self.me.clone()]).await;
     }
 
     /// Others that have not told all of these servers; none if the store does not say.
     async fn behind(&self, links: &Links) -> Vec<String> {
+        let names = names(links);
+        let is_behind =
+            |note: &Note| note.vestibule != self.me && !names.iter().all(|name| note.told.contains(&**name));
+        self.notes(links).await.into_iter().filter(is_behind).map(|note| note.vestibule).collect()
+    }
+
+    async fn notes(&self, links: &Links) -> Vec<Note> {
         let mut all = cmd("HGETALL");
         all.arg(PEERS);
-        let Some(notes) = self.ask(links, all).await.ok().and_then(notes) else { return Vec::new() };
-        let names = names(links);
-        let is_behind = |(vestibule, told): &(String, String)| {
-            *vestibule != self.me && !names.iter().all(|name| told.split(' ').any(|one| one == &**name))
-        };
-        notes.into_iter().filter(is_behind).map(|(vestibule, _)| vestibule).collect()
+        self.ask(links, all).await.ok().and_then(notes).unwrap_or_default()
+    }
+
+    async fn forget(&self, links: &Links, vestibules: Vec<String>) {
+        if !vestibules.is_empty() {
+            let mut forget = cmd("HDEL");
+            forget.arg(PEERS).arg(vestibules);
+            self.send(links, [forget]).await;
+        }
     }
 
     async fn ask(&self, links: &Links, command: Cmd) -> Result<Value, StoreError> {
@@ -107,7 +127,18 @@ fn names(links: &Links) -> Vec<RunId> {
     links.layout.primaries().iter().map(|primary| primary.name()).collect()
 }
 
-fn notes(reply: Value) -> Option<BTreeMap<String, String>> {
-    let text = |value: &Value| reply::text(value).map(str::to_owned);
-    reply.as_map_iter()?.map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+/// What a vestibule has noted: `<unix seconds> <server> …`
+struct Note {
+    vestibule: String,
+    at: u64,
+    told: BTreeSet<String>,
+}
+
+fn notes(reply: Value) -> Option<Vec<Note>> {
+    let note = |(vestibule, note): (&Value, &Value)| {
+        let mut words = reply::text(note)?.split(' ');
+        let (vestibule, at) = (reply::text(vestibule)?.to_owned(), words.next()?.parse().ok()?);
+        Some(Note { vestibule, at, told: words.map(str::to_owned).collect() })
+    };
+    reply.as_map_iter()?.map(note).collect()
 }
