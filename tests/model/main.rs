@@ -9,4 +9,5 @@
 #![cfg(test)]
 
 mod explore;
+mod failover;
 mod renewals;

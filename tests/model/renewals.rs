@@ -33,42 +33,42 @@ fn cache(rules: Rules, bounds: Bounds) -> Cache {
 
 #[test]
 fn no_change_is_lost_to_renewals_and_look_ups() {
-    holds("renewals", &cache(Rules::TRUE, CALM));
+    holds("renewals", &cache(Rules::ALL, CALM));
 }
 
 #[test]
 fn faults_make_nothing_older_than_a_lease() {
-    holds("renewals, a fault", &cache(Rules::TRUE, FAULTS));
-    holds("renewals, a fault and a renewal", &cache(Rules::TRUE, FAULT_AND_RENEWAL));
+    holds("renewals, a fault", &cache(Rules::ALL, FAULTS));
+    holds("renewals, a fault and a renewal", &cache(Rules::ALL, FAULT_AND_RENEWAL));
 }
 
 #[test]
 fn two_faults_make_nothing_older_than_a_lease() {
-    holds("renewals, two faults", &cache(Rules::TRUE, TWO_FAULTS));
+    holds("renewals, two faults", &cache(Rules::ALL, TWO_FAULTS));
 }
 
 #[test]
 fn databases_that_are_swapped_are_noticed() {
-    holds("renewals, a swap", &cache(Rules::TRUE, SWAP));
+    holds("renewals, a swap", &cache(Rules::ALL, SWAP));
 }
 
 /// What the true rules leave open. Two swaps between two beats bring back the data that the beats are in, and what was
 /// read between them is kept.
 #[test]
 fn data_that_are_swapped_there_and_back_between_two_beats_are_not_noticed() {
-    breaks("renewals, two swaps", &cache(Rules::TRUE, SWAPS), "R1", 11);
+    breaks("renewals, two swaps", &cache(Rules::ALL, SWAPS), "R1", 11);
 }
 
 #[test]
 fn a_look_up_that_sees_where_the_beats_are_notices_any_swap() {
-    holds("renewals, two swaps, marked", &cache(Rules { reads_marks: true, ..Rules::TRUE }, SWAPS));
+    holds("renewals, two swaps, marked", &cache(Rules { reads_marks: true, ..Rules::ALL }, SWAPS));
 }
 
 #[test]
 fn renewals_on_the_listening_connection_hide_changes() {
     breaks(
         "renewals on the listening connection",
-        &cache(Rules { writes_apart: false, ..Rules::TRUE }, CALM),
+        &cache(Rules { writes_apart: false, ..Rules::ALL }, CALM),
         "R1",
         17,
     );
@@ -78,7 +78,7 @@ fn renewals_on_the_listening_connection_hide_changes() {
 fn an_answer_from_before_a_report_must_not_be_kept() {
     breaks(
         "invalidated answers kept",
-        &cache(Rules { drops_invalidated: false, ..Rules::TRUE }, CALM),
+        &cache(Rules { drops_invalidated: false, ..Rules::ALL }, CALM),
         "R1",
         11,
     );
@@ -86,14 +86,14 @@ fn an_answer_from_before_a_report_must_not_be_kept() {
 
 #[test]
 fn a_beat_that_was_not_reported_proves_nothing() {
-    breaks("lease by replies", &cache(Rules { waits_for_reports: false, ..Rules::TRUE }, FAULTS), "R1", 8);
+    breaks("lease by replies", &cache(Rules { waits_for_reports: false, ..Rules::ALL }, FAULTS), "R1", 8);
 }
 
 #[test]
 fn a_lease_must_not_be_counted_from_the_report() {
     breaks(
         "lease from reports",
-        &cache(Rules { counts_from_sending: false, ..Rules::TRUE }, FAULTS),
+        &cache(Rules { counts_from_sending: false, ..Rules::ALL }, FAULTS),
         "R2",
         11,
     );
@@ -103,7 +103,7 @@ fn a_lease_must_not_be_counted_from_the_report() {
 fn a_beat_that_misses_the_one_before_must_not_be_ignored() {
     breaks(
         "missing beats ignored",
-        &cache(Rules { minds_missing_beats: false, ..Rules::TRUE }, SWAP),
+        &cache(Rules { minds_missing_beats: false, ..Rules::ALL }, SWAP),
         "R1",
         10,
     );
@@ -113,7 +113,7 @@ fn a_beat_that_misses_the_one_before_must_not_be_ignored() {
 fn a_new_connection_must_begin_a_generation() {
     breaks(
         "no generation with a connection",
-        &cache(Rules { begins_anew: false, ..Rules::TRUE }, FAULTS),
+        &cache(Rules { begins_anew: false, ..Rules::ALL }, FAULTS),
         "R1",
         12,
     );
@@ -121,6 +121,6 @@ fn a_new_connection_must_begin_a_generation() {
 
 #[test]
 fn the_generation_must_be_taken_before_the_store_is_asked() {
-    let rules = Rules { reads_generation_first: false, ..Rules::TRUE };
+    let rules = Rules { reads_generation_first: false, ..Rules::ALL };
     breaks("generation taken late", &cache(rules, FAULTS), "R1", 12);
 }

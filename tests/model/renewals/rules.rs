@@ -22,8 +22,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// What vestibule does.
-    pub(crate) const TRUE: Rules = Rules {
+    /// All but the last, which vestibule does not have.
+    pub(crate) const ALL: Rules = Rules {
         writes_apart: true,
         drops_invalidated: true,
         waits_for_reports: true,
