@@ -11,3 +11,4 @@
 mod explore;
 mod failover;
 mod renewals;
+mod users;

@@ -4,8 +4,8 @@ use crate::explore::Model;
 
 use super::Rules;
 use super::state::{
-    Answer, Bounds, Data, Link, OTHER, Other, Phase, REVOKER, SERVERS, Server, State, Third,
-    VESTIBULES, Vestibule,
+    Answer, Bounds, Data, Link, OTHER, Other, Phase, REVOKER, SERVERS, Server, State, Third, VESTIBULES,
+    Vestibule,
 };
 
 const UNDONE: &str = "R3: revoked for good, and a server that may become the primary does not know of it";
