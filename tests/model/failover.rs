@@ -7,7 +7,8 @@
 //! that it has not met what it remembers, notes at the store that it has, waits for the notes of all others, and only
 //! then honours what that primary has. What it writes may be lost with the primary, its note included.
 //!
-//! A vestibule is never taken for gone while it lives: the wait for it has no end here, but a second in reality.
+//! What is honoured at a former primary, by who has not found out yet, is not judged: that has an end of its own. A
+//! vestibule is never taken for gone while it lives: the wait for it has no end here, but a second in reality.
 
 mod revoke;
 mod rules;
@@ -33,7 +34,9 @@ fn failover(rules: Rules, third: Third, other: Other, bounds: Bounds) -> Failove
 
 #[test]
 fn what_is_revoked_for_good_or_remembered_is_not_honoured_after_a_failover() {
-    holds("failover", &failover(Rules::ALL, Third::Ordinary, Other::RunsBeside, ONE_FAILOVER));
+    let (calm, crash) = (Bounds { crashes: 0, ..ONE_FAILOVER }, Bounds { crashes: 1, ..A_CUT });
+    holds("failover", &failover(Rules::ALL, Third::Ordinary, Other::RunsBeside, calm));
+    holds("failover, crash", &failover(Rules::ALL, Third::Ordinary, Other::RunsBeside, crash));
 }
 
 #[test]

@@ -23,7 +23,8 @@ use steps::Cache;
 const CALM: Bounds = Bounds { changes: 2, renewals: 2, faults: 0, swaps: 0 };
 const FAULTS: Bounds = Bounds { changes: 2, renewals: 0, faults: 1, swaps: 0 };
 const FAULT_AND_RENEWAL: Bounds = Bounds { changes: 1, renewals: 1, faults: 1, swaps: 0 };
-const SWAP: Bounds = Bounds { changes: 1, renewals: 0, faults: 1, swaps: 1 };
+const SWAP: Bounds = Bounds { changes: 1, renewals: 1, faults: 0, swaps: 1 };
+const FAULT_AND_SWAP: Bounds = Bounds { changes: 0, renewals: 0, faults: 1, swaps: 1 };
 const SWAPS: Bounds = Bounds { changes: 0, renewals: 0, faults: 0, swaps: 2 };
 const TWO_FAULTS: Bounds = Bounds { changes: 1, renewals: 0, faults: 2, swaps: 0 };
 
@@ -50,6 +51,7 @@ fn two_faults_make_nothing_older_than_a_lease() {
 #[test]
 fn databases_that_are_swapped_are_noticed() {
     holds("renewals, a swap", &cache(Rules::ALL, SWAP));
+    holds("renewals, a fault and a swap", &cache(Rules::ALL, FAULT_AND_SWAP));
 }
 
 /// What the true rules leave open. Two swaps between two beats bring back the data that the beats are in, and what was

@@ -3,9 +3,8 @@
 //! A look-up reads the session and asks the time of the store, in some order; notes that it is the user's, and when it
 //! was read; and only then honours it. A revocation asks the time, marks the user with it and lists what was noted, in
 //! one; buries what it lists; waits until no cache can hold it any more; buries what was noted late; and answers. The
-//! session may have been noted before, may change its user in the meantime, and a second vestibule looks it up later.
-//! The vestibule of the first look-up may end at any point without a word, and so may the primary, of which the next
-//! one has everything.
+//! session may change its user in the meantime, and three vestibules look it up. One of them may end at any point
+//! without a word, and so may the primary, of which the next one has everything.
 //!
 //! Time is the order of events: every event that has a time is later than the one before.
 

@@ -106,7 +106,7 @@ impl Model for Cache {
         let is_timed = state.lease > 0 || state.ages.iter().any(|age| *age < LEASE);
         may(Step::Tick, is_timed || state.beat.is_some_and(|beat| beat.age < LEASE));
         may(Step::LoseReportsFromNowOn, left.faults > 0 && state.linked && state.heard);
-        may(Step::LoseConnection, left.faults > 0 && state.linked || state.linked && !state.heard);
+        may(Step::LoseConnection, state.linked && (left.faults > 0 || !state.heard));
         may(Step::Connect, !state.linked);
     }
 

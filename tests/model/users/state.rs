@@ -1,6 +1,6 @@
 //! The store, the revocation and the look-ups at one moment.
 
-pub(super) const LOOK_UPS: usize = 2;
+pub(super) const LOOK_UPS: usize = 3;
 
 /// How often things happen at most.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -138,7 +138,10 @@ impl Model for Users {
                 state.look_ups[index].is_honoured = true;
                 state.was_honoured |= state.phase == Phase::Before;
             }
-            Step::EndOwn(_) => state.end(self.rules.looks_again),
+            Step::EndOwn(index) => {
+                state.look_ups[index] = LookUp::NEW;
+                state.end(self.rules.looks_again);
+            }
             Step::Crash(index) => {
                 state.left.crashes -= 1;
                 state.look_ups[index] = LookUp { outcome: Outcome::Dead, ..LookUp::NEW };
