@@ -247,7 +247,8 @@ impl Inner {
         if let Some(user) = &user
             && self.note(user, id, &record).await == UserIndex::Revoked
         {
-            return Ok(self.revoked(id).await);
+            // Who revoked them waits for this one to be noted, and ends it.
+            return Ok(Known::Absent(Some(Death::Revoked)));
         }
         if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
@@ -268,19 +269,6 @@ impl Inner {
             }
             UserIndex::Noted
         })
-    }
-
-    /// Ends a session that was read while all of its user were being revoked.
-    async fn revoked(&self, id: &SessionId) -> Known {
-        let life = match self.store.bury(id, Death::Revoked, self.absolute_timeout).await {
-            Ok(burial) => burial.life,
-            // Whoever revoked it knows of it, and buries it as well.
-            Err(_) => self.absolute_timeout,
-        };
-        if let Some(cache) = &self.cache {
-            cache.bury(id, Death::Revoked, life);
-        }
-        Known::Absent(Some(Death::Revoked))
     }
 
     fn session(

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -10,6 +11,7 @@ use crate::config;
 
 use super::cache::{Death, SessionCache};
 use super::sightings::user_in;
+use super::store::Burial;
 use super::{SessionId, Store, StoreError};
 
 /// Whose login is to end.
@@ -112,8 +114,13 @@ impl Revoker {
                 let ids = self.still_of(user, noted).await?;
                 let mut revoked = self.revoke_all(&ids).await?;
                 self.wait_for_others().await?;
-                // Those whose look-up was under way are known now, and were honoured by nobody.
-                let late = self.revoke_all(&store.late_sessions_of(user).await?).await?;
+                // Those whose look-up was under way are known now.
+                let late = self.still_of(user, store.late_sessions_of(user).await?).await?;
+                let is_any_late = !late.is_empty();
+                let late = self.revoke_all(&late).await?;
+                if is_any_late {
+                    self.wait_for_others().await?;
+                }
                 revoked.sessions += late.sessions;
                 if revoked.durability == Durability::Durable {
                     revoked.durability = match is_exact {
@@ -144,20 +151,20 @@ impl Revoker {
     }
 
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {
-        let mut revoked = Revoked { sessions: 0, durability: Durability::Durable };
-        for batch in ids.chunks(BATCH) {
-            let (buried, doubt) = self.store.bury_for_good(batch, self.life).await?;
-            for (id, burial) in buried {
-                if let Some(cache) = &self.cache {
-                    cache.bury(&id, Death::Revoked, burial.life);
-                }
-                revoked.sessions += u64::from(burial.was_there);
+        let (sessions, mut durability) = (AtomicU64::new(0), Durability::Durable);
+        let buried = |id: &SessionId, burial: Burial| {
+            // At once: a new primary is told of what is remembered by then.
+            if let Some(cache) = &self.cache {
+                cache.bury(id, Death::Revoked, burial.life);
             }
-            if let Some(doubt) = doubt {
-                revoked.durability = Durability::Accepted(doubt);
+            sessions.fetch_add(burial.was_there.into(), Relaxed);
+        };
+        for batch in ids.chunks(BATCH) {
+            if let Some(doubt) = self.store.bury_for_good(batch, self.life, &buried).await? {
+                durability = Durability::Accepted(doubt);
             }
         }
-        Ok(revoked)
+        Ok(Revoked { sessions: sessions.load(Relaxed), durability })
     }
 
     /// Waits as long as another vestibule may go on without having heard: the lease of its cache, which ends by
@@ -166,7 +173,7 @@ impl Revoker {
     async fn wait_for_others(&self) -> Result<(), StoreError> {
         let Store::Redis(store) = &self.store else { return Ok(()) };
         let longest = match &self.cache {
-            Some(cache) if !store.is_any_unlinked().await? => cache.longest_ignorance(),
+            Some(cache) if !store.is_any_slow().await? => cache.longest_ignorance(),
             Some(cache) => cache.max_staleness,
             None => config::SessionCache::DEFAULT_MAX_STALENESS,
         };

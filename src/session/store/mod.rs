@@ -95,6 +95,9 @@ pub struct Burial {
     pub life: Duration,
 }
 
+/// Takes note of a session that was removed.
+pub(crate) type Buried<'a> = dyn Fn(&SessionId, Burial) + Send + Sync + 'a;
+
 /// A session as the store has it.
 #[derive(Clone, PartialEq)]
 pub struct Record {
@@ -218,19 +221,22 @@ impl Store {
         }
     }
 
-    /// [`Store::bury`] of each for a revocation, which waits for the replicas as well; `Some` of the result says why
-    /// some may yet be undone by a failover.
+    /// [`Store::bury`] of each for a revocation, which waits for the replicas as well; `buried` is told of each as soon
+    /// as it is. `Some` of the result says why some may yet be undone by a failover.
     pub(crate) async fn bury_for_good(
         &self,
         ids: &[SessionId],
         life: Duration,
-    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
+        buried: &Buried<'_>,
+    ) -> Result<Option<&'static str>, StoreError> {
         match self {
             Store::Memory(store) => {
-                let bury = |id: &SessionId| Burial { was_there: store.bury(id, Death::Revoked), life };
-                Ok((ids.iter().map(|id| (id.clone(), bury(id))).collect(), None))
+                ids.iter().for_each(|id| {
+                    buried(id, Burial { was_there: store.bury(id, Death::Revoked), life });
+                });
+                Ok(None)
             }
-            Store::Redis(store) => store.bury_for_good(ids, life).await,
+            Store::Redis(store) => store.bury_for_good(ids, life, buried).await,
         }
     }
 

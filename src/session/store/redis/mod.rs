@@ -81,12 +81,13 @@ impl RedisStore {
     /// One round trip, whose replies are told apart by their kinds: replies to another call would not fit.
     pub(super) async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Lookup, StoreError> {
         let codec = &self.0.codec;
-        let mut questions = Pipeline::with_capacity(3);
-        questions.add_command(command("GET", codec.tombstone(id))).add_command(codec.read(id));
-        if with_ttl {
-            questions.add_command(command("PTTL", codec.key(id)));
-        }
-        let ((replies, at), primary) = self.0.pools.read(questions).await?;
+        let ask = |questions: &mut Pipeline| {
+            questions.add_command(command("GET", codec.tombstone(id))).add_command(codec.read(id));
+            if with_ttl {
+                questions.add_command(command("PTTL", codec.key(id)));
+            }
+        };
+        let ((replies, at), primary) = self.0.pools.read(ask).await?;
         let mut replies = replies.into_iter();
         let mut next = || replies.next().ok_or(StoreError::Protocol);
         let (death, fields) = (reply::death(next()?)?, codec.decode(next()?)?);

@@ -73,13 +73,21 @@ impl Pools {
         self.ask(call, reply::checked).await.map(|(answer, _)| answer)
     }
 
-    /// The answer to questions about keys of one slot, witnessed by the server that gave it.
+    /// The answer to questions about keys of one slot, and the server that gave it and says that it is a primary.
     pub(super) async fn read(
         &self,
-        mut questions: Pipeline,
+        ask: impl FnOnce(&mut Pipeline),
     ) -> Result<(Witnessed, Arc<Primary>), StoreError> {
-        let asked = self.topology.witness.ask(&mut questions);
+        let mut questions = Pipeline::with_capacity(5);
+        let asked = self.topology.witness.begin(&mut questions);
+        ask(&mut questions);
+        asked.end(&mut questions);
         self.ask(Call::Many(&questions), |answer| asked.take(answer)).await
+    }
+
+    /// Whether no vestibule believes other primaries.
+    pub(super) fn are_settled(&self) -> bool {
+        self.topology.is_settled()
     }
 
     /// What `read` makes of the answer, and who gave it.

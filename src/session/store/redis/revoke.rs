@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::net::lookup_host;
 
 use super::super::super::cache::Death;
-use super::super::{Burial, Read, SessionId, StoreError, UserIndex};
+use super::super::{Buried, Read, SessionId, StoreError, UserIndex};
 use super::switch::Wire;
 use super::topology::{Primary, Purpose, Replica, Successors, Unknown, replication};
 use super::{RedisStore, reply};
@@ -24,13 +24,14 @@ const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so it
 type Burials = Vec<(SessionId, Cmd)>;
 
 impl RedisStore {
-    /// As [`RedisStore::bury`] for each, and waits for the replicas. `Some` of the result says why some may yet be
-    /// undone.
+    /// As [`RedisStore::bury`] for each, and waits for the replicas; `buried` is told of each as soon as it is. `Some`
+    /// of the result says why some may yet be undone.
     pub(in super::super) async fn bury_for_good(
         &self,
         ids: &[SessionId],
         life: Duration,
-    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
+        buried: &Buried<'_>,
+    ) -> Result<Option<&'static str>, StoreError> {
         let mut by_owner: Vec<(Arc<Primary>, Burials)> = Vec::new();
         for id in ids {
             let burial = self.0.codec.bury(id, Death::Revoked, life);
@@ -41,33 +42,31 @@ impl RedisStore {
                 None => by_owner.push((owner, vec![burial])),
             }
         }
-        let (mut buried, mut doubt) = (Vec::with_capacity(ids.len()), None);
+        let mut doubt = None;
         for (primary, burials) in by_owner {
-            let (of_one, doubt_of_one) = self.bury_at(&primary, burials).await?;
-            buried.extend(of_one);
-            doubt = doubt.or(doubt_of_one);
+            doubt = doubt.or(self.bury_at(&primary, burials, buried).await?);
         }
-        Ok((buried, doubt))
+        Ok(doubt)
     }
 
     async fn bury_at(
         &self,
         primary: &Primary,
         burials: Burials,
-    ) -> Result<(Vec<(SessionId, Burial)>, Option<&'static str>), StoreError> {
+        buried: &Buried<'_>,
+    ) -> Result<Option<&'static str>, StoreError> {
         // One of its own: waiting for replicas stops everything else on a connection.
         let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
-        let (buried, successors) =
-            tokio::join!(bury(wire.clone(), burials), self.0.pools.successors(primary, wire.clone()));
-        let (buried, at) = buried?;
-        let doubt = match (at, successors) {
+        let (at, successors) =
+            tokio::join!(bury(wire.clone(), burials, buried), self.0.pools.successors(primary, wire.clone()));
+        let doubt = match (at?, successors) {
             (None, _) => Some(UNKNOWN_REPLICAS),
             (_, Err(unknown)) => Some(unknown.reason()),
             (Some(at), Ok(successors)) => self.confirm(wire, at, &successors).await,
         };
         // An answer of a server that has been replaced meanwhile is worth nothing.
         self.0.pools.check_owner(primary)?;
-        Ok((buried, doubt))
+        Ok(doubt)
     }
 
     /// Waits until every server that may take the primary's place has come as far as `offset`; why that is not known.
@@ -144,9 +143,11 @@ impl RedisStore {
         ids(self.command(&self.0.codec.late_sessions_of(user)).await?)
     }
 
-    /// Whether some vestibule hears of no changes.
-    pub(in super::super::super) async fn is_any_unlinked(&self) -> Result<bool, StoreError> {
-        Ok(self.command(&self.0.codec.is_any_unlinked()).await? != Value::Int(0))
+    /// Whether some vestibule may take longer than a lease to notice what was done: it hears of no changes, or believes
+    /// another primary yet.
+    pub(in super::super::super) async fn is_any_slow(&self) -> Result<bool, StoreError> {
+        let is_any_unlinked = self.command(&self.0.codec.is_any_unlinked()).await? != Value::Int(0);
+        Ok(is_any_unlinked || !self.0.pools.are_settled())
     }
 }
 
@@ -154,7 +155,8 @@ impl RedisStore {
 async fn bury(
     mut wire: Wire,
     burials: Burials,
-) -> Result<(Vec<(SessionId, Burial)>, Option<(u64, Vec<Replica>)>), StoreError> {
+    buried: &Buried<'_>,
+) -> Result<Option<(u64, Vec<Replica>)>, StoreError> {
     let mut all = Pipeline::with_capacity(burials.len() + 1);
     let mut ids = Vec::with_capacity(burials.len());
     for (id, burial) in burials {
@@ -164,9 +166,10 @@ async fn bury(
     all.cmd("INFO").arg("replication");
     let mut replies = wire.send_packed_commands(&all).await.map_err(reply::kind_of)?;
     let info = replies.pop().ok_or(StoreError::Protocol)?;
-    let burial = |(id, reply)| Ok((id, reply::burial(&reply::checked(Ok(reply))?)?));
-    let buried = ids.into_iter().zip(replies).map(burial).collect::<Result<_, StoreError>>()?;
-    Ok((buried, replication(&info)))
+    for (id, reply) in ids.iter().zip(replies) {
+        buried(id, reply::burial(&reply::checked(Ok(reply))?)?);
+    }
+    Ok(replication(&info))
 }
 
 /// Whether `host` is one of the replicas. A name is looked up: replicas go by their addresses.

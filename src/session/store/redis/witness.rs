@@ -27,14 +27,11 @@ impl Default for Witness {
 pub(super) type Witnessed = (Vec<Value>, Option<Duration>);
 
 impl Witness {
-    /// The questions, with those about the server itself behind them.
-    pub(super) fn ask(&self, questions: &mut Pipeline) -> Asked<'_> {
+    /// Begins questions: what time it is comes first, so that nothing is read before that time.
+    pub(super) fn begin(&self, questions: &mut Pipeline) -> Asked<'_> {
         let asked = Asked { witness: self, role: self.role.load(Relaxed), time: self.time.load(Relaxed) };
         if asked.time {
             questions.cmd("TIME");
-        }
-        if asked.role {
-            questions.cmd("ROLE");
         }
         asked
     }
@@ -49,6 +46,13 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Ends questions: whether the server is a primary comes last, so that it was one when it was read from.
+    pub(super) fn end(&self, questions: &mut Pipeline) {
+        if self.role {
+            questions.cmd("ROLE");
+        }
+    }
+
     /// The answers to the questions proper.
     ///
     /// # Errors
@@ -58,10 +62,8 @@ impl Asked<'_> {
             Value::Array(answers) => answers,
             _ => return Err(StoreError::Protocol),
         };
-        let (role, time) = (
-            self.role.then(|| answers.pop()).flatten().unwrap_or(Value::Nil),
-            self.time.then(|| answers.pop()).flatten().unwrap_or(Value::Nil),
-        );
+        let role = self.role.then(|| answers.pop()).flatten().unwrap_or(Value::Nil);
+        let time = if self.time && !answers.is_empty() { answers.remove(0) } else { Value::Nil };
         if self.role {
             match reply::checked(Ok(role)) {
                 Ok(role) if !reply::is_primary(&role) => return Err(StoreError::ReadOnly),
@@ -102,44 +104,48 @@ mod tests {
     }
 
     const TIME: &str = "*2 $10 1700000000 $6 000123 ";
+    const MASTER: &str = "*3 $6 master :5 *0 ";
+
+    fn asked(witness: &Witness) -> (Asked<'_>, usize) {
+        let mut questions = Pipeline::new();
+        let asked = witness.begin(&mut questions);
+        asked.end(&mut questions);
+        (asked, questions.len())
+    }
 
     #[test]
     fn an_answer_of_a_primary_is_believed_at_its_time() {
-        let (witness, mut questions) = (Witness::default(), Pipeline::new());
-        let asked = witness.ask(&mut questions);
-        assert_eq!(questions.len(), 2);
-        let answer = reply(&format!("*3 :7 {TIME}*3 $6 master :5 *0 "));
+        let witness = Witness::default();
+        let (asked, questions) = asked(&witness);
+        assert_eq!(questions, 2);
         let time = Duration::from_micros(1_700_000_000_000_123);
+        let answer = reply(&format!("*3 {TIME}:7 {MASTER}"));
         assert_eq!(asked.take(answer), Ok((vec![Value::Int(7)], Some(time))));
     }
 
     #[test]
     fn an_answer_of_a_replica_is_not_believed() {
         let witness = Witness::default();
-        let asked = witness.ask(&mut Pipeline::new());
-        let answer = reply(&format!("*3 :7 {TIME}*5 $5 slave $1 h :1 $9 connected :5 "));
-        assert_eq!(asked.take(answer), Err(StoreError::ReadOnly));
+        let answer = reply(&format!("*3 {TIME}:7 *5 $5 slave $1 h :1 $9 connected :5 "));
+        assert_eq!(asked(&witness).0.take(answer), Err(StoreError::ReadOnly));
     }
 
     #[test]
     fn what_may_not_be_asked_is_not_asked_again() {
         let witness = Witness::default();
-        let asked = witness.ask(&mut Pipeline::new());
-        let answer = reply("*3 :7 -NOPERM_time -NOPERM_role ");
-        assert_eq!(asked.take(answer), Ok((vec![Value::Int(7)], None)));
-        let mut questions = Pipeline::new();
-        let asked = witness.ask(&mut questions);
-        assert_eq!(questions.len(), 0);
+        let answer = reply("*3 -NOPERM_time :7 -NOPERM_role ");
+        assert_eq!(asked(&witness).0.take(answer), Ok((vec![Value::Int(7)], None)));
+        let (asked, questions) = asked(&witness);
+        assert_eq!(questions, 0);
         assert_eq!(asked.take(reply("*1 :7 ")), Ok((vec![Value::Int(7)], None)));
     }
 
     #[test]
     fn other_errors_are_those_of_the_answer() {
         let witness = Witness::default();
-        let asked = witness.ask(&mut Pipeline::new());
-        let answer = reply("*3 -LOADING_x -LOADING_x -LOADING_x ");
-        assert_eq!(asked.take(answer), Err(StoreError::Loading));
-        let answer = reply(&format!("*3 -NOPERM_x {TIME}*3 $6 master :5 *0 "));
+        let (asked, _) = asked(&witness);
+        assert_eq!(asked.take(reply("*3 -LOADING_x -LOADING_x -LOADING_x ")), Err(StoreError::Loading));
+        let answer = reply(&format!("*3 {TIME}-NOPERM_x {MASTER}"));
         assert_eq!(asked.take(answer), Err(StoreError::Auth));
         assert!(witness.role.load(Relaxed) && witness.time.load(Relaxed));
     }

@@ -164,6 +164,11 @@ impl Topology {
         !self.state.contested.load(Ordering::Acquire) && self.current().holds(primary)
     }
 
+    /// Whether the primaries have been that for some time, so that no vestibule believes others.
+    pub(super) fn is_settled(&self) -> bool {
+        self.current().primaries().iter().all(|primary| primary.is_settled())
+    }
+
     /// To be called on signs that the layout is out of date: what there is to ask is asked soon.
     pub(super) fn doubt(&self) {
         self.state.doubts.send_modify(|doubts| *doubts = doubts.wrapping_add(1));

@@ -20,6 +20,10 @@ use super::State;
 /// How long a new primary is not believed, at most, while vestibules tell it which sessions have ended.
 pub(in super::super) const ADMISSION: Duration = Duration::from_secs(1);
 
+/// Longer than any vestibule believes a former primary: what sentinels or nodes have said counts for a second at most,
+/// and the lease of a cache is a quarter of `max_staleness`.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What a connection is for. `CLIENT LIST` shows it.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) enum Purpose {
@@ -42,7 +46,8 @@ impl Purpose {
     }
 }
 
-/// What a server calls one run of its process, from start to end.
+/// One run of a server's process with one history of its data: `<run_id>:<master_replid>`. A server that was made a
+/// replica and then a primary again has another history.
 pub(crate) type RunId = Arc<str>;
 
 /// A server that takes writes, as long as it is in the current layout. One that left the layout and came
@@ -79,6 +84,11 @@ impl Primary {
     /// Lets it be believed: it knows which sessions have ended.
     pub(in super::super) fn admit(&self) {
         self.admitted.store(true, Relaxed);
+    }
+
+    /// Whether it has been a primary for so long that no vestibule believes another one in its place.
+    pub(super) fn is_settled(&self) -> bool {
+        self.met.elapsed() >= SETTLED
     }
 
     /// Whether it has been admitted, or waited for that long enough.
@@ -121,17 +131,22 @@ impl Primary {
 
     /// Whether a new connection leads to this primary. A server that does not let us ask is taken for it.
     async fn recognize(&self, mut wire: Wire, purpose: Purpose) -> Result<(), StoreError> {
-        let mut questions = Pipeline::with_capacity(3);
+        let mut questions = Pipeline::with_capacity(4);
         questions.cmd("CLIENT").arg("SETNAME").arg(purpose.name());
         questions.cmd("ROLE");
         questions.cmd("INFO").arg("server");
+        questions.cmd("INFO").arg("replication");
         let answers = wire.send_packed_commands(&questions).await.map_err(reply::kind_of)?;
-        let [_, role, info] = <[Value; 3]>::try_from(answers).map_err(|_| StoreError::Protocol)?;
+        let [_, role, server, replication] =
+            <[Value; 4]>::try_from(answers).map_err(|_| StoreError::Protocol)?;
         if !matches!(role, Value::ServerError(_)) && !reply::is_primary(&role) {
             return Err(StoreError::ReadOnly);
         }
-        let Some(run) = reply::text(&info).and_then(run_id) else { return Ok(()) };
-        if **self.run.get_or_init(|| run.into()) == *run {
+        let run = reply::text(&server).and_then(|info| line(info, "run_id:"));
+        let Some(run) = run else { return Ok(()) };
+        let history = reply::text(&replication).and_then(|info| line(info, "master_replid:"));
+        let run = format!("{run}:{}", history.unwrap_or_default());
+        if **self.run.get_or_init(|| run.as_str().into()) == *run {
             return Ok(());
         }
         if let Some(layout) = self.layout.upgrade() {
@@ -147,9 +162,9 @@ impl fmt::Debug for Primary {
     }
 }
 
-/// The `run_id` in the reply of `INFO server`.
-fn run_id(info: &str) -> Option<&str> {
-    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim).filter(|run| !run.is_empty())
+/// What follows `name` in a line of the reply of `INFO`.
+fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -158,7 +173,8 @@ mod tests {
 
     #[test]
     fn the_run_is_one_line_of_many() {
-        assert_eq!(run_id("# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\ntcp_port:1\r\n"), Some("ab12"));
-        assert_eq!(run_id("# Server\r\nmy_run_id:ab12\r\nrun_id:\r\n"), None);
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\ntcp_port:1\r\n";
+        assert_eq!(line(info, "run_id:"), Some("ab12"));
+        assert_eq!(line("# Server\r\nmy_run_id:ab12\r\nrun_id:\r\n", "run_id:"), None);
     }
 }

@@ -85,10 +85,8 @@ pub(in super::super) async fn attend(topology: Arc<Topology>) {
     let mut failures = 0;
     loop {
         let layout = topology.current();
-        match hands(&layout).await {
-            Ok(links) => {
-                peers.wait_for_others(&links).await;
-                links.layout.primaries().iter().for_each(|primary| primary.admit());
+        match admit(&peers, &layout).await {
+            Ok(()) => {
                 failures = 0;
                 topology.changed(layout.epoch()).await;
             }
@@ -98,6 +96,13 @@ pub(in super::super) async fn attend(topology: Arc<Topology>) {
             }
         }
     }
+}
+
+async fn admit(peers: &Peers, layout: &Arc<Layout>) -> Result<(), StoreError> {
+    let links = hands(layout).await?;
+    peers.wait_for_others(&links).await?;
+    layout.primaries().iter().for_each(|primary| primary.admit());
+    Ok(())
 }
 
 /// Connections that only ask.
@@ -144,7 +149,7 @@ impl Watcher {
         let heard = try_join_all(links.links.iter().map(Link::subscribe)).await;
         self.bury_again(&links).await?;
         self.peers.note(&links).await;
-        self.peers.wait_for_others(&links).await;
+        self.peers.wait_for_others(&links).await?;
         links.layout.primaries().iter().for_each(|primary| primary.admit());
         let beat = match tracked {
             Ok(_) => links.beat(self.lease).await?,

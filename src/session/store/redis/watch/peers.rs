@@ -56,25 +56,30 @@ impl Peers {
         let Ok(now) = self.ask(links, cmd("TIME")).await else { return };
         let Some(oldest) = reply::time(&now).map(|now| now.saturating_sub(SILENCE).as_secs()) else { return };
         let is_silent = |note: &Note| note.at < oldest && note.vestibule != self.me;
-        let silent = self.notes(links).await.into_iter().filter(is_silent).map(|note| note.vestibule);
+        let Ok(notes) = self.notes(links).await else { return };
+        let silent = notes.into_iter().filter(is_silent).map(|note| note.vestibule);
         self.forget(links, silent.collect()).await;
     }
 
     /// Waits until all others have told these servers, but no longer than any server is kept waiting; those that have
     /// not by then are taken for gone.
-    pub(super) async fn wait_for_others(&self, links: &Links) {
+    ///
+    /// # Errors
+    /// The store gave no answer, so it is unknown who has told it.
+    pub(super) async fn wait_for_others(&self, links: &Links) -> Result<(), StoreError> {
         let deadline = Instant::now() + ADMISSION;
         loop {
-            let behind = self.behind(links).await;
+            let behind = self.behind(links).await?;
             if behind.is_empty() {
-                return;
+                return Ok(());
             }
             if Instant::now() >= deadline {
                 tracing::info!(
                     vestibules = behind.len(),
                     "other vestibules have not told the session store's new primary what they remember: taking them for gone"
                 );
-                return self.forget(links, behind).await;
+                self.forget(links, behind).await;
+                return Ok(());
             }
             sleep(PAUSE).await;
         }
@@ -85,18 +90,23 @@ impl Peers {
         self.forget(links, vec![self.me.clone()]).await;
     }
 
-    /// Others that have not told all of these servers; none if the store does not say.
-    async fn behind(&self, links: &Links) -> Vec<String> {
+    /// Others that have not told all of these servers.
+    async fn behind(&self, links: &Links) -> Result<Vec<String>, StoreError> {
         let names = names(links);
         let is_behind =
             |note: &Note| note.vestibule != self.me && !names.iter().all(|name| note.told.contains(&**name));
-        self.notes(links).await.into_iter().filter(is_behind).map(|note| note.vestibule).collect()
+        let notes = self.notes(links).await?.into_iter();
+        Ok(notes.filter(is_behind).map(|note| note.vestibule).collect())
     }
 
-    async fn notes(&self, links: &Links) -> Vec<Note> {
+    /// What all have noted; nothing where we may not ask.
+    async fn notes(&self, links: &Links) -> Result<Vec<Note>, StoreError> {
         let mut all = cmd("HGETALL");
         all.arg(PEERS);
-        self.ask(links, all).await.ok().and_then(notes).unwrap_or_default()
+        match self.ask(links, all).await {
+            Err(error) if error.is_refusal() => Ok(Vec::new()),
+            all => Ok(notes(&all?)),
+        }
     }
 
     async fn forget(&self, links: &Links, vestibules: Vec<String>) {
@@ -134,11 +144,12 @@ struct Note {
     told: BTreeSet<String>,
 }
 
-fn notes(reply: Value) -> Option<Vec<Note>> {
+/// What is no note is left out.
+fn notes(reply: &Value) -> Vec<Note> {
     let note = |(vestibule, note): (&Value, &Value)| {
         let mut words = reply::text(note)?.split(' ');
         let (vestibule, at) = (reply::text(vestibule)?.to_owned(), words.next()?.parse().ok()?);
         Some(Note { vestibule, at, told: words.map(str::to_owned).collect() })
     };
-    reply.as_map_iter()?.map(note).collect()
+    reply.as_map_iter().into_iter().flatten().filter_map(note).collect()
 }
