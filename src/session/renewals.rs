@@ -53,21 +53,26 @@ impl Renewals {
 
     /// Takes note of a use of `session`; of all its uses the last one counts.
     pub(crate) fn push(&self, session: &Arc<Session>, used: Moment) {
+        if self.insert(session, used) == Some(BATCH) {
+            self.batch_is_full.notify_one();
+        }
+    }
+
+    /// How many wait by now, if this is another one.
+    fn insert(&self, session: &Arc<Session>, used: Moment) -> Option<usize> {
         let mut pending = self.pending();
         if let Some(known) = pending.get_mut(session.id()) {
             if used >= known.used {
                 *known = PendingRenewal { session: Arc::clone(session), used };
             }
-            return;
+            return None;
         }
         if pending.len() >= LIMIT {
             self.dropped.fetch_add(1, Relaxed);
-            return;
+            return None;
         }
         pending.insert(session.id().clone(), PendingRenewal { session: Arc::clone(session), used });
-        if pending.len() == BATCH {
-            self.batch_is_full.notify_one();
-        }
+        Some(pending.len())
     }
 
     /// Completes when none wait any more and none are being written; asks for them to be written now.
@@ -95,10 +100,10 @@ impl Renewals {
         ids.iter().filter_map(|id| pending.remove(id)).collect()
     }
 
-    /// Puts back what could not be written, unless a later use has come.
+    /// Puts back what could not be written, unless a later use has come. It waits for the next regular flush.
     pub(crate) fn put_back(&self, batch: Vec<PendingRenewal>) {
         for renewal in batch {
-            self.push(&renewal.session, renewal.used);
+            self.insert(&renewal.session, renewal.used);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::config::{self, OnOutage, Renewal};
 
 use super::cache::{Death, Found, Known, Leader, Moment, SessionCache, checks};
 use super::renewal::{expires, renewed_ttl};
-use super::sightings::user_in;
+use super::sightings::{Sighting, user_in};
 use super::store::{Lookup, Record, Ttl, UserIndex};
 use super::{AbsentReason, Describe, IdReader, Resolution, Session, SessionId, Store, StoreError};
 
@@ -206,7 +206,8 @@ impl Inner {
         let now = cache.freshness.now();
         let is_same = match self.read(session.id(), Some(now)).await {
             Ok(Known::Active(read)) => session.says_the_same(&read, now),
-            Ok(Known::Absent(_)) => false,
+            // It may have come to its end just now.
+            Ok(Known::Absent(_)) => !session.is_live(cache.freshness.now()),
             Err(_) => return,
         };
         if !is_same {
@@ -245,9 +246,9 @@ impl Inner {
         };
         let user = user_in(&record.contents, &self.user).map(Cow::into_owned);
         if let Some(user) = &user
-            && self.note(user, id, &record).await == UserIndex::Revoked
+            && self.note(user, id, &record).await? == UserIndex::Revoked
         {
-            // Who revoked them waits for this one to be noted, and ends it.
+            self.end_revoked(user, id).await;
             return Ok(Known::Absent(Some(Death::Revoked)));
         }
         if let (None, Some(idle)) = (at, self.idle_timeout)
@@ -259,16 +260,36 @@ impl Inner {
     }
 
     /// Makes sure that the session is found when those of `user` are revoked, before it is first honoured.
-    async fn note(&self, user: &str, id: &SessionId, record: &Record) -> UserIndex {
-        let noted = self.store.note_user(user, id, self.absolute_timeout, Some(&record.read)).await;
-        noted.unwrap_or_else(|error| {
+    async fn note(&self, user: &str, id: &SessionId, record: &Record) -> Result<UserIndex, StoreError> {
+        match self.store.note_user(user, id, self.absolute_timeout, Some(&record.read)).await {
             // A store that takes no writes must not end the session; it is noted when it does again.
-            tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
-            if let Some(cache) = &self.cache {
-                cache.sightings.push(user, id);
+            Err(error) if error.is_refusal() => {
+                tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
+                if let Some(cache) = &self.cache {
+                    let (id, user, read) = (id.clone(), user.to_owned(), record.read.clone());
+                    cache.sightings.push(Sighting { id, user, read });
+                }
+                Ok(UserIndex::Noted)
             }
-            UserIndex::Noted
-        })
+            noted => noted,
+        }
+    }
+
+    /// Ends a session that was read before all of its user were revoked, and noted after that, unless it is another
+    /// user's by now. The revocation ends it as well, if it has not been answered yet.
+    async fn end_revoked(&self, user: &str, id: &SessionId) {
+        let now_of = match self.store.load(id, false).await {
+            Ok(lookup) => {
+                lookup.found().and_then(|record| user_in(&record.contents, &self.user).map(Cow::into_owned))
+            }
+            Err(_) => return,
+        };
+        if now_of.as_deref() == Some(user)
+            && let Ok(burial) = self.store.bury(id, Death::Revoked, self.absolute_timeout).await
+            && let Some(cache) = &self.cache
+        {
+            cache.bury(id, Death::Revoked, burial.life);
+        }
     }
 
     fn session(

@@ -137,17 +137,21 @@ impl Revoker {
     async fn still_of(&self, user: &str, ids: Vec<SessionId>) -> Result<Vec<SessionId>, StoreError> {
         let mut theirs = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH) {
-            let found = try_join_all(batch.iter().map(|id| self.store.load(id, false))).await?;
-            for (id, lookup) in batch.iter().zip(found) {
-                let now_of = lookup
-                    .found()
-                    .and_then(|record| user_in(&record.contents, &self.user).map(|of| of.into_owned()));
-                if now_of.is_none_or(|of| of == user) {
-                    theirs.push(id.clone());
-                }
-            }
+            let are_theirs = try_join_all(batch.iter().map(|id| self.is_still_of(user, id))).await?;
+            let theirs_of_it = batch.iter().zip(are_theirs).filter(|(_, is_theirs)| *is_theirs);
+            theirs.extend(theirs_of_it.map(|(id, _)| id.clone()));
         }
         Ok(theirs)
+    }
+
+    /// One that cannot be read is still of the user that it was noted for.
+    async fn is_still_of(&self, user: &str, id: &SessionId) -> Result<bool, StoreError> {
+        let found = match self.store.load(id, false).await {
+            Err(StoreError::Decode | StoreError::WrongType) => return Ok(true),
+            lookup => lookup?.found(),
+        };
+        let now_of = found.as_ref().and_then(|record| user_in(&record.contents, &self.user));
+        Ok(now_of.is_none_or(|of| of == user))
     }
 
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {

@@ -1,14 +1,18 @@
-//! Whose sessions were seen, waiting to be noted in the store, so that all of a user's can be found.
+//! Users' sessions that could not be noted in the store, and wait for it to take writes again.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use super::store::Read;
 use super::{SessionId, pointer};
 
-/// Most sightings that wait; further ones are lost until the session is looked up again.
+/// Most that wait; further ones are noted when the session is looked up again.
 const LIMIT: usize = 65_536;
+/// As many are noted in one go.
+const BATCH: usize = 256;
 
 /// The user at `pointer`. Numbers count as they are written, as they do in identity headers.
 pub(super) fn user_in<'a>(contents: &'a [(Box<str>, Value)], pointer: &str) -> Option<Cow<'a, str>> {
@@ -19,26 +23,29 @@ pub(super) fn user_in<'a>(contents: &'a [(Box<str>, Value)], pointer: &str) -> O
     }
 }
 
-/// A session of a user.
+/// A session of a user, and when it was read.
 pub(crate) struct Sighting {
-    pub(crate) user: String,
     pub(crate) id: SessionId,
+    pub(crate) user: String,
+    pub(crate) read: Read,
 }
 
-/// The sightings of a process.
+/// The sightings of a process: of each session the last one.
 #[derive(Default)]
-pub(crate) struct Sightings(Mutex<Vec<Sighting>>);
+pub(crate) struct Sightings(Mutex<HashMap<SessionId, Sighting>>);
 
 impl Sightings {
-    pub(crate) fn push(&self, user: &str, id: &SessionId) {
+    pub(crate) fn push(&self, sighting: Sighting) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < LIMIT {
-            waiting.push(Sighting { user: user.to_owned(), id: id.clone() });
+        if waiting.len() < LIMIT || waiting.contains_key(&sighting.id) {
+            waiting.insert(sighting.id.clone(), sighting);
         }
     }
 
-    /// Takes all that wait.
-    pub(crate) fn take(&self) -> Vec<Sighting> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes some of those that wait.
+    pub(crate) fn take_batch(&self) -> Vec<Sighting> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<SessionId> = waiting.keys().take(BATCH).cloned().collect();
+        ids.iter().filter_map(|id| waiting.remove(id)).collect()
     }
 }

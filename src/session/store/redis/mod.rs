@@ -1,12 +1,13 @@
 //! Sessions in Redis, version 6 or newer.
 //!
 //! One round trip per call: reading a session, its TTL and its tombstone is one pipeline, creating one is one
-//! transaction, ending one is one script. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
+//! transaction, ending one is one script. Of a session that is not there it is found out over a new connection whether
+//! its server is still the one at its address. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
 //! `vestibule:*`, and the commands `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`,
 //! `CLIENT|TRACKING`, `SUBSCRIBE`, `EVAL`, `SET` and `DEL`, and, to find the sessions of a user, `ZADD`,
-//! `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`, `HSET`, `SADD` and `SMEMBERS`. To create and end sessions:
+//! `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`, `HSET`, `HDEL`, `SADD`, `SMEMBERS` and `EXPIRE`; `CLIENT|SETNAME` is of use. To create and end sessions:
 //! `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and to revoke them `EXISTS` and `WAIT`. In a cluster
 //! also `CLUSTER|SLOTS`, `CLUSTER|NODES` and `ASKING`. Of sentinels: `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke
 //! sessions `SENTINEL|MASTER` and `SENTINEL|REPLICAS`.

@@ -40,6 +40,11 @@ impl Notes {
         self.made.get(&note.0).is_some_and(|made| made.elapsed() < MEMORY)
     }
 
+    /// The store may have none of them.
+    pub(super) fn forget_all(&self) {
+        self.made.clear();
+    }
+
     pub(super) fn keep(&self, note: Note) {
         self.made.insert(note.0, Instant::now());
     }

@@ -218,6 +218,10 @@ impl Pools {
         self.topology.meet(redirect.to.clone());
         let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
         let target = found.map_err(|_| StoreError::Moving)?;
+        // The importer of a slot is asked for one key on behalf of its owner.
+        if !redirect.is_ask && !self.topology.admits(&target.running.primary) {
+            return Err(StoreError::PrimaryDown);
+        }
         let place = target.running.pool.place().await?;
         let answer = match redirect.is_ask {
             true => call.ask_there(answer, place.connection()).await,

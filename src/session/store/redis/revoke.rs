@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::SendError;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use super::super::super::cache::Death;
 use super::super::{Buried, Read, SessionId, StoreError, UserIndex};
@@ -16,6 +17,9 @@ use crate::config::Host;
 
 /// Replicas are given this part of the response timeout to confirm, so that their answer is still ours to hear.
 const PATIENCE: f64 = 0.8;
+
+/// How long it may take to find the addresses of a name.
+const NAME_LOOK_UP: Duration = Duration::from_millis(500);
 
 const NOT_ALL: &str = "not confirmed by every server that may become the primary";
 const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so its replicas are not known";
@@ -177,7 +181,8 @@ async fn is_attached(host: &Host, attached: &[Replica]) -> bool {
     if attached.iter().any(|replica| replica.host == *host) {
         return true;
     }
-    let Ok(addresses) = lookup_host((host.name.as_str(), host.port)).await else { return false };
+    let found = timeout(NAME_LOOK_UP, lookup_host((host.name.as_str(), host.port))).await;
+    let Ok(Ok(addresses)) = found else { return false };
     let names: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     attached.iter().any(|replica| replica.host.port == host.port && names.contains(&replica.host.name))
 }

@@ -64,6 +64,11 @@ impl Asked<'_> {
         };
         let role = self.role.then(|| answers.pop()).flatten().unwrap_or(Value::Nil);
         let time = if self.time && !answers.is_empty() { answers.remove(0) } else { Value::Nil };
+        // What is refused along with the questions proper says nothing of ours.
+        let answers = match reply::checked(Ok(Value::Array(answers)))? {
+            Value::Array(answers) => answers,
+            _ => return Err(StoreError::Protocol),
+        };
         if self.role {
             match reply::checked(Ok(role)) {
                 Ok(role) if !reply::is_primary(&role) => return Err(StoreError::ReadOnly),
@@ -78,10 +83,7 @@ impl Asked<'_> {
             }
             time => reply::time(&time?),
         };
-        match reply::checked(Ok(Value::Array(answers)))? {
-            Value::Array(answers) => Ok((answers, time)),
-            _ => Err(StoreError::Protocol),
-        }
+        Ok((answers, time))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::cmd;
+use redis::{Value, cmd};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -23,6 +23,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the primary is believed on beside a follower that calls itself one, if the sentinels do not decide. Together
 /// with a lease and the interval it is shorter than the default of `max_staleness`.
 const GRACE: Duration = Duration::from_millis(400);
+
+/// A rival that has not said so for this long has gone.
+const GONE: Duration = Duration::from_secs(2);
+/// Sentinels choose a server that was promoted within this time.
+const UNCHOSEN: Duration = Duration::from_secs(10);
 
 /// What the primary and its followers say that they are.
 pub(super) struct Followers {
@@ -39,8 +44,15 @@ struct Contest {
     /// Those that were seen to follow it. A server that was not, such as a former primary that has come back, says
     /// nothing against it.
     followers: HashSet<Host>,
-    /// Who else calls itself a primary, and since when.
-    rival: Option<(Host, Instant)>,
+    /// Who else calls itself a primary, since when, and when it last did.
+    rival: Option<Rival>,
+}
+
+#[derive(Debug)]
+struct Rival {
+    host: Host,
+    since: Instant,
+    last: Instant,
 }
 
 impl Followers {
@@ -64,14 +76,22 @@ impl Followers {
 
     /// Takes note of what one of the servers has said of itself.
     pub(super) fn note(&mut self, answer: Answer) {
-        let Ok(role) = answer.said else { return };
-        if reply::is_primary(&role) && self.contest.primary.as_ref() == Some(&answer.from) {
-            let replicas = replicas(&role);
+        self.contest.lapse(Instant::now());
+        if let Ok(role) = answer.said {
+            self.note_role(answer.from, &role, answer.asked);
+        }
+        self.state.contested.store(self.contest.rival.is_some(), Ordering::Release);
+    }
+
+    fn note_role(&mut self, from: Host, role: &Value, asked: Instant) {
+        if reply::is_primary(role) && self.contest.primary.as_ref() == Some(&from) {
+            let replicas = replicas(role);
             self.state.note_followers(&replicas);
+            let known = self.state.recent_followers();
+            self.observers.retain(|host, _| *host == from || known.contains(host));
             self.observe(replicas);
         }
-        self.contest.note(answer.from, reply::is_primary(&role), answer.asked);
-        self.state.contested.store(self.contest.rival.is_some(), Ordering::Release);
+        self.contest.note(from, reply::is_primary(role), asked);
     }
 
     /// Until when the primary can be believed, which the sentinels name until then.
@@ -93,16 +113,31 @@ impl Contest {
             return;
         }
         if !is_primary {
-            self.rival.take_if(|(rival, _)| *rival == from);
+            self.rival.take_if(|rival| rival.host == from);
             self.followers.insert(from);
-        } else if self.followers.contains(&from) && self.rival.is_none() {
-            tracing::warn!(server = %from, "a replica of the session store calls itself the primary");
-            self.rival = Some((from, at));
+            return;
+        }
+        match &mut self.rival {
+            Some(rival) if rival.host == from => rival.last = at,
+            None if self.followers.contains(&from) => {
+                tracing::warn!(server = %from, "a replica of the session store calls itself the primary");
+                self.rival = Some(Rival { host: from, since: at, last: at });
+            }
+            _ => (),
+        }
+    }
+
+    /// A rival that has gone, or that the sentinels do not choose for long, is none: it was taken out of service, or its
+    /// address belongs to another server by now.
+    fn lapse(&mut self, now: Instant) {
+        let is_over = |rival: &mut Rival| rival.last + GONE < now || rival.since + UNCHOSEN < now;
+        if let Some(former) = self.rival.take_if(is_over) {
+            self.followers.remove(&former.host);
         }
     }
 
     fn limit(&self, until: Instant) -> Instant {
-        self.rival.as_ref().map_or(until, |(_, since)| until.min(*since + GRACE))
+        self.rival.as_ref().map_or(until, |rival| until.min(rival.since + GRACE))
     }
 }
 
@@ -127,5 +162,25 @@ mod tests {
         assert_eq!(contest.limit(until), now + GRACE);
         contest.note(host(2), false, now);
         assert_eq!(contest.limit(until), until, "it follows again");
+    }
+
+    #[test]
+    fn a_rival_that_has_gone_or_is_not_chosen_is_none_any_more() {
+        let (now, until) = (Instant::now(), Instant::now() + 10 * UNCHOSEN);
+        let contest = || {
+            let mut contest = Contest { primary: Some(host(1)), ..Contest::default() };
+            contest.note(host(2), false, now);
+            contest.note(host(2), true, now);
+            contest
+        };
+        let (mut gone, mut unchosen) = (contest(), contest());
+        gone.lapse(now + GONE);
+        assert_eq!(gone.limit(until), now + GRACE);
+        gone.lapse(now + GONE + GRACE);
+        assert_eq!(gone.limit(until), until);
+        unchosen.note(host(2), true, now + UNCHOSEN);
+        unchosen.lapse(now + UNCHOSEN + GRACE);
+        unchosen.note(host(2), true, now + UNCHOSEN + GRACE);
+        assert_eq!(unchosen.limit(until), until, "it says nothing more");
     }
 }

@@ -56,10 +56,15 @@ impl Layout {
     /// A hash tag whose keys the primary at `index` owns, another one each time; `None` if it owns no key.
     pub(in super::super) fn tag_of(&self, index: usize) -> Option<String> {
         let mut tags = std::iter::repeat_with(|| format!("{:x}", fastrand::u32(..)));
-        let is_owner = |owner: &Option<u16>| owner.map(usize::from) == Some(index);
+        let is_owner = |tag: &String| self.owner_index(|| tag.as_bytes()) == Some(index);
+        self.owns_keys(index).then(|| tags.find(is_owner)).flatten()
+    }
+
+    /// Whether the primary at `index` owns any slot.
+    pub(in super::super) fn owns_keys(&self, index: usize) -> bool {
         match &self.slots {
-            Slots::Cluster(owners) if !owners.iter().any(is_owner) => None,
-            _ => tags.find(|tag| self.owner_index(|| tag.as_bytes()) == Some(index)),
+            Slots::One => true,
+            Slots::Cluster(owners) => owners.iter().flatten().any(|owner| usize::from(*owner) == index),
         }
     }
 

@@ -46,8 +46,7 @@ impl Purpose {
     }
 }
 
-/// One run of a server's process with one history of its data: `<run_id>:<master_replid>`. A server that was made a
-/// replica and then a primary again has another history.
+/// What a server calls one run of its process, from start to end.
 pub(crate) type RunId = Arc<str>;
 
 /// A server that takes writes, as long as it is in the current layout. One that left the layout and came
@@ -59,6 +58,8 @@ pub struct Primary {
     connector: Connector,
     /// As the first connection found it; none while no server has told it.
     run: OnceLock<RunId>,
+    /// It was said that the server does not tell.
+    is_nameless: AtomicBool,
     /// All vestibules have told it which sessions have ended.
     admitted: AtomicBool,
     met: Instant,
@@ -67,8 +68,14 @@ pub struct Primary {
 
 impl Primary {
     pub(super) fn new(connector: Connector, layout: Weak<State>) -> Arc<Self> {
-        let (run, admitted) = (OnceLock::new(), AtomicBool::new(false));
-        Arc::new(Primary { connector, run, admitted, met: Instant::now(), layout })
+        Arc::new(Primary {
+            connector,
+            run: OnceLock::new(),
+            is_nameless: AtomicBool::new(false),
+            admitted: AtomicBool::new(false),
+            met: Instant::now(),
+            layout,
+        })
     }
 
     /// Where it is.
@@ -131,22 +138,26 @@ impl Primary {
 
     /// Whether a new connection leads to this primary. A server that does not let us ask is taken for it.
     async fn recognize(&self, mut wire: Wire, purpose: Purpose) -> Result<(), StoreError> {
-        let mut questions = Pipeline::with_capacity(4);
+        let mut questions = Pipeline::with_capacity(3);
         questions.cmd("CLIENT").arg("SETNAME").arg(purpose.name());
         questions.cmd("ROLE");
         questions.cmd("INFO").arg("server");
-        questions.cmd("INFO").arg("replication");
         let answers = wire.send_packed_commands(&questions).await.map_err(reply::kind_of)?;
-        let [_, role, server, replication] =
-            <[Value; 4]>::try_from(answers).map_err(|_| StoreError::Protocol)?;
+        let [_, role, server] = <[Value; 3]>::try_from(answers).map_err(|_| StoreError::Protocol)?;
         if !matches!(role, Value::ServerError(_)) && !reply::is_primary(&role) {
             return Err(StoreError::ReadOnly);
         }
-        let run = reply::text(&server).and_then(|info| line(info, "run_id:"));
-        let Some(run) = run else { return Ok(()) };
-        let history = reply::text(&replication).and_then(|info| line(info, "master_replid:"));
-        let run = format!("{run}:{}", history.unwrap_or_default());
-        if **self.run.get_or_init(|| run.as_str().into()) == *run {
+        let Some(run) = reply::text(&server).and_then(run_id) else {
+            if !self.is_nameless.swap(true, Relaxed) {
+                tracing::warn!(
+                    server = %self.host(),
+                    "the session store's user may not ask INFO: another server at this address is noticed late, and \
+                     revocations are not known to be durable; allow INFO"
+                );
+            }
+            return Ok(());
+        };
+        if **self.run.get_or_init(|| run.into()) == *run {
             return Ok(());
         }
         if let Some(layout) = self.layout.upgrade() {
@@ -162,9 +173,9 @@ impl fmt::Debug for Primary {
     }
 }
 
-/// What follows `name` in a line of the reply of `INFO`.
-fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).filter(|value| !value.is_empty())
+/// The `run_id` in the reply of `INFO server`.
+fn run_id(info: &str) -> Option<&str> {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim).filter(|run| !run.is_empty())
 }
 
 #[cfg(test)]
@@ -173,8 +184,7 @@ mod tests {
 
     #[test]
     fn the_run_is_one_line_of_many() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\ntcp_port:1\r\n";
-        assert_eq!(line(info, "run_id:"), Some("ab12"));
-        assert_eq!(line("# Server\r\nmy_run_id:ab12\r\nrun_id:\r\n", "run_id:"), None);
+        assert_eq!(run_id("# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\ntcp_port:1\r\n"), Some("ab12"));
+        assert_eq!(run_id("# Server\r\nmy_run_id:ab12\r\nrun_id:\r\n"), None);
     }
 }

@@ -102,7 +102,7 @@ impl Link {
     pub(super) async fn ask_role(&self, limit: Duration) -> Result<(), StoreError> {
         let role = match timeout(limit, command(&self.ear, &cmd("ROLE"))).await {
             Err(_) => return Err(StoreError::Timeout),
-            Ok(Err(StoreError::Auth)) => return command(&self.ear, &cmd("PING")).await.map(drop),
+            Ok(Err(error)) if error.is_refusal() => return command(&self.ear, &cmd("PING")).await.map(drop),
             Ok(role) => role?,
         };
         reply::is_primary(&role).then_some(()).ok_or(StoreError::ReadOnly)

@@ -6,10 +6,12 @@ use redis::{PushInfo, PushKind, Value};
 
 use super::super::super::super::cache::SessionCache;
 use super::super::codec::{Codec, INVALIDATED};
+use super::super::topology::Topology;
 use super::heartbeat::Stethoscope;
 
 /// Obeys what the server says unasked.
 pub(super) struct Listener {
+    pub(super) topology: Arc<Topology>,
     pub(super) codec: Arc<Codec>,
     pub(super) cache: Arc<SessionCache>,
     pub(super) beats: Option<Stethoscope>,
@@ -20,7 +22,10 @@ impl Listener {
         match (&push.kind, push.data.as_slice()) {
             (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().for_each(|key| self.forget(key)),
             // Everything was flushed.
-            (PushKind::Invalidate, _) => self.cache.forget_all(),
+            (PushKind::Invalidate, _) => {
+                self.topology.notes.forget_all();
+                self.cache.forget_all();
+            }
             (PushKind::Message, [Value::BulkString(channel), Value::BulkString(text)]) => {
                 self.hear_message(channel, text);
             }

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::super::super::StoreError;
-use super::super::super::cache::SessionCache;
+use super::super::super::cache::{Death, SessionCache};
 use super::codec::Codec;
 use super::reply;
 use super::switch::Wire;
@@ -170,7 +170,8 @@ impl Watcher {
     async fn open(&self, layout: &Layout, index: usize, closed: &Arc<Notify>) -> Result<Link, StoreError> {
         let primary = layout.primaries().get(index).ok_or(StoreError::PrimaryDown)?;
         let (heartbeat, beats) = layout.tag_of(index).map(|tag| Heartbeat::new(&tag)).unzip();
-        let listener = Listener { codec: Arc::clone(&self.codec), cache: Arc::clone(&self.cache), beats };
+        let (codec, cache) = (Arc::clone(&self.codec), Arc::clone(&self.cache));
+        let listener = Listener { topology: Arc::clone(&self.topology), codec, cache, beats };
         let on_close = |closed: &Arc<Notify>| {
             let closed = Arc::clone(closed);
             move |push: &PushInfo| {
@@ -201,7 +202,13 @@ impl Watcher {
         for batch in dead.chunks(256) {
             let burials = batch.iter().map(|(id, death, left)| (self.codec.bury(id, *death, *left), ()));
             for errand in links.errands(burials) {
-                reply::checked(errand.send().await.map(Value::Array))?;
+                for told in errand.send().await.map_err(reply::kind_of)? {
+                    match reply::checked(Ok(told)) {
+                        // The key is on its way to another server, which is told when the move is over.
+                        Err(StoreError::Moving | StoreError::PrimaryDown) => (),
+                        told => drop(told?),
+                    }
+                }
             }
         }
         Ok(())
@@ -236,13 +243,9 @@ impl Watcher {
     async fn serve(&self, links: &Links) -> End {
         let mut beats = interval(self.cache.max_staleness / BEATS);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut retry_at, mut note_at) = (Instant::now() + RETRY, Peers::next_note());
+        let (mut retry_at, mut users_at) = (Instant::now() + RETRY, Instant::now());
+        let mut note_at = Peers::next_note();
         loop {
-            if Instant::now() >= note_at {
-                self.peers.note(links).await;
-                self.peers.forget_silent(links).await;
-                note_at = Peers::next_note();
-            }
             let is_due = tokio::select! {
                 _ = beats.tick() => true,
                 () = self.cache.renewals.batch_is_full() => false,
@@ -253,10 +256,11 @@ impl Watcher {
                 () = links.closed.notified() => return End::Lost(StoreError::Disconnected),
                 () = self.topology.changed(links.layout.epoch()) => return End::Lost(StoreError::PrimaryDown),
             };
-            let (confirmed, written, ()) = tokio::join!(
+            let (confirmed, written, (), ()) = tokio::join!(
                 async { if is_due { self.confirm(links, &mut retry_at).await } else { Ok(()) } },
                 async { renewals::write(&self.cache, &self.codec, links).await.map_err(End::Lost) },
-                self.note_users(links)
+                self.note_users(links, &mut users_at),
+                self.peers.keep_up(links, &mut note_at)
             );
             if let Err(end) = confirmed.and(written) {
                 return end;
@@ -281,6 +285,7 @@ impl Watcher {
             (Beat::Refused(_), true) => self.go_without(links, beat).await,
             (Beat::Replaced, true) => {
                 tracing::warn!("the session store's data were flushed or replaced: forgetting all sessions");
+                self.topology.notes.forget_all();
                 self.cache.forget_all();
                 self.cache.freshness.extend(asked.after(self.lease));
             }
@@ -303,15 +308,37 @@ impl Watcher {
         is_current.then_some(()).ok_or(StoreError::PrimaryDown)
     }
 
-    /// Lets the sessions of a user be found that could not be noted when they were looked up.
-    async fn note_users(&self, links: &Links) {
-        let notes = self.cache.sightings.take().into_iter();
-        let notes = notes.map(|seen| (self.codec.note_user(&seen.user, &seen.id, self.life, None), seen));
+    /// Lets the sessions of a user be found that could not be noted when they were looked up. One whose user was
+    /// revoked meanwhile ends.
+    async fn note_users(&self, links: &Links, next: &mut Instant) {
+        if Instant::now() < *next {
+            return;
+        }
+        let seen = self.cache.sightings.take_batch().into_iter();
+        let notes =
+            seen.map(|seen| (self.codec.note_user(&seen.user, &seen.id, self.life, Some(&seen.read)), seen));
+        let mut revoked = Vec::new();
         for errand in links.errands(notes) {
-            if let Err(error) = reply::checked(errand.send().await.map(Value::Array)) {
-                tracing::debug!(reason = error.kind(), "sessions could not be noted as a user's");
-                errand.about.into_iter().for_each(|seen| self.cache.sightings.push(&seen.user, &seen.id));
+            let replies = errand.send().await.unwrap_or_default().into_iter().map(Some);
+            for (seen, reply) in errand.about.into_iter().zip(replies.chain(std::iter::repeat(None))) {
+                match reply.map(|reply| reply::checked(Ok(reply))) {
+                    Some(Ok(Value::Int(0))) => (),
+                    Some(Ok(_)) => revoked.push(seen.id),
+                    failed => {
+                        tracing::debug!(?failed, "a session could not be noted as a user's");
+                        self.cache.sightings.push(seen);
+                        *next = Instant::now() + RETRY;
+                    }
+                }
             }
+        }
+        let burials = revoked.into_iter().map(|id| {
+            self.cache.bury(&id, Death::Revoked, self.life);
+            (self.codec.bury(&id, Death::Revoked, self.life), ())
+        });
+        for errand in links.errands(burials) {
+            // What fails is remembered, and told the next primary.
+            let _ = errand.send().await;
         }
     }
 }

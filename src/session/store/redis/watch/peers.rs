@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PERIOD: Duration = Duration::from_secs(5);
 /// Who has noted nothing for this long has gone.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Of a store that does not tell its time: nobody is taken for silent.
+const UNTOLD: Duration = Duration::from_secs(u32::MAX as u64);
 /// Notes stay for so long without any vestibule.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
@@ -40,10 +42,19 @@ impl Peers {
         Instant::now() + PERIOD
     }
 
+    /// Makes the note again when it is time, and looks who has gone.
+    pub(super) async fn keep_up(&self, links: &Links, next: &mut Instant) {
+        if Instant::now() >= *next {
+            *next = Self::next_note();
+            self.note(links).await;
+            self.forget_silent(links).await;
+        }
+    }
+
     /// Notes that these servers have been told, and when. A store that does not take it leaves others to wait for
     /// nothing.
     pub(super) async fn note(&self, links: &Links) {
-        let now = self.ask(links, cmd("TIME")).await.ok().as_ref().and_then(reply::time).unwrap_or_default();
+        let now = self.ask(links, cmd("TIME")).await.ok().as_ref().and_then(reply::time).unwrap_or(UNTOLD);
         let (mut note, mut keep) = (cmd("HSET"), cmd("EXPIRE"));
         note.arg(PEERS).arg(&self.me).arg(format!("{} {}", now.as_secs(), names(links).join(" ")));
         keep.arg(PEERS).arg(KEPT.as_secs());
@@ -52,7 +63,7 @@ impl Peers {
 
     /// Takes others for gone that have noted nothing for long. Not to be called right after a failover: what the new
     /// primary has of their notes may be old.
-    pub(super) async fn forget_silent(&self, links: &Links) {
+    async fn forget_silent(&self, links: &Links) {
         let Ok(now) = self.ask(links, cmd("TIME")).await else { return };
         let Some(oldest) = reply::time(&now).map(|now| now.saturating_sub(SILENCE).as_secs()) else { return };
         let is_silent = |note: &Note| note.at < oldest && note.vestibule != self.me;
@@ -133,8 +144,10 @@ impl Peers {
     }
 }
 
+/// Of those that own keys: others have met no more of the rest than we have.
 fn names(links: &Links) -> Vec<RunId> {
-    links.layout.primaries().iter().map(|primary| primary.name()).collect()
+    let primaries = links.layout.primaries().iter().enumerate();
+    primaries.filter(|(index, _)| links.layout.owns_keys(*index)).map(|(_, primary)| primary.name()).collect()
 }
 
 /// What a vestibule has noted: `<unix seconds> <server> …`

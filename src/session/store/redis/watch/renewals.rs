@@ -1,4 +1,4 @@
-//! Writes the renewals that wait, and what could not be noted of users.
+//! Writes the renewals that wait.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ impl Written {
                     tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
                 }
                 Err(error) => {
-                    if !error.is_refusal() {
+                    // A key on its way to another server says nothing against this one.
+                    if !error.is_refusal() && !matches!(error, StoreError::Moving | StoreError::PrimaryDown) {
                         self.failure = Some(error);
                     }
                     self.again.push(renewal);
