@@ -220,3 +220,28 @@ async fn sessions_that_are_being_looked_up_end_with_their_user() {
     all.report("being looked up");
     assert_eq!(all.survived, 0);
 }
+
+/// With the rights that the README asks for, a user's sessions are found and end; nothing is said to be missing.
+#[tokio::test]
+async fn the_rights_that_the_readme_names_are_all_that_it_takes() {
+    let (server, instance) = (Redis::start().await, mirror());
+    let readme = include_str!("../../../README.md");
+    let rule = readme.lines().find_map(|line| line.strip_prefix("ACL SETUSER vestibule on >… ")).unwrap();
+    let rules = ["SETUSER", "vestibule", "on", ">pass", "resetchannels"].into_iter().chain(rule.split(' '));
+    let () = server.command("ACL", rules.collect::<Vec<_>>()).await;
+    let url = server.url().replace("redis://", "redis://vestibule:pass@");
+    let program = Program::start(config(&instance, &url, "", "")).await;
+    program.wait_for_fresh_cache().await;
+    let mut connection = server.connect().await;
+    put(&mut connection, "s", "ada", HOUR).await;
+    let mut asker = Asker::connect(program.address).await;
+    assert_eq!(owner(&mut asker, "s").await, "ada");
+    let answer = revoke(program.admin, "user", "ada").await;
+    assert_eq!((answer.status, answer.sessions), (200, 1), "{answer:?}");
+    assert_ne!(owner(&mut asker, "s").await, "ada");
+    for missing in ["the session store's user may not", "the session store reports no changes"] {
+        assert!(program.said(missing).is_empty(), "{missing}");
+    }
+    let refused: Vec<redis::Value> = server.command("ACL", "LOG").await;
+    assert!(refused.is_empty(), "{refused:?}");
+}

@@ -26,7 +26,7 @@ pub(super) async fn watch(state: Arc<State>, seeds: Vec<Host>) {
     let mut question = cmd("CLUSTER");
     question.arg("SLOTS");
     let doubts = state.doubts.subscribe();
-    let questions = Questions { question, interval: INTERVAL, doubts, answers };
+    let questions = Questions { question, interval: INTERVAL, reopen: None, doubts, answers };
     let seeds: BTreeSet<_> = seeds.into_iter().collect();
     let mut observers: HashMap<Host, Observer> = HashMap::new();
     let mut views = Views::new();

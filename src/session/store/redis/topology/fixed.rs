@@ -35,7 +35,9 @@ enum Role {
 pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     let (answers, mut heard) = mpsc::channel(hosts.len());
     let doubts = state.doubts.subscribe();
-    let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, doubts, answers };
+    // A server that is no primary is asked over a new connection, since the address may lead to another one by now.
+    let reopen: Option<(fn(&Value) -> bool, _)> = Some((|role| !reply::is_primary(role), LOOK_AGAIN));
+    let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, reopen, doubts, answers };
     let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
     let _observers: Vec<_> = hosts.iter().map(start).collect();
     let mut said = HashMap::new();

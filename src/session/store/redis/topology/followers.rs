@@ -59,7 +59,8 @@ impl Followers {
     /// Those of the primary that is [told](Self::elected); what they say goes to `answers`.
     pub(super) fn new(state: &Arc<State>, answers: mpsc::Sender<Answer>) -> Self {
         let doubts = state.doubts.subscribe();
-        let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, doubts, answers };
+        let questions =
+            Questions { question: cmd("ROLE"), interval: INTERVAL, reopen: None, doubts, answers };
         let (observers, contest) = (HashMap::new(), Contest::default());
         Followers { state: Arc::clone(state), questions, observers, contest }
     }

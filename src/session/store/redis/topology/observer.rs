@@ -34,6 +34,9 @@ pub(super) struct Observer(AbortHandle);
 pub(super) struct Questions {
     pub(super) question: Cmd,
     pub(super) interval: Duration,
+    /// After which answers the next question goes over a new connection, and the pause before it: another server may
+    /// answer at the address by now, while the one that was asked goes on to say the same.
+    pub(super) reopen: Option<(fn(&Value) -> bool, Duration)>,
     /// Changes when somebody wants to know before the interval is over.
     pub(super) doubts: watch::Receiver<u64>,
     pub(super) answers: mpsc::Sender<Answer>,
@@ -54,7 +57,7 @@ impl Drop for Observer {
 
 async fn observe(connector: Connector, mut questions: Questions) {
     let mut failures = 0;
-    loop {
+    'opening: loop {
         let asked = Instant::now();
         let lost = match connector.open(|_| Ok::<_, redis::aio::SendError>(())).await {
             Err(error) => error,
@@ -64,7 +67,15 @@ async fn observe(connector: Connector, mut questions: Questions) {
                 match said {
                     // Another connection would be refused the answer as well.
                     Err(error) if !error.is_refusal() => break error,
-                    said => questions.tell(&connector.host, asked, said).await,
+                    said => {
+                        let reopen =
+                            questions.reopen.filter(|(is_wanted, _)| said.as_ref().is_ok_and(is_wanted));
+                        questions.tell(&connector.host, asked, said).await;
+                        if let Some((_, pause)) = reopen {
+                            sleep(pause).await;
+                            continue 'opening;
+                        }
+                    }
                 }
                 failures = 0;
                 questions.pause().await;

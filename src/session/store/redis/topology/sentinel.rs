@@ -85,7 +85,7 @@ pub(super) async fn watch(state: Arc<State>, sentinels: Sentinels) {
     let (answers, mut heard) = mpsc::channel(sentinels.hosts.len());
     let question = sentinels.question("get-master-addr-by-name");
     let doubts = state.doubts.subscribe();
-    let questions = Questions { question, interval: INTERVAL, doubts, answers };
+    let questions = Questions { question, interval: INTERVAL, reopen: None, doubts, answers };
     let start = |connector| Observer::start(connector, questions.clone());
     let _observers: Vec<_> = sentinels.connectors().map(start).collect();
     let quorum = sentinels.quorum();
