@@ -8,9 +8,10 @@ use tokio::time::sleep;
 
 use super::{BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
 use crate::proofs::{Spread, report, scaled};
-use crate::support::asker::mirror;
+use crate::support::asker::{Asker, mirror};
 use crate::support::fault::Fault;
 use crate::support::redis::Redis;
+use crate::support::within;
 
 /// Whose connections to the old server end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,4 +86,31 @@ async fn when_look_ups_move_the_link_for_changes_moves_with_them() {
 #[tokio::test]
 async fn when_only_new_connections_would_lead_elsewhere_that_is_noticed() {
     nobody_asks_the_old_one(Cut::None).await;
+}
+
+/// The server that took the address for a while follows the first one afterwards, and goes on to answer whoever is
+/// still connected.
+#[tokio::test]
+async fn when_the_address_leads_back_users_are_served_again() {
+    let (first, second, instance) = (Redis::start().await, Redis::start().await, mirror());
+    for redis in [&first, &second] {
+        put(&mut redis.connect().await, "s", &old_user("s"), HOUR).await;
+    }
+    let fault = Fault::before(first.address()).await;
+    let program = vestibule(&instance, &fault.url(), "", "").await;
+    let mut asker = Asker::connect(program.address).await;
+    fault.lead(second.address());
+    within("the second server", async { while asker.ask("s").await.user().is_none() {} }).await;
+    sleep(BOUND).await; // every connection leads there
+    let first_at = first.address();
+    let () = second.command("REPLICAOF", (first_at.ip().to_string(), first_at.port())).await;
+    within("the refusal", async { while asker.ask("s").await.user().is_some() {} }).await;
+    fault.lead_new(first_at);
+    within("the first server", async {
+        while asker.ask("s").await.user().is_none() {
+            sleep(Duration::from_millis(5)).await; // refusals are quick; leave the machine to the others
+        }
+    })
+    .await;
+    assert_eq!(asker.ask("s").await.user(), Some(old_user("s").as_str()));
 }

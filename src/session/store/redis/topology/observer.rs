@@ -13,10 +13,15 @@ use crate::config::Host;
 use super::super::super::StoreError;
 use super::super::link::Connector;
 use super::super::reply;
+use super::super::switch::Wire;
 
 /// The shortest pause between two questions, whoever doubts.
 const SHORTEST: Duration = Duration::from_millis(50);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
+
+/// A connection that lasted so long was a good one: the next is opened without the growing delays of a server that
+/// accepts and then fails.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// What a server answered, or why it did not.
 pub(super) struct Answer {
@@ -57,33 +62,43 @@ impl Drop for Observer {
 
 async fn observe(connector: Connector, mut questions: Questions) {
     let mut failures = 0;
-    'opening: loop {
+    loop {
         let asked = Instant::now();
         let lost = match connector.open(|_| Ok::<_, redis::aio::SendError>(())).await {
             Err(error) => error,
-            Ok(connection) => loop {
-                let asked = Instant::now();
-                let said = reply::checked(connection.clone().send_packed_command(&questions.question).await);
-                match said {
-                    // Another connection would be refused the answer as well.
-                    Err(error) if !error.is_refusal() => break error,
-                    said => {
-                        let reopen =
-                            questions.reopen.filter(|(is_wanted, _)| said.as_ref().is_ok_and(is_wanted));
-                        questions.tell(&connector.host, asked, said).await;
-                        if let Some((_, pause)) = reopen {
-                            sleep(pause).await;
-                            continue 'opening;
-                        }
-                    }
+            Ok(connection) => match ask(&connector.host, connection, &mut questions).await {
+                Ok(pause) => {
+                    sleep(pause).await;
+                    continue;
                 }
-                failures = 0;
-                questions.pause().await;
+                Err(error) => error,
             },
         };
+        if asked.elapsed() >= STABLE {
+            failures = 0;
+        }
         questions.tell(&connector.host, asked, Err(lost)).await;
         sleep(BACKOFF.delay(failures)).await;
         failures = failures.saturating_add(1);
+    }
+}
+
+/// Asks over one connection, until it is lost or another one is to be opened after this pause.
+async fn ask(host: &Host, mut connection: Wire, questions: &mut Questions) -> Result<Duration, StoreError> {
+    loop {
+        let asked = Instant::now();
+        let said = reply::checked(connection.send_packed_command(&questions.question).await);
+        let said = match said {
+            // Another connection would be refused the answer as well.
+            Err(error) if !error.is_refusal() => return Err(error),
+            said => said,
+        };
+        let reopen = questions.reopen.filter(|(is_wanted, _)| said.as_ref().is_ok_and(is_wanted));
+        questions.tell(host, asked, said).await;
+        if let Some((_, pause)) = reopen {
+            return Ok(pause);
+        }
+        questions.pause().await;
     }
 }
 
