@@ -14,7 +14,7 @@ use super::super::reply;
 use super::State;
 use super::heirs::replicas;
 use super::layout::Slots;
-use super::observer::{Answer, Observer, Questions};
+use super::observer::{Answer, Observer, Questions, Reopen};
 
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How often an address is looked at over a new connection.
@@ -36,7 +36,7 @@ pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     let (answers, mut heard) = mpsc::channel(hosts.len());
     let doubts = state.doubts.subscribe();
     // A server that is no primary is asked over a new connection, since the address may lead to another one by now.
-    let reopen: Option<(fn(&Value) -> bool, _)> = Some((|role| !reply::is_primary(role), LOOK_AGAIN));
+    let reopen = Some(Reopen { after: |role| !reply::is_primary(role), pause: LOOK_AGAIN });
     let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, reopen, doubts, answers };
     let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
     let _observers: Vec<_> = hosts.iter().map(start).collect();

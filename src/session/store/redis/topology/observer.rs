@@ -34,14 +34,21 @@ pub(super) struct Answer {
 /// One who asks a server until dropped.
 pub(super) struct Observer(AbortHandle);
 
+/// When to ask over a new connection: another server may answer at the address by now, while the one that was asked goes
+/// on to say the same.
+#[derive(Clone, Copy)]
+pub(super) struct Reopen {
+    /// After answers that this is true of.
+    pub(super) after: fn(&Value) -> bool,
+    pub(super) pause: Duration,
+}
+
 /// What observers of the same kind have in common.
 #[derive(Clone)]
 pub(super) struct Questions {
     pub(super) question: Cmd,
     pub(super) interval: Duration,
-    /// After which answers the next question goes over a new connection, and the pause before it: another server may
-    /// answer at the address by now, while the one that was asked goes on to say the same.
-    pub(super) reopen: Option<(fn(&Value) -> bool, Duration)>,
+    pub(super) reopen: Option<Reopen>,
     /// Changes when somebody wants to know before the interval is over.
     pub(super) doubts: watch::Receiver<u64>,
     pub(super) answers: mpsc::Sender<Answer>,
@@ -93,10 +100,10 @@ async fn ask(host: &Host, mut connection: Wire, questions: &mut Questions) -> Re
             Err(error) if !error.is_refusal() => return Err(error),
             said => said,
         };
-        let reopen = questions.reopen.filter(|(is_wanted, _)| said.as_ref().is_ok_and(is_wanted));
+        let reopen = questions.reopen.filter(|reopen| said.as_ref().is_ok_and(reopen.after));
         questions.tell(host, asked, said).await;
-        if let Some((_, pause)) = reopen {
-            return Ok(pause);
+        if let Some(reopen) = reopen {
+            return Ok(reopen.pause);
         }
         questions.pause().await;
     }
