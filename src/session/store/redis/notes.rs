@@ -1,6 +1,7 @@
 //! Which sessions were noted as a user's a short while ago, so that not every look-up writes.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -18,6 +19,9 @@ pub(super) struct Notes {
     /// When each was made, by a hash of what it says.
     made: Cache<u64, Instant>,
     hasher: RandomState,
+    /// Counts how often all were forgotten. A note that was on its way then is not remembered: it may have been made
+    /// before what made us forget.
+    forgotten: AtomicU64,
 }
 
 /// One note.
@@ -26,14 +30,14 @@ pub(super) struct Note(u64);
 
 impl Default for Notes {
     fn default() -> Self {
-        Notes { made: Cache::new(LIMIT), hasher: RandomState::new() }
+        Notes { made: Cache::new(LIMIT), hasher: RandomState::new(), forgotten: AtomicU64::new(0) }
     }
 }
 
 impl Notes {
     /// That `id` is a session of `user`, under this epoch of the layout: other primaries may not have it.
     pub(super) fn note(&self, user: &str, id: &SessionId, epoch: u64) -> Note {
-        Note(self.hasher.hash_one((user, id.expose(), epoch)))
+        Note(self.hasher.hash_one((user, id.expose(), epoch, self.forgotten.load(SeqCst))))
     }
 
     pub(super) fn is_recent(&self, note: Note) -> bool {
@@ -42,6 +46,7 @@ impl Notes {
 
     /// The store may have none of them.
     pub(super) fn forget_all(&self) {
+        self.forgotten.fetch_add(1, SeqCst);
         self.made.clear();
     }
 
@@ -68,5 +73,14 @@ mod tests {
         }
         tokio::time::advance(MEMORY).await;
         assert!(!notes.is_recent(note));
+    }
+
+    #[test]
+    fn a_note_on_its_way_when_all_are_forgotten_is_not_remembered() {
+        let (notes, id) = (Notes::default(), SessionId::new("s"));
+        let note = notes.note("a", &id, 1);
+        notes.forget_all();
+        notes.keep(note);
+        assert!(!notes.is_recent(notes.note("a", &id, 1)));
     }
 }
