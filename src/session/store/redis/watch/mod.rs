@@ -156,6 +156,8 @@ impl Watcher {
             Err(error @ (StoreError::Rejected | StoreError::Auth)) => Beat::Refused(error),
             Err(error) => return Err(error),
         };
+        // What happened to the index of users' sessions before this was reported to nobody.
+        self.topology.notes.forget_all();
         match beat {
             Beat::Heard(_) | Beat::Replaced => self.cache.freshness.begin(),
             beat => self.go_without(&links, beat).await,
