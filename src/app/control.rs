@@ -242,6 +242,8 @@ impl Control {
         let changes = changes::between(&plan.config, &config);
         if !changes.is_empty() {
             if config.session.mode.include(Mode::Shared) && !plan.modes.include(Mode::Shared) {
+                // Before the workers connect: it lets the store's servers be believed.
+                self.keep_watch();
                 self.warmth.spread().await;
             }
             let config = Arc::new(config);
@@ -276,7 +278,13 @@ impl Control {
                 self.checks.push((balancer.clone(), checks));
             }
         }
-        if plan.modes.include(Mode::Shared) && self.watch.is_none() {
+        if plan.modes.include(Mode::Shared) {
+            self.keep_watch();
+        }
+    }
+
+    fn keep_watch(&mut self) {
+        if self.watch.is_none() {
             self.watch = self.start_watch();
         }
     }
