@@ -72,12 +72,16 @@ async fn a_full_server_refuses_new_sessions_and_serves_old_ones() {
 #[tokio::test]
 async fn a_server_without_room_for_us_says_so() {
     let redis = redis_with_session().await;
-    let () = redis.command("CONFIG", ["SET", "maxclients", "1"].as_slice()).await;
-    let first = connected(&hash(&redis.url())).await;
-    let second = start(&hash(&redis.url()));
-    until_failed(&second, StoreError::MaxClients).await;
-    drop(first);
-    until_loaded(&second, "there").await;
+    let mut kept = redis.connect().await;
+    let mut room = async |clients: &str| {
+        let set = redis::cmd("CONFIG").arg(&["SET", "maxclients", clients]).to_owned();
+        let () = set.query_async(&mut kept).await.unwrap();
+    };
+    room("1").await;
+    let store = start(&hash(&redis.url()));
+    until_failed(&store, StoreError::MaxClients).await;
+    room("100").await;
+    until_loaded(&store, "there").await;
 }
 
 /// An authority and a certificate of it for 127.0.0.1, as PEM files.
