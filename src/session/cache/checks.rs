@@ -1,7 +1,7 @@
 //! Looking whether what is kept is what the store has, now and then.
 //!
 //! Nothing should be found: every change is reported, or ends the generation. What is found nevertheless is a defect,
-//! of ours or of the store, or a change that the store reports to nobody, as a module may make it.
+//! of ours or of the store, or a change that the store does not report, as a module may make it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -165,7 +165,7 @@ impl SessionCache {
     pub(crate) fn last_known(&self, id: &str, now: Moment, bound: Duration) -> Option<Arc<Session>> {
         let entry = self.entries.get(id)?;
         let session = entry.known.session().filter(|session| session.is_live(now)).cloned()?;
-        // What was ended between two leases was reported to nobody.
+        // The end of a session between two leases was not reported.
         if !self.freshness.is_latest(entry.reading) {
             return None;
         }

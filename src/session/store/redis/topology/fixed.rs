@@ -49,8 +49,8 @@ pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     tokio::join!(roles, look_again(&state));
 }
 
-/// Finds out over new connections where the primary's address leads by now, now and then and when somebody wants to
-/// know. Whoever moves an address may leave connections as they are, to a server that goes on to answer.
+/// Finds out over new connections where the primary's address leads, at intervals and on demand. A moved address may
+/// leave open connections as they are, to a server that goes on to answer.
 async fn look_again(state: &State) {
     loop {
         sleep(PAUSE).await;

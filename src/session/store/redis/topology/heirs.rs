@@ -12,7 +12,7 @@ use super::sentinel::{self, Sentinels};
 
 /// Who knows it.
 pub(super) enum Heirs {
-    /// All of these hosts, and whatever follows the primary: nobody else decides.
+    /// The configuration: all of these hosts, beside the replicas of the primary.
     Hosts(Vec<Host>),
     Sentinels(Sentinels),
     /// The nodes themselves.
