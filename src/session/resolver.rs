@@ -201,7 +201,7 @@ impl Inner {
     }
 
     /// Looks whether `session` is still what the store has. What has changed is reported within a lease; what is then
-    /// still kept was reported to nobody.
+    /// still kept was not reported.
     async fn check(&self, cache: &SessionCache, session: &Arc<Session>) {
         let now = cache.freshness.now();
         let is_same = match self.read(session.id(), Some(now)).await {

@@ -46,7 +46,7 @@ const ALWAYS: u64 = u64::MAX;
 /// How long a server that a cluster mentioned in passing is kept in the layout.
 const GUEST_STAY: Duration = Duration::from_secs(60);
 
-/// How long a server that has followed a primary may take its place, though nobody tells of it: sentinels hear of
+/// How long a server that has followed a primary may take its place, even if it is listed nowhere: sentinels hear of
 /// replicas every ten seconds.
 const FOLLOWER_MEMORY: Duration = Duration::from_secs(60);
 
@@ -56,7 +56,7 @@ pub struct Topology {
     heirs: Heirs,
     pub(super) witness: Witness,
     pub(super) notes: Notes,
-    /// Whether somebody admits new primaries.
+    /// Whether new primaries are admitted by the watch.
     guarded: AtomicBool,
     _stop: DropGuard,
 }
@@ -130,7 +130,7 @@ impl Topology {
     }
 
     /// The servers that may take the place of `primary`, to which `wire` leads. One that has followed it a short while
-    /// ago is one of them, even if nobody tells of it by now.
+    /// ago is one of them, even if it is listed nowhere by now.
     pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
         let mut successors = self.heirs.of(primary.host(), wire).await?;
         let recent = self.state.recent_followers();

@@ -127,7 +127,7 @@ impl Primary {
 
     /// Finds out whether another server answers at the address by now.
     pub(super) async fn look_again(&self) {
-        // Whoever finds another one has replaced this one in the layout; that nobody answers says nothing.
+        // `recognize` has replaced this one in the layout if another answers; silence says nothing.
         let _ = self.open(Purpose::Probe, |_| Ok::<_, SendError>(())).await;
     }
 

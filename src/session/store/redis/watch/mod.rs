@@ -6,7 +6,7 @@
 //! beat that is not reported for as long as a lease, and other primaries end it. Where beats are refused or are not
 //! reported at all, entries only age.
 //!
-//! The report of our own renewals is a report like any other: it may stand for somebody else's change as well,
+//! The report of our own renewals is a report like any other: it may stand for another program's change as well,
 //! because Redis reports a key once for all its changes in a turn of its event loop. It costs one look-up per
 //! renewal, which is one per session and tenth of the idle timeout.
 
@@ -156,7 +156,7 @@ impl Watcher {
             Err(error @ (StoreError::Rejected | StoreError::Auth)) => Beat::Refused(error),
             Err(error) => return Err(error),
         };
-        // What happened to the index of users' sessions before this was reported to nobody.
+        // Changes of the index of users' sessions before this were not reported.
         self.topology.notes.forget_all();
         match beat {
             Beat::Heard(_) | Beat::Replaced => self.cache.freshness.begin(),

@@ -1,6 +1,6 @@
 //! Other vestibules that share the store, and which servers they have told of the ends that they remember.
 //!
-//! A server that takes the place of another may not have all ends of sessions. Whoever remembers them tells it; until
+//! A server that takes the place of another may not have all ends of sessions. A vestibule that remembers them tells it; until
 //! all have, a vestibule that knows nothing of them would honour what has ended. So each notes at the store which
 //! servers it has told, and none believes a new server before all others have.
 
@@ -16,13 +16,13 @@ use super::super::reply;
 use super::super::topology::{ADMISSION, RunId};
 use super::links::Links;
 
-/// Nobody announces that another one has told; how often we look.
+/// That another one has told is not announced: the notes are read this often.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A note is made again after this long: somebody may have taken us for gone.
+/// A note is made again after this long: another vestibule may have removed it.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Who has noted nothing for this long has gone.
 const SILENCE: Duration = Duration::from_secs(20);
-/// Of a store that does not tell its time: nobody is taken for silent.
+/// Of a store that does not tell its time: no vestibule is taken for silent.
 const UNTOLD: Duration = Duration::from_secs(u32::MAX as u64);
 /// Notes stay for so long without any vestibule.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
