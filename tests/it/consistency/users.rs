@@ -26,7 +26,7 @@ struct House {
     redis: MultiplexedConnection,
     fault: Fault,
     programs: [Program; 2],
-    _server: Redis,
+    server: Redis,
     _instance: Service,
 }
 
@@ -45,13 +45,8 @@ impl House {
         let fault = Fault::before(server.address()).await;
         let one = Program::start(config(&instance, &server.url(), "", tables)).await;
         let two = Program::start(config(&instance, &fault.url(), "", tables)).await;
-        let house = Self {
-            redis: server.connect().await,
-            fault,
-            programs: [one, two],
-            _server: server,
-            _instance: instance,
-        };
+        let house =
+            Self { redis: server.connect().await, fault, programs: [one, two], server, _instance: instance };
         let mut connection = house.redis.clone();
         put(&mut connection, "first", &old_user("first"), HOUR).await;
         for program in &house.programs {
@@ -63,6 +58,11 @@ impl House {
 
     async fn askers(&self, program: usize) -> Vec<Asker> {
         join_all((0..SESSIONS).map(|_| Asker::connect(self.programs[program].address))).await
+    }
+
+    /// How many sessions the store has been asked for.
+    async fn look_ups(&self) -> u64 {
+        self.server.all_calls().await.get("hgetall").copied().unwrap_or_default()
     }
 
     /// Revokes a user over one of the vestibules, and asks all for the sessions if they should have ended.
@@ -201,9 +201,12 @@ async fn sessions_that_are_being_looked_up_end_with_their_user() {
         let ids = house.put_all(&user).await;
         let mut askers = house.askers(1).await;
         house.fault.set(Rules { delays_look_ups: Duration::from_millis(120), ..Rules::default() });
+        let before = house.look_ups().await;
         let asked = join_all(askers.iter_mut().zip(&ids).map(|(asker, id)| asker.ask(id)));
         let revoked = async {
-            sleep(Duration::from_millis(fastrand::u64(..120))).await; // they are being looked up
+            within("the look-ups", async { while house.look_ups().await < before + ids.len() as u64 {} })
+                .await;
+            sleep(Duration::from_millis(fastrand::u64(..100))).await; // at any point of what follows
             revoke(house.programs[number % 2].admin, "user", &user).await
         };
         let (_, answer) = tokio::join!(asked, revoked);
