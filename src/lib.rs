@@ -13,7 +13,7 @@
 //! | listener, route | where we accept; which upstream a host and path lead to |
 //! | session, session id | the record of a login; the value that names it |
 //! | store | where sessions live |
-//! | resolution | the outcome of looking a session up: *Active, Absent, Ended, Unavailable* |
+//! | resolution | the outcome of looking a session up: *Active, Absent, Ended, Unknown, Unreadable, Unavailable* |
 //! | identity | what we tell the upstream about the user |
 //! | affinity | which instance a client is tied to; a *tie* |
 //! | lease | one request under way on an instance, released by dropping it; of the cache: until when it is used |
@@ -41,9 +41,9 @@
 //! 2. **Clean**: hop-by-hop headers go, then every header that we assert, in any spelling; forwarding
 //!    headers are rebuilt. The order matters: stripping after injecting would let `Connection: X-User-Id`
 //!    delete the identity.
-//! 3. **Resolve** the session: *Active* gives an identity; *Absent* and *Ended* are handled as the route
-//!    says, and only *Ended* clears the cookie; *Unavailable* as its `on_outage` says. A store error never
-//!    looks like a logout, and a request without a session id never touches the store. What was resolved is
+//! 3. **Resolve** the session: *Active* gives an identity; *Absent*, *Ended* and *Unknown* are handled as the
+//!    route says, and only *Ended*, which is said of sessions that were there once, clears the cookie;
+//!    *Unreadable* as `on_unreadable` and *Unavailable* as `on_outage` says. A store error never looks like a logout, and a request without a session id never touches the store. What was resolved is
 //!    kept for all workers while the store's own reports of changes are proven to arrive (`session::cache`); look-ups
 //!    of one session at the same time are one. An answer is believed of a primary, which says that it is one along with
 //!    it; before a session is first honoured, it is noted as its user's.

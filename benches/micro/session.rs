@@ -8,7 +8,7 @@ use criterion::Criterion;
 use serde_json::json;
 use vestibule::config::OnOutage;
 use vestibule::identity::Identity;
-use vestibule::session::{Fields, IdReader, MemoryStore, Resolver, SessionId, Store};
+use vestibule::session::{Fields, IdReader, MemoryStore, Resolver, SessionId, SharedState, Store};
 
 use crate::{browser_headers, config, cookie_line, session_id};
 
@@ -44,7 +44,13 @@ pub(crate) fn resolution(c: &mut Criterion) {
         }
     });
     let config = config("");
-    let resolver = Resolver::new(&config.session, store, None, Arc::new(Identity::new(&config.identity)));
+    let resolver = Resolver::new(
+        &config.session,
+        store,
+        None,
+        Arc::new(SharedState::new(&config.session)),
+        Arc::new(Identity::new(&config.identity)),
+    );
     let headers = browser_headers(&cookie_line(3));
     c.bench_function("session/resolve in memory", |b| {
         b.iter(|| runtime.block_on(resolver.resolve(black_box(&headers), OnOutage::Deny)));

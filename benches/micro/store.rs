@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use vestibule::config::OnOutage;
 use vestibule::identity::Identity;
-use vestibule::session::{Fields, MemoryStore, Resolver, SessionId, Store};
+use vestibule::session::{Fields, MemoryStore, Resolver, SessionId, SharedState, Store};
 
 use crate::session::fields;
 use crate::{browser_headers, config, session_id};
@@ -100,7 +100,13 @@ impl Redis {
             let id = SessionId::new(&session_id(number));
             store.create(&id, strings(&fields, format), Duration::from_secs(3600)).await.unwrap();
         }
-        Resolver::new(&session, store, None, Arc::new(Identity::new(&config.identity)))
+        Resolver::new(
+            &session,
+            store,
+            None,
+            Arc::new(SharedState::new(&session)),
+            Arc::new(Identity::new(&config.identity)),
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use vestibule::affinity::Affinity;
 use vestibule::cohort::Cohorts;
 use vestibule::config::{Mode, Modes, OnOutage};
 use vestibule::identity::Identity;
-use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, Store};
+use vestibule::session::{MemoryStore, Resolution, Resolver, SessionId, SharedState, Store};
 use vestibule::upstream::InstanceId;
 
 use crate::session::fields;
@@ -24,7 +24,13 @@ pub(crate) fn identity(c: &mut Criterion) {
         let store = Store::Memory(MemoryStore::new());
         let id = SessionId::new(&session_id(7));
         store.create(&id, fields(), Duration::from_secs(60)).await.unwrap();
-        let resolver = Resolver::new(&config.session, store, None, identity.clone());
+        let resolver = Resolver::new(
+            &config.session,
+            store,
+            None,
+            Arc::new(SharedState::new(&config.session)),
+            identity.clone(),
+        );
         resolver.resolve(&headers, OnOutage::Deny).await
     });
     let Resolution::Active(session) = resolved.outcome else { return };

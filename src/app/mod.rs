@@ -41,7 +41,7 @@ use crate::proxy::metrics::Shard;
 use crate::proxy::{Plan, Service, Shared, Worker};
 use crate::secret::{Fingerprints, Secret, random_bytes};
 use crate::server::Server;
-use crate::session::{MemoryStore, SessionCache};
+use crate::session::{MemoryStore, SessionCache, SharedState};
 use crate::transport::Lines;
 use access_log::AccessLog;
 use control::{Command, Control};
@@ -110,6 +110,7 @@ impl App {
             plan: ArcSwap::from_pointee(Plan::new(config.clone())?),
             memory: MemoryStore::new(),
             sessions: session_cache(&config.session),
+            session_state: Arc::new(SharedState::new(&config.session)),
             backend: OnceLock::new(),
             marks: Fingerprints::new()?,
             lines: Lines::default(),

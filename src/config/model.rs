@@ -138,6 +138,25 @@ pub enum OnOutage {
     Anonymous,
 }
 
+/// What happens to a request whose session is in the store and cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnreadable {
+    /// As without a session: [`OnAbsent`] says what.
+    Anonymous,
+    /// 500.
+    Deny,
+}
+
+/// Of which sessions, when they are not there, the cookie is cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClearCookie {
+    Never,
+    /// Of those that were there once.
+    Ended,
+    /// Also of those that the store does not know.
+    All,
+}
+
 /// When the renewal of a session's TTL is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
@@ -151,6 +170,7 @@ pub enum Renewal {
 pub struct Session {
     pub mode: Modes,
     pub on_absent: OnAbsent,
+    pub on_unreadable: OnUnreadable,
     /// `None`: never renew.
     pub idle_timeout: Option<Duration>,
     pub absolute_timeout: Duration,
@@ -189,6 +209,7 @@ pub struct SessionCookie {
     pub same_site: SameSite,
     pub secure: SecureAttribute,
     pub max_age: Duration,
+    pub clear: ClearCookie,
     /// Remove the cookie from what the upstream sees.
     pub hide: bool,
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::body::RequestBodyError;
 use crate::headers::host::TargetError;
 use crate::identity::IdentityError;
-use crate::session::{ControlError, LifecycleError, StoreError};
+use crate::session::{ControlError, LifecycleError, StoreError, Unreadable};
 use crate::transport::{ConnectError, SendError};
 
 /// Clients that are told to come back are told to wait this long.
@@ -40,6 +40,8 @@ pub(super) enum ProxyError {
     NoRoute,
     #[error("the route needs a session")]
     SessionRequired,
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -107,6 +109,9 @@ impl ProxyError {
             }
             ProxyError::NoRoute => verdict(404, "no_route", "Nothing is served at this address."),
             ProxyError::SessionRequired => verdict(401, "session_required", "You are not logged in."),
+            ProxyError::Unreadable(_) => {
+                verdict(500, "session_unreadable", "Your session cannot be read by the proxy.")
+            }
             ProxyError::Store(error) => store(*error),
             ProxyError::Lifecycle(LifecycleError::Store(error)) => store(*error),
             ProxyError::Lifecycle(LifecycleError::Random(_)) => {

@@ -37,6 +37,8 @@ pub(super) enum SessionOutcome {
     Stale,
     Absent(AbsentReason),
     Ended,
+    Unknown,
+    Unreadable,
     Unavailable,
 }
 
@@ -48,6 +50,8 @@ impl SessionOutcome {
             SessionOutcome::Stale => "stale",
             SessionOutcome::Absent(reason) => reason.as_str(),
             SessionOutcome::Ended => "ended",
+            SessionOutcome::Unknown => "unknown",
+            SessionOutcome::Unreadable => "unreadable",
             SessionOutcome::Unavailable => "unavailable",
         }
     }

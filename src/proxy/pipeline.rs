@@ -7,7 +7,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKI
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::body::RequestBody;
-use crate::config::{Mode, OnAbsent, OnOutage, Route};
+use crate::config::{ClearCookie, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
 use crate::headers::cookie::remove_cookie;
 use crate::headers::{hop_by_hop, host};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
@@ -120,7 +120,7 @@ async fn steps(
     let session = match resolve(request.headers(), plan, route, exchange).await? {
         Some(session) => Some(session),
         None => {
-            if exchange.session == SessionOutcome::Ended && request.headers().contains_key(COOKIE) {
+            if is_cleared(plan, exchange.session) && request.headers().contains_key(COOKIE) {
                 cookies.session = plan.cookies.clear(origin.https).ok();
             }
             on_absent(&request, route, exchange)?;
@@ -179,6 +179,12 @@ async fn resolve(
     }
     let sessions = exchange.service.sessions(plan)?;
     let Resolved { outcome, source } = sessions.resolver.resolve(headers, route.on_outage).await;
+    let denied = match &outcome {
+        Resolution::Unreadable(_, why) if plan.config.session.on_unreadable == OnUnreadable::Deny => {
+            Some(*why)
+        }
+        _ => None,
+    };
     let (seen, result) = match outcome {
         Resolution::Active(session) => {
             exchange.session_id = Some(session.id().clone());
@@ -190,6 +196,14 @@ async fn resolve(
             exchange.session_id = Some(id);
             (SessionOutcome::Ended, Ok(None))
         }
+        Resolution::Unknown(id) => {
+            exchange.session_id = Some(id);
+            (SessionOutcome::Unknown, Ok(None))
+        }
+        Resolution::Unreadable(id, _) => {
+            exchange.session_id = Some(id);
+            (SessionOutcome::Unreadable, Ok(None))
+        }
         Resolution::Unavailable(error) => (SessionOutcome::Unavailable, Err(error)),
     };
     exchange.session = seen;
@@ -200,9 +214,19 @@ async fn resolve(
             counts.store_error(*error);
         }
     });
-    match result {
-        Err(_) if route.on_outage == OnOutage::Anonymous => Ok(None),
-        result => Ok(result?),
+    match (denied, result) {
+        (Some(why), _) => Err(why.into()),
+        (None, Err(_)) if route.on_outage == OnOutage::Anonymous => Ok(None),
+        (None, result) => Ok(result?),
+    }
+}
+
+/// Whether the client is to forget its session's id.
+fn is_cleared(plan: &Plan, session: SessionOutcome) -> bool {
+    match plan.config.session.cookie.clear {
+        ClearCookie::Never => false,
+        ClearCookie::Ended => session == SessionOutcome::Ended,
+        ClearCookie::All => matches!(session, SessionOutcome::Ended | SessionOutcome::Unknown),
     }
 }
 

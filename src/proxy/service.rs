@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use crate::body::RequestBody;
 use crate::config::{self, Config, Limits, Mode, Timeouts};
 use crate::secret::Fingerprints;
-use crate::session::{Backend, Lifecycle, MemoryStore, Resolver, SessionCache, Store, StoreError};
+use crate::session::{
+    Backend, Lifecycle, MemoryStore, Resolver, SessionCache, SharedState, Store, StoreError,
+};
 use crate::telemetry::lines::LineBuffer;
 use crate::transport::{Lines, PoolSettings, Pools};
 
@@ -36,6 +38,7 @@ pub struct Shared {
     pub memory: MemoryStore,
     /// What is known of the store's content, where sessions are kept.
     pub sessions: Option<Arc<SessionCache>>,
+    pub session_state: Arc<SharedState>,
     /// What the workers' session stores have in common, once the proxy runs; `None` when it cannot be used.
     pub backend: OnceLock<Option<Backend>>,
     pub marks: Fingerprints,
@@ -216,11 +219,18 @@ impl Service {
             return Ok(sessions.clone());
         }
         let (config, cache) = (&plan.config.session, &self.shared.sessions);
+        let state = &self.shared.session_state;
         let store = self.store()?;
         let sessions = Arc::new(Sessions {
             config: plan.config.clone(),
-            resolver: Resolver::new(config, store.clone(), cache.clone(), plan.identity.clone()),
-            lifecycle: Lifecycle::new(config, store.clone(), cache.clone()),
+            resolver: Resolver::new(
+                config,
+                store.clone(),
+                cache.clone(),
+                state.clone(),
+                plan.identity.clone(),
+            ),
+            lifecycle: Lifecycle::new(config, store.clone(), cache.clone(), state.clone()),
         });
         self.worker.sessions.store(Some(sessions.clone()));
         Ok(sessions)

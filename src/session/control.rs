@@ -4,11 +4,12 @@
 //! Vestibule-Session = set / end
 //! set               = "set" *( OWS ";" OWS field )
 //! end               = "end"
-//! field             = name "=" ( token / quoted-string )
+//! field             = name "=" ( token / quoted-string / display-string )
 //! name              = token
 //! ```
-//! `token`, `quoted-string` and `OWS` are those of RFC 9110 section 5.6; text outside ASCII stands in
-//! quotes, as UTF-8. Words and names are compared exactly. Example: `set; user_id="42"; name="A \"b\""`.
+//! `token`, `quoted-string` and `OWS` are those of RFC 9110 section 5.6, `display-string` is that of RFC 9651 section
+//! 3.3.8. Text outside ASCII stands in quotes, as UTF-8 or else, since WSGI servers and Node write it like this, as
+//! ISO 8859-1. Words and names are compared exactly. Example: `set; user_id="42"; name="A \"b\""`.
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -93,8 +94,9 @@ impl<'a> Reader<'a> {
             self.skip_space();
             let name = self.token()?;
             self.expect(b'=')?;
-            let value = match self.0.first() {
-                Some(b'"') => self.quoted_string()?,
+            let value = match self.0 {
+                [b'"', ..] => self.quoted_string()?,
+                [b'%', b'"', ..] => self.display_string()?,
                 _ => self.token()?.to_owned(),
             };
             if [CREATED, EXPIRES].contains(&name) {
@@ -136,7 +138,32 @@ impl<'a> Reader<'a> {
                 _ => return Err(ControlError::Malformed),
             }
         }
-        String::from_utf8(text).map_err(|_| ControlError::Malformed)
+        let text = String::from_utf8(text);
+        fit(text.unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect()))
+    }
+
+    /// `%"M%c3%bcller"`
+    fn display_string(&mut self) -> Result<String, ControlError> {
+        self.expect(b'%')?;
+        self.expect(b'"')?;
+        let mut text = Vec::new();
+        loop {
+            match self.next().ok_or(ControlError::Malformed)? {
+                b'"' => break,
+                b'%' => text.push(self.hex_digit()? << 4 | self.hex_digit()?),
+                byte @ b' '..=b'~' => text.push(byte),
+                _ => return Err(ControlError::Malformed),
+            }
+        }
+        fit(String::from_utf8(text).map_err(|_| ControlError::Malformed)?)
+    }
+
+    fn hex_digit(&mut self) -> Result<u8, ControlError> {
+        match self.next() {
+            Some(digit @ b'0'..=b'9') => Ok(digit - b'0'),
+            Some(digit @ b'a'..=b'f') => Ok(digit - b'a' + 10),
+            _ => Err(ControlError::Malformed),
+        }
     }
 
     fn next(&mut self) -> Option<u8> {
@@ -150,6 +177,14 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_at(end);
         self.0 = rest;
         taken
+    }
+}
+
+/// Only what can be told in a header later on.
+fn fit(text: String) -> Result<String, ControlError> {
+    match text.chars().any(|c| c.is_control() && c != '\t') {
+        true => Err(ControlError::Malformed),
+        false => Ok(text),
     }
 }
 
@@ -192,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_read_however_applications_write_them() {
+        let expected = Ok(Control::Set(Fields::from_iter([("name".to_owned(), json!("Zoë Müller"))])));
+        for written in [
+            &b"set; name=\"Zo\xc3\xab M\xc3\xbcller\""[..],
+            b"set; name=\"Zo\xeb M\xfcller\"",
+            b"set; name=%\"Zo%c3%ab M%c3%bcller\"",
+        ] {
+            assert_eq!(Control::parse(written), expected);
+        }
+        assert_eq!(set("set; a=%\"50%25 \\\"; b=%x"), json!({"a": "50% \\", "b": "%x"}));
+    }
+
+    #[test]
     fn end_stands_alone() {
         assert_eq!(Control::parse(b"end"), Ok(Control::End));
         assert_eq!(error("end; a=1"), ControlError::Malformed);
@@ -225,7 +273,23 @@ mod tests {
         ] {
             assert_eq!(error(value), ControlError::Malformed, "{value:?}");
         }
-        assert_eq!(Control::parse(b"set; a=\"\xff\""), Err(ControlError::Malformed));
+        for value in ["\u{85}", "\u{9f}"] {
+            assert_eq!(error(&format!("set; a=\"{value}\"")), ControlError::Malformed, "{value:?}");
+        }
+        assert_eq!(Control::parse(b"set; a=\"\xff\x85\""), Err(ControlError::Malformed));
+        for display in [
+            "%\"%C3%BC\"",
+            "%\"%c3\"",
+            "%\"%0a\"",
+            "%\"%7f\"",
+            "%\"ü\"",
+            "%\"%c\"",
+            "%\"a",
+            "%\"a\"b",
+            "%\"a\tb\"",
+        ] {
+            assert_eq!(error(&format!("set; a={display}")), ControlError::Malformed, "{display}");
+        }
         assert_eq!(Control::parse(b"set; a=\"\x07\""), Err(ControlError::Malformed));
         assert_eq!(Control::parse(b"set; a=\"\\\x07\""), Err(ControlError::Malformed));
     }
@@ -262,7 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_by_the_grammar_is_read_back(
-            fields in proptest::collection::btree_map("[a-z!#_.-]{1,8}", "[^\\x00-\\x08\\x0a-\\x1f\\x7f]{0,20}", 0..6)
+            fields in proptest::collection::btree_map("[a-z!#_.-]{1,8}", "[^\\x00-\\x08\\x0a-\\x1f\\x7f-\\u{9f}]{0,20}", 0..6)
         ) {
             prop_assume!(!fields.contains_key("expires") && !fields.contains_key("created"));
             let written: String = fields

@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use http::HeaderValue;
 use http::header::HeaderName;
-use serde_json::Value;
+
+use super::Contents;
 
 /// A session holds a value that cannot be sent as a header. The request must not go on as somebody else
 /// or nobody, so this is an error.
@@ -23,6 +24,6 @@ pub trait Describe: Debug + Send + Sync {
     /// Equal for those who describe every session alike, and only for them.
     fn mark(&self) -> u64;
 
-    /// What the upstream is to be told of a session with these contents, which are sorted by name.
-    fn describe(&self, contents: &[(Box<str>, Value)]) -> Description;
+    /// What the upstream is to be told of a session with these contents.
+    fn describe(&self, contents: &Contents) -> Description;
 }

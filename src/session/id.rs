@@ -45,7 +45,17 @@ impl Borrow<str> for SessionId {
     }
 }
 
-/// Reads the session id of a request.
+/// Most different ids in one request.
+const MAX_IDS: usize = 4;
+
+/// The different ids in one request, in its order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ids<'a> {
+    pub first: &'a str,
+    pub others: Vec<&'a str>,
+}
+
+/// Reads the session ids of a request.
 pub struct IdReader {
     cookie: String,
     header: Option<HeaderName>,
@@ -62,39 +72,61 @@ impl IdReader {
         }
     }
 
-    /// The id in the cookie of all `Cookie` lines, or without such a cookie in the configured header.
+    /// The ids in the cookie of all `Cookie` lines, or without such a cookie in the configured header.
     ///
-    /// The same value several times is one id; two different values are none, since an upstream
-    /// might choose the other one.
-    pub fn read<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, AbsentReason> {
-        let value = match only(cookie_values(headers, &self.cookie))? {
-            Some(value) => value,
-            None => self.in_header(headers)?.ok_or(AbsentReason::NoId)?,
-        };
-        match std::str::from_utf8(value) {
-            Ok(id) if self.pattern.is_match(id) => Ok(id),
-            _ => Err(AbsentReason::BadId),
+    /// A browser sends several cookies of one name if they are of several paths or domains. What cannot be an id is
+    /// left out if there is one beside it. More than four different ids are none.
+    pub fn read<'a>(&self, headers: &'a HeaderMap) -> Result<Ids<'a>, AbsentReason> {
+        let mut ids: Result<Ids<'_>, _> = Err(AbsentReason::NoId);
+        for value in cookie_values(headers, &self.cookie) {
+            match (&mut ids, self.checked(value)) {
+                (Ok(ids), Some(id)) => ids.add(id)?,
+                (Err(_), Some(id)) => ids = Ok(Ids { first: id, others: Vec::new() }),
+                (Err(reason), None) => *reason = AbsentReason::BadId,
+                (Ok(_), None) => {}
+            }
+        }
+        match ids {
+            Err(AbsentReason::NoId) => self.in_header(headers),
+            ids => ids,
         }
     }
 
-    fn in_header<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, AbsentReason> {
-        let Some(name) = &self.header else { return Ok(None) };
-        only(headers.get_all(name).into_iter().map(|value| value.as_bytes()))
+    /// The first value in the place of an id, whatever it is.
+    pub(super) fn value<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        let in_header = || Some(headers.get(self.header.as_ref()?)?.as_bytes());
+        cookie_values(headers, &self.cookie).next().or_else(in_header)
+    }
+
+    fn in_header<'a>(&self, headers: &'a HeaderMap) -> Result<Ids<'a>, AbsentReason> {
+        let name = self.header.as_ref().ok_or(AbsentReason::NoId)?;
+        let mut values = headers.get_all(name).into_iter();
+        let first = values.next().ok_or(AbsentReason::NoId)?;
+        // Whoever sends a header sends it once.
+        if values.any(|other| other != first) {
+            return Err(AbsentReason::Ambiguous);
+        }
+        let id = self.checked(first.as_bytes()).ok_or(AbsentReason::BadId)?;
+        Ok(Ids { first: id, others: Vec::new() })
+    }
+
+    fn checked<'a>(&self, value: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(value).ok().filter(|id| self.pattern.is_match(id))
+    }
+}
+
+impl<'a> Ids<'a> {
+    fn add(&mut self, id: &'a str) -> Result<(), AbsentReason> {
+        if self.first != id && !self.others.contains(&id) {
+            self.others.push(id);
+        }
+        if self.others.len() < MAX_IDS { Ok(()) } else { Err(AbsentReason::Ambiguous) }
     }
 }
 
 impl fmt::Debug for IdReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdReader").field("cookie", &self.cookie).field("header", &self.header).finish()
-    }
-}
-
-/// The one value that all of `values` are.
-fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, AbsentReason> {
-    let first = values.next();
-    match values.all(|value| Some(value) == first) {
-        true => Ok(first),
-        false => Err(AbsentReason::Ambiguous),
     }
 }
 
@@ -114,12 +146,14 @@ mod tests {
         }
     }
 
+    /// All ids, with a space between two.
     fn read(header: Option<&'static str>, lines: &[(&'static str, &str)]) -> Result<String, AbsentReason> {
         let headers: HeaderMap = lines
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect();
-        reader(header).read(&headers).map(str::to_owned)
+        let ids = reader(header).read(&headers)?;
+        Ok([&[ids.first], &*ids.others].concat().join(" "))
     }
 
     #[test]
@@ -142,11 +176,26 @@ mod tests {
     }
 
     #[test]
-    fn identical_duplicates_are_one_and_different_ones_are_none() {
+    fn identical_duplicates_are_one_and_up_to_four_different_ones_are_kept_in_order() {
         let same = [("cookie", "session-id=abc; session-id=abc"), ("cookie", "session-id=abc")];
         assert_eq!(read(None, &same), Ok("abc".to_owned()));
         let different = [("cookie", "session-id=abc"), ("cookie", "session-id=abd")];
-        assert_eq!(read(None, &different), Err(AbsentReason::Ambiguous));
+        assert_eq!(read(None, &different), Ok("abc abd".to_owned()));
+        let four = [
+            ("cookie", "session-id=d; session-id=c; session-id=d"),
+            ("cookie", "session-id=b; session-id=a"),
+        ];
+        assert_eq!(read(None, &four), Ok("d c b a".to_owned()));
+        let five = [four[0], four[1], ("cookie", "session-id=e")];
+        assert_eq!(read(None, &five), Err(AbsentReason::Ambiguous));
+    }
+
+    #[test]
+    fn what_is_no_id_is_left_out_beside_one() {
+        assert_eq!(
+            read(None, &[("cookie", "session-id=*; session-id=abc; session-id=")]),
+            Ok("abc".to_owned())
+        );
     }
 
     #[test]
@@ -185,8 +234,8 @@ mod tests {
             let lines: Vec<Vec<u8>> = lines.iter().map(|line| [b"session-id=", &line[..]].concat()).collect();
             let valid = lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok());
             let headers: HeaderMap = valid.map(|line| (COOKIE, line)).collect();
-            if let Ok(id) = reader(None).read(&headers) {
-                let id = id.as_bytes();
+            if let Ok(ids) = reader(None).read(&headers) {
+                let id = ids.first.as_bytes();
                 prop_assert!(!id.is_empty() && id.iter().all(|c| c.is_ascii_alphanumeric() || b"_-".contains(c)));
                 prop_assert!(lines.iter().any(|line| line.windows(id.len()).any(|part| part == id)));
             }

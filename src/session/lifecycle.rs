@@ -8,13 +8,15 @@ use crate::secret::RandomError;
 
 use super::cache::{Death, SessionCache};
 use super::renewal::{CREATED, EXPIRES};
-use super::{Fields, SessionId, Store, StoreError};
+use super::sightings::user_in;
+use super::{Contents, Fields, SessionId, SharedState, Store, StoreError};
 
 /// Creates and ends sessions in a store.
 #[derive(Debug)]
 pub struct Lifecycle {
     store: Store,
     cache: Option<Arc<SessionCache>>,
+    shared: Arc<SharedState>,
     /// JSON Pointer to the user in a session.
     user: String,
     idle_timeout: Option<Duration>,
@@ -32,10 +34,16 @@ pub enum LifecycleError {
 
 impl Lifecycle {
     /// `cache` is the one that resolutions from the same store are kept in, if there is one.
-    pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
+    pub fn new(
+        config: &config::Session,
+        store: Store,
+        cache: Option<Arc<SessionCache>>,
+        shared: Arc<SharedState>,
+    ) -> Self {
         Lifecycle {
             store,
             cache,
+            shared,
             user: config.user.clone(),
             idle_timeout: config.idle_timeout,
             absolute_timeout: config.absolute_timeout,
@@ -61,8 +69,10 @@ impl Lifecycle {
         if let Some(replaced) = replaced {
             self.bury(replaced, Death::Replaced).await?;
         }
-        let user = user_of(&fields, &self.user);
+        let contents = Contents::from(fields.clone());
+        let user = user_in(&contents, &self.user).ok().flatten();
         self.store.create(&id, fields, ttl).await?;
+        self.shared.seen.insert(&id);
         if let Some(user) = user
             && let Err(error) = self.store.note_user(&user, &id, self.absolute_timeout, None).await
         {
@@ -86,25 +96,22 @@ impl Lifecycle {
     }
 }
 
-/// The user at `pointer` of a session that is being made, whose fields are all plain text.
-fn user_of(fields: &Fields, pointer: &str) -> Option<String> {
-    fields.get(pointer.strip_prefix('/')?).and_then(|user| user.as_str()).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use super::super::{MemoryStore, Ttl};
+    use super::super::{Content, MemoryStore, Ttl};
     use super::*;
     use crate::clock;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const CONFIG: &str = include_str!("../../config/vestibule.toml");
 
     fn lifecycle(idle_timeout: Option<Duration>) -> Lifecycle {
         Lifecycle {
             store: Store::Memory(MemoryStore::new()),
             cache: None,
+            shared: Arc::new(SharedState::new(&config::parse(CONFIG, "test").unwrap().session)),
             user: "/user_id".to_owned(),
             idle_timeout,
             absolute_timeout: HOUR,
@@ -116,10 +123,9 @@ mod tests {
         lifecycle.create(fields, replaced).await.unwrap()
     }
 
-    async fn load(lifecycle: &Lifecycle, id: &SessionId) -> Option<(Fields, Ttl)> {
+    async fn load(lifecycle: &Lifecycle, id: &SessionId) -> Option<(Contents, Ttl)> {
         let record = lifecycle.store.load(id, true).await.unwrap().found()?;
-        let fields = record.contents.iter().map(|(name, value)| (name.to_string(), value.clone()));
-        Some((fields.collect(), record.ttl))
+        Some((record.contents, record.ttl))
     }
 
     #[tokio::test(start_paused = true)]
@@ -127,12 +133,16 @@ mod tests {
         let lifecycle = lifecycle(None);
         let before = clock::steady_unix_time().as_secs();
         let id = created(&lifecycle, None).await;
-        let (fields, ttl) = load(&lifecycle, &id).await.unwrap();
-        let created = fields.get(CREATED).and_then(Value::as_u64).unwrap();
+        let (contents, ttl) = load(&lifecycle, &id).await.unwrap();
+        let seconds = |pointer| match contents.find(pointer) {
+            Some(Content::Number(digits)) => digits.parse::<u64>().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let created = seconds("/created");
         assert!((before..=clock::steady_unix_time().as_secs()).contains(&created));
-        assert_eq!(fields.get(EXPIRES), Some(&json!(created + 3600)));
-        assert_eq!(fields.get("user_id"), Some(&json!("42")));
-        assert_eq!((fields.len(), ttl), (3, Ttl::Left(HOUR)));
+        assert_eq!(seconds("/expires"), created + 3600);
+        assert_eq!(contents.find("/user_id"), Some(Content::Text("42".into())));
+        assert_eq!(ttl, Ttl::Left(HOUR));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,18 +6,21 @@
 //! one.
 
 mod cache;
+mod contents;
 mod control;
 mod description;
 mod id;
 mod lifecycle;
-mod pointer;
 mod renewal;
 mod renewals;
 mod resolver;
 mod revocation;
+mod seen;
 mod set_cookie;
 mod sightings;
 mod store;
+mod unreadable;
+mod warnings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,12 +30,15 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
+use crate::config;
+
 use cache::{Moment, checks};
 
 pub use cache::{CacheStats, Death, SessionCache};
+pub use contents::{Content, Contents, MAX_SESSION_BYTES};
 pub use control::{CONTROL_HEADER, Control, ControlError, MAX_CONTROL_BYTES};
 pub use description::{Describe, Description, IdentityError};
-pub use id::{IdReader, SessionId};
+pub use id::{IdReader, Ids, SessionId};
 pub use lifecycle::{Lifecycle, LifecycleError};
 pub use resolver::{Resolved, Resolver, Source};
 pub use revocation::{Durability, RevokeTarget, Revoked, Revoker};
@@ -40,12 +46,26 @@ pub use set_cookie::CookieWriter;
 pub use store::{
     Backend, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Switch, Topology, Ttl,
 };
+pub use unreadable::Unreadable;
+
+use seen::SeenIds;
+use warnings::Warnings;
 
 /// The fields of a session that is being written; what they mean is the application's business.
 pub type Fields = Map<String, Value>;
 
-/// The fields of a session that was read, sorted by name.
-pub type Contents = Arc<[(Box<str>, Value)]>;
+/// What the resolvers of all workers of a process have in common.
+#[derive(Debug)]
+pub struct SharedState {
+    seen: SeenIds,
+    warnings: Warnings,
+}
+
+impl SharedState {
+    pub fn new(config: &config::Session) -> Self {
+        SharedState { seen: SeenIds::default(), warnings: Warnings::new(config) }
+    }
+}
 
 /// A live session.
 pub struct Session {
@@ -144,12 +164,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// The value that `pointer`, a JSON Pointer (RFC 6901) such as `/user/name`, names in the contents of a session.
-/// `None` if there is no such value or the pointer is malformed; the empty pointer names no field and finds none.
-pub fn lookup<'a>(contents: &'a [(Box<str>, Value)], pointer: &str) -> Option<&'a Value> {
-    pointer::find(contents, pointer)
-}
-
 /// What came of looking a session up.
 #[derive(Debug, Clone)]
 pub enum Resolution {
@@ -157,8 +171,14 @@ pub enum Resolution {
     Active(Arc<Session>),
     /// The request names no session.
     Absent(AbsentReason),
-    /// The request names a session that is not, or no longer, there.
+    /// The request names a session that is no longer there: this process has seen it alive or created it, or a
+    /// tombstone tells.
     Ended(SessionId),
+    /// The request names a session that the store does not know. It may never have been there, or be where nobody
+    /// looks.
+    Unknown(SessionId),
+    /// The session is there and makes no sense.
+    Unreadable(SessionId, Unreadable),
     /// Nobody knows.
     Unavailable(StoreError),
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::{StoreError, Ttl};
+use super::{Content, Contents, Ttl, Unreadable};
 
 /// Name of the field with the time, in unix seconds, from which a session is over.
 pub(super) const EXPIRES: &str = "expires";
@@ -15,17 +13,17 @@ pub(super) const CREATED: &str = "created";
 /// itself. A time before the epoch is the epoch, one beyond all bounds is [`Duration::MAX`].
 ///
 /// # Errors
-/// [`StoreError::Decode`] if it is neither a number nor a string with one: whether such a session is
+/// [`Unreadable::Expires`] if it is neither a number nor a string with one: whether such a session is
 /// live is unknown.
-pub(super) fn expires(contents: &[(Box<str>, Value)]) -> Result<Option<Duration>, StoreError> {
-    let at = contents.binary_search_by(|(name, _)| (**name).cmp(EXPIRES)).ok();
-    let seconds = match at.and_then(|at| contents.get(at)).map(|(_, value)| value) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
+pub(super) fn expires(contents: &Contents) -> Result<Option<Duration>, Unreadable> {
+    let seconds = match contents.find("/expires") {
+        None | Some(Content::Null) => return Ok(None),
+        // One beyond all bounds is read as infinite.
+        Some(Content::Number(digits)) => digits.parse().ok(),
+        Some(Content::Text(text)) => text.parse().ok().filter(|seconds: &f64| seconds.is_finite()),
         Some(_) => None,
     };
-    let seconds = seconds.filter(|seconds: &f64| seconds.is_finite()).ok_or(StoreError::Decode)?;
+    let seconds = seconds.ok_or(Unreadable::Expires)?;
     Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
@@ -41,7 +39,7 @@ pub(super) fn renewed_ttl(ttl: Ttl, idle: Duration, left: Option<Duration>) -> O
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -51,8 +49,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn expires_of(value: Value) -> Result<Option<Duration>, StoreError> {
-        expires(&[(EXPIRES.into(), value)])
+    fn expires_of(value: Value) -> Result<Option<Duration>, Unreadable> {
+        expires(&Contents::json(json!({ EXPIRES: value }).to_string().as_bytes()).unwrap())
     }
 
     #[test]
@@ -66,14 +64,14 @@ mod tests {
 
     #[test]
     fn no_expires_is_no_end() {
-        assert_eq!(expires(&[]), Ok(None));
+        assert_eq!(expires(&Contents::json(b"{}").unwrap()), Ok(None));
         assert_eq!(expires_of(Value::Null), Ok(None));
     }
 
     #[test]
     fn an_unreadable_expires_is_neither_live_nor_over() {
         for value in [json!("soon"), json!(""), json!("NaN"), json!("inf"), json!(true), json!([1])] {
-            assert_eq!(expires_of(value.clone()), Err(StoreError::Decode), "{value}");
+            assert_eq!(expires_of(value.clone()), Err(Unreadable::Expires), "{value}");
         }
     }
 

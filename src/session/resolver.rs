@@ -11,11 +11,14 @@ use tokio::time::{Instant, sleep};
 use crate::clock;
 use crate::config::{self, OnOutage, Renewal};
 
-use super::cache::{Death, Found, Known, Leader, Moment, SessionCache, checks};
+use super::cache::{Absence, Death, Found, Known, Leader, Moment, SessionCache, checks};
 use super::renewal::{expires, renewed_ttl};
 use super::sightings::{Sighting, user_in};
 use super::store::{Lookup, Record, Ttl, UserIndex};
-use super::{AbsentReason, Describe, IdReader, Resolution, Session, SessionId, Store, StoreError};
+use super::{
+    AbsentReason, Describe, IdReader, Ids, Resolution, Session, SessionId, SharedState, Store, StoreError,
+    Unreadable,
+};
 
 /// How often a look-up asks again because the session changed while it was being read.
 const ATTEMPTS: usize = 3;
@@ -29,6 +32,7 @@ struct Inner {
     ids: IdReader,
     store: Store,
     cache: Option<Arc<SessionCache>>,
+    shared: Arc<SharedState>,
     idle_timeout: Option<Duration>,
     absolute_timeout: Duration,
     renewal: Renewal,
@@ -65,12 +69,14 @@ impl Resolver {
         config: &config::Session,
         store: Store,
         cache: Option<Arc<SessionCache>>,
+        shared: Arc<SharedState>,
         identity: Arc<dyn Describe>,
     ) -> Self {
         Resolver(Arc::new(Inner {
             ids: IdReader::new(config),
             store,
             cache,
+            shared,
             idle_timeout: config.idle_timeout,
             absolute_timeout: config.absolute_timeout,
             renewal: config.renewal,
@@ -87,12 +93,43 @@ impl Resolver {
     /// A use of the session renews its TTL, at most once per tenth of the idle timeout. A renewal that fails
     /// changes nothing about the outcome.
     pub async fn resolve(&self, headers: &HeaderMap, on_outage: OnOutage) -> Resolved {
-        let id = match self.0.ids.read(headers) {
-            Ok(id) => id,
+        match self.0.ids.read(headers) {
+            Ok(Ids { first, others }) if others.is_empty() => self.resolve_one(first, on_outage).await,
+            // Rare, so its state is not part of every request's.
+            Ok(ids) => Box::pin(self.resolve_several(&ids, on_outage)).await,
             Err(reason) => {
-                return Resolved { outcome: Resolution::Absent(reason), source: Source::Request };
+                if reason == AbsentReason::BadId && self.0.shared.warnings.is_due(reason.as_str()) {
+                    self.0.shared.warnings.bad_id(self.0.ids.value(headers).unwrap_or_default());
+                }
+                Resolved { outcome: Resolution::Absent(reason), source: Source::Request }
             }
-        };
+        }
+    }
+
+    /// The first live one of several, as a browser sends them that has an old cookie of a parent path or domain. Those
+    /// of two users are none, since an upstream might choose the other one.
+    async fn resolve_several(&self, ids: &Ids<'_>, on_outage: OnOutage) -> Resolved {
+        let mut chosen = self.resolve_one(ids.first, on_outage).await;
+        for id in &ids.others {
+            if matches!(chosen.outcome, Resolution::Unavailable(_)) {
+                break;
+            }
+            let other = self.resolve_one(id, on_outage).await;
+            match (&chosen.outcome, &other.outcome) {
+                (Resolution::Active(one), Resolution::Active(other)) if are_of_two(one, other) => {
+                    return Resolved {
+                        outcome: Resolution::Absent(AbsentReason::Ambiguous),
+                        source: chosen.source,
+                    };
+                }
+                (one, other_outcome) if weight(other_outcome) > weight(one) => chosen = other,
+                _ => {}
+            }
+        }
+        chosen
+    }
+
+    async fn resolve_one(&self, id: &str, on_outage: OnOutage) -> Resolved {
         if let Some(cache) = &self.0.cache {
             let now = cache.freshness.now();
             if let Some(known) = cache.get(id, now).filter(|known| known.suits(self.0.mark)) {
@@ -208,6 +245,7 @@ impl Inner {
             Ok(Known::Active(read)) => session.says_the_same(&read, now),
             // It may have come to its end just now.
             Ok(Known::Absent(_)) => !session.is_live(cache.freshness.now()),
+            Ok(Known::Unreadable(_)) => false,
             Err(_) => return,
         };
         if !is_same {
@@ -234,29 +272,58 @@ impl Inner {
         let with_ttl = at.is_some() || self.idle_timeout.is_some();
         let record = match self.store.load(id, with_ttl).await? {
             Lookup::Found(record) => record,
-            Lookup::Absent(death) => return Ok(Known::Absent(death)),
+            Lookup::Absent(death) => return Ok(Known::Absent(self.absence(id, death))),
+            Lookup::Unreadable(why) => return Ok(self.unreadable(id, why).await),
         };
-        let left = match expires(&record.contents)? {
+        self.shared.warnings.looked_up(true);
+        let (end, user) = match (expires(&record.contents), user_in(&record.contents, &self.user)) {
+            (Ok(end), Ok(user)) => (end, user.map(Cow::into_owned)),
+            (Err(why), _) | (_, Err(why)) => return Ok(self.unreadable(id, why).await),
+        };
+        let left = match end {
             // By the clock of the store, which all who use it have in common.
             Some(end) => match end.checked_sub(record.read.at.unwrap_or_else(clock::unix_time)) {
                 Some(left) => Some(left),
-                None => return Ok(Known::Absent(None)),
+                None => return Ok(Known::Absent(Absence::Ended)),
             },
             None => None,
         };
-        let user = user_in(&record.contents, &self.user).map(Cow::into_owned);
         if let Some(user) = &user
             && self.note(user, id, &record).await? == UserIndex::Revoked
         {
             self.end_revoked(user, id).await;
-            return Ok(Known::Absent(Some(Death::Revoked)));
+            return Ok(Known::Absent(Absence::Ended));
         }
+        self.shared.seen.insert(id);
         if let (None, Some(idle)) = (at, self.idle_timeout)
             && let Some(ttl) = renewed_ttl(record.ttl, idle, left)
         {
             self.renew(id, ttl).await;
         }
         Ok(Known::Active(Arc::new(self.session(id, user, record, left, at))))
+    }
+
+    /// Of a session that the store does not have.
+    fn absence(&self, id: &SessionId, death: Option<Death>) -> Absence {
+        self.shared.warnings.looked_up(death.is_some());
+        match death {
+            Some(death) => death.into(),
+            None if self.shared.seen.contains(id) => Absence::Ended,
+            None => Absence::Unknown,
+        }
+    }
+
+    async fn unreadable(&self, id: &SessionId, why: Unreadable) -> Known {
+        let warnings = &self.shared.warnings;
+        warnings.looked_up(true);
+        if warnings.is_due(why.kind()) {
+            let inspection = match why {
+                Unreadable::WrongType => self.store.inspect(id).await,
+                _ => None,
+            };
+            warnings.unreadable(why, inspection.as_ref());
+        }
+        Known::Unreadable(why)
     }
 
     /// Makes sure that the session is found when those of `user` are revoked, before it is first honoured.
@@ -279,9 +346,9 @@ impl Inner {
     /// user's by now. The revocation ends it as well, if it has not been answered yet.
     async fn end_revoked(&self, user: &str, id: &SessionId) {
         let now_of = match self.store.load(id, false).await {
-            Ok(lookup) => {
-                lookup.found().and_then(|record| user_in(&record.contents, &self.user).map(Cow::into_owned))
-            }
+            Ok(lookup) => lookup
+                .found()
+                .and_then(|record| user_in(&record.contents, &self.user).ok().flatten().map(Cow::into_owned)),
             Err(_) => return,
         };
         if now_of.as_deref() == Some(user)
@@ -325,7 +392,26 @@ impl Inner {
 fn resolution(known: Known, id: impl FnOnce() -> SessionId) -> Resolution {
     match known {
         Known::Active(session) => Resolution::Active(session),
-        Known::Absent(Some(Death::Replaced)) => Resolution::Absent(AbsentReason::Replaced),
-        Known::Absent(_) => Resolution::Ended(id()),
+        Known::Absent(Absence::Replaced) => Resolution::Absent(AbsentReason::Replaced),
+        Known::Absent(Absence::Ended) => Resolution::Ended(id()),
+        Known::Absent(Absence::Unknown) => Resolution::Unknown(id()),
+        Known::Unreadable(why) => Resolution::Unreadable(id(), why),
     }
+}
+
+/// Which of two outcomes for one request counts: the heavier one, of equal ones the first.
+fn weight(outcome: &Resolution) -> u8 {
+    match outcome {
+        // Only when all of them have ended is the cookie cleared.
+        Resolution::Ended(_) => 0,
+        Resolution::Unknown(_) => 1,
+        Resolution::Absent(_) => 2,
+        Resolution::Unreadable(..) => 3,
+        Resolution::Active(_) => 4,
+        Resolution::Unavailable(_) => 5,
+    }
+}
+
+fn are_of_two(one: &Session, other: &Session) -> bool {
+    matches!((one.user(), other.user()), (Some(one), Some(other)) if one != other)
 }

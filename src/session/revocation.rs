@@ -101,7 +101,8 @@ impl Revoker {
     pub async fn revoke(&self, target: &RevokeTarget) -> Result<Revoked, StoreError> {
         match (&self.store, target) {
             (Store::Memory(store), RevokeTarget::User(user)) => {
-                let is_theirs = |contents: &_| user_in(contents, &self.user).is_some_and(|of| of == **user);
+                let is_theirs =
+                    |contents: &_| user_in(contents, &self.user).is_ok_and(|of| of.as_deref() == Some(user));
                 Ok(Revoked { sessions: store.end_all(is_theirs), durability: Durability::Durable })
             }
             (_, RevokeTarget::Session(id)) => {
@@ -146,12 +147,9 @@ impl Revoker {
 
     /// One that cannot be read is still of the user that it was noted for.
     async fn is_still_of(&self, user: &str, id: &SessionId) -> Result<bool, StoreError> {
-        let found = match self.store.load(id, false).await {
-            Err(StoreError::Decode | StoreError::WrongType) => return Ok(true),
-            lookup => lookup?.found(),
-        };
-        let now_of = found.as_ref().and_then(|record| user_in(&record.contents, &self.user));
-        Ok(now_of.is_none_or(|of| of == user))
+        let found = self.store.load(id, false).await?.found();
+        let now_of = found.as_ref().map_or(Ok(None), |record| user_in(&record.contents, &self.user));
+        Ok(now_of.ok().flatten().is_none_or(|of| of == user))
     }
 
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {

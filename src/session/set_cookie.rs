@@ -50,7 +50,7 @@ impl CookieWriter {
 mod tests {
     use std::time::Duration;
 
-    use crate::config::SameSite;
+    use crate::config::{ClearCookie, SameSite};
 
     use super::*;
 
@@ -62,6 +62,7 @@ mod tests {
             same_site: SameSite::Strict,
             secure,
             max_age: Duration::from_secs(3600),
+            clear: ClearCookie::Ended,
             hide: false,
         })
     }

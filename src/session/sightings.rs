@@ -4,22 +4,22 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
-
 use super::store::Read;
-use super::{SessionId, pointer};
+use super::{Content, Contents, SessionId, Unreadable};
 
 /// Most that wait; further ones are noted when the session is looked up again.
 const LIMIT: usize = 65_536;
 /// As many are noted in one go.
 const BATCH: usize = 256;
 
-/// The user at `pointer`. Numbers count as they are written, as they do in identity headers.
-pub(super) fn user_in<'a>(contents: &'a [(Box<str>, Value)], pointer: &str) -> Option<Cow<'a, str>> {
-    match pointer::find(contents, pointer)? {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
-        _ => None,
+/// The user at `pointer`. Numbers count as they are written, as they do in identity headers; an empty
+/// text is nobody, as it is there.
+pub(super) fn user_in<'a>(contents: &'a Contents, pointer: &str) -> Result<Option<Cow<'a, str>>, Unreadable> {
+    match contents.find(pointer) {
+        Some(Content::Text(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(Content::Number(digits)) => Ok(Some(Cow::Borrowed(digits))),
+        Some(Content::NoText) => Err(Unreadable::User),
+        _ => Ok(None),
     }
 }
 

@@ -38,5 +38,7 @@ mod stub;
 mod support;
 mod takeovers;
 mod topologies;
+mod unknown_sessions;
+mod unreadable_sessions;
 mod upgrades;
 mod uploads;

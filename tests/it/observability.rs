@@ -82,7 +82,7 @@ async fn sessions_are_counted_by_outcome() {
     let count = async |outcome: &str| {
         proxy.metric("session_resolutions_total", &format!("outcome=\"{outcome}\"")).await
     };
-    assert_eq!((count("active").await, count("ended").await, count("unavailable").await), (2.0, 1.0, 1.0));
+    assert_eq!((count("active").await, count("unknown").await, count("unavailable").await), (2.0, 1.0, 1.0));
     assert_eq!(proxy.metric("session_resolutions_total", "").await, 5.0);
     assert_eq!(proxy.metric("session_store_errors_total", "").await, 1.0);
 }

@@ -13,7 +13,9 @@ use super::session_cache::session_cache;
 use super::store::store;
 use crate::config::fault::Fault;
 use crate::config::file::{Node, Value};
-use crate::config::model::{Identity, OnAbsent, Renewal, SameSite, SecureAttribute, Session, SessionCookie};
+use crate::config::model::{
+    ClearCookie, Identity, OnAbsent, OnUnreadable, Renewal, SameSite, SecureAttribute, Session, SessionCookie,
+};
 use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_off, text, whole_seconds};
 
@@ -31,6 +33,11 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
     let session = Session {
         mode: modes(s),
         on_absent: s.value("on_absent", on_absent, OnAbsent::Anonymous),
+        on_unreadable: s.value(
+            "on_unreadable",
+            choice(&[("anonymous", OnUnreadable::Anonymous), ("deny", OnUnreadable::Deny)]),
+            OnUnreadable::Anonymous,
+        ),
         idle_timeout: s.value("idle_timeout", duration_or_off, Some(half_an_hour)),
         absolute_timeout: s.value("absolute_timeout", duration, half_a_day),
         id_pattern: id_pattern?.into(),
@@ -120,6 +127,8 @@ fn broken_pattern(pattern: &str, error: &regex::Error) -> Fault {
 
 fn cookie(s: &mut Section<'_>) -> SessionCookie {
     let same_site = choice(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let clear =
+        choice(&[("never", ClearCookie::Never), ("ended", ClearCookie::Ended), ("all", ClearCookie::All)]);
     let secure = choice(&[
         ("auto", SecureAttribute::Auto),
         ("always", SecureAttribute::Always),
@@ -132,6 +141,7 @@ fn cookie(s: &mut Section<'_>) -> SessionCookie {
         same_site: s.value("same_site", same_site, SameSite::Lax),
         secure: s.value("secure", secure, SecureAttribute::Auto),
         max_age: s.value("max_age", whole_seconds, Duration::from_secs(3600)),
+        clear: s.value("clear", clear, ClearCookie::Ended),
         hide: s.value("hide", boolean, false),
     };
     if cookie.same_site == SameSite::None && cookie.secure == SecureAttribute::Never {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::respond::Refusal;
 use super::state::unix_now;
 use super::users::User;
 use crate::config::{self, Credentials, OnOutage, RedisUrl, StoreFormat, StoreKind};
 use crate::secret::{Secret, random_bytes};
-use crate::session::{Fields, MemoryStore, SessionId, StartError, Store, StoreError};
+use crate::session::{Content, Contents, Fields, MemoryStore, SessionId, StartError, Store, StoreError};
 
 /// Where an instance keeps the sessions of those who logged in.
 #[derive(Debug, Clone)]
@@ -131,10 +131,12 @@ fn fields(user: &User, expires: u64) -> Fields {
     named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn user(contents: &[(Box<str>, Value)]) -> Option<User> {
-    let field = |name: &str| contents.iter().find(|(other, _)| **other == *name).map(|(_, value)| value);
-    let text = |name| field(name).and_then(Value::as_str).map(str::to_owned);
-    Some(User { id: text("user_id")?, name: text("name")?, email: text("email")? })
+fn user(contents: &Contents) -> Option<User> {
+    let text = |pointer| match contents.find(pointer)? {
+        Content::Text(text) => Some(text.into_owned()),
+        _ => None,
+    };
+    Some(User { id: text("/user_id")?, name: text("/name")?, email: text("/email")? })
 }
 
 #[cfg(test)]
@@ -147,8 +149,7 @@ mod tests {
         let written = authenticate("u1@example.com", "Passw0rd1").unwrap();
         let fields = fields(&written, 100);
         assert_eq!(fields["expires"], 100);
-        let contents: Vec<_> = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        assert_eq!(user(&contents), Some(written));
+        assert_eq!(user(&fields.into()), Some(written));
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl World {
         let Some(version) = asking.read.take() else { return };
         let known = match self.versions[version] {
             true => Known::Active(Arc::new(session(version))),
-            false => Known::Absent(None),
+            false => Known::Absent(Absence::Unknown),
         };
         if asking.leader.land(Ok(known), asking.reading, asking.attempt == ATTEMPTS) {
             self.asking.remove(index);
@@ -197,7 +197,7 @@ impl World {
                 let version: u64 = version.parse().unwrap();
                 assert!(version >= least as u64, "told {version}, heard of {least}");
             }
-            Known::Absent(_) => {
+            Known::Absent(_) | Known::Unreadable(_) => {
                 assert!(self.versions[least..].contains(&false), "told that it has gone, as of {least}");
             }
         }

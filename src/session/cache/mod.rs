@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
 use super::sightings::Sightings;
-use super::{Session, SessionId};
+use super::{Session, SessionId, Unreadable};
 use crate::config;
 use crate::telemetry::histogram::Histogram;
 
@@ -49,8 +49,30 @@ const LEASES: u32 = 4;
 #[derive(Debug, Clone)]
 pub(crate) enum Known {
     Active(Arc<Session>),
-    /// There is no such session; the death, if it is known how it went.
-    Absent(Option<Death>),
+    /// There is no such session.
+    Absent(Absence),
+    /// There is something else.
+    Unreadable(Unreadable),
+}
+
+/// Why there is no session of some id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// It was alive once.
+    Ended,
+    /// A login has put another one in its place.
+    Replaced,
+    /// The store does not know it, and neither do we.
+    Unknown,
+}
+
+impl From<Death> for Absence {
+    fn from(death: Death) -> Self {
+        match death {
+            Death::Revoked => Absence::Ended,
+            Death::Replaced => Absence::Replaced,
+        }
+    }
 }
 
 impl Known {
@@ -62,7 +84,7 @@ impl Known {
     fn session(&self) -> Option<&Arc<Session>> {
         match self {
             Known::Active(session) => Some(session),
-            Known::Absent(_) => None,
+            Known::Absent(_) | Known::Unreadable(_) => None,
         }
     }
 }
@@ -156,7 +178,7 @@ impl SessionCache {
         }
         let holds = match &entry.known {
             Known::Active(session) => session.is_live(now),
-            Known::Absent(_) => now < entry.reading.at.after(self.absent_ttl),
+            Known::Absent(_) | Known::Unreadable(_) => now < entry.reading.at.after(self.absent_ttl),
         };
         holds.then_some(entry.known)
     }
@@ -337,7 +359,7 @@ impl Leader {
             return false;
         }
         let found = found.map(|known| match self.cache.tombstones.find(id, self.cache.freshness.now()) {
-            Some(death) => Known::Absent(Some(death)),
+            Some(death) => Known::Absent(death.into()),
             None => known,
         });
         // A flight that another one has replaced hears of no change any more.

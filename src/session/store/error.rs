@@ -30,10 +30,8 @@ pub enum StoreError {
     NotDurable,
     #[error("the session store takes no more clients")]
     MaxClients,
-    #[error("the session is written in another format than the configured one")]
+    #[error("a key in the session store is of another type than the command is for")]
     WrongType,
-    #[error("the session could not be decoded")]
-    Decode,
     #[error("the session store broke the protocol")]
     Protocol,
     #[error("the session store rejected the command")]
@@ -66,7 +64,6 @@ impl StoreError {
             StoreError::NotDurable => "not_durable",
             StoreError::MaxClients => "max_clients",
             StoreError::WrongType => "wrong_type",
-            StoreError::Decode => "decode",
             StoreError::Protocol => "protocol",
             StoreError::Rejected => "rejected",
         }

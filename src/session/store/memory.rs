@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::cache::Death;
-use super::{Contents, Fields, Lookup, Read, Record, SessionId, Ttl, contents};
+use super::{Contents, Fields, Lookup, Read, Record, SessionId, Ttl};
 use crate::clock;
 
 /// Expired sessions removed per call at most, so that no call stalls when many expire together.
@@ -60,7 +59,7 @@ impl MemoryStore {
         sessions.reap(now);
         match sessions.live(id, now) {
             Some(Entry { contents: Some(contents), deadline, .. }) => {
-                let (contents, ttl) = (Arc::clone(contents), Ttl::Left(*deadline - now));
+                let (contents, ttl) = (contents.clone(), Ttl::Left(*deadline - now));
                 let read = Read { at: Some(clock::steady_unix_time()), by: None };
                 Lookup::Found(Record { contents, ttl, read })
             }
@@ -74,7 +73,7 @@ impl MemoryStore {
         let mut sessions = self.sessions();
         sessions.reap(now);
         sessions.remove(id);
-        sessions.insert(id.clone(), Some(contents(fields)), now + ttl.min(FOREVER));
+        sessions.insert(id.clone(), Some(fields.into()), now + ttl.min(FOREVER));
     }
 
     /// Nothing else writes here, so a revoked session needs no tombstone.
@@ -91,12 +90,11 @@ impl MemoryStore {
 
     /// Removes every session whose contents `matches`; how many of them were live. Holds the lock while it looks
     /// at all sessions, so `matches` must be quick.
-    pub(in crate::session) fn end_all(&self, matches: impl Fn(&[(Box<str>, Value)]) -> bool) -> u64 {
+    pub(in crate::session) fn end_all(&self, matches: impl Fn(&Contents) -> bool) -> u64 {
         let now = Instant::now();
         let mut sessions = self.sessions();
         sessions.reap(now);
-        let found =
-            sessions.by_id.iter().filter(|(_, entry)| entry.contents.as_deref().is_some_and(&matches));
+        let found = sessions.by_id.iter().filter(|(_, entry)| entry.contents.as_ref().is_some_and(&matches));
         let ids: Vec<SessionId> = found.map(|(id, _)| id.clone()).collect();
         let ended = ids.iter().filter_map(|id| sessions.remove(id));
         ended.filter(|entry| entry.deadline > now).count() as u64
@@ -239,7 +237,7 @@ mod tests {
         let store = MemoryStore::new();
         (0..3).for_each(|number| store.create(&id(number), fields(), TTL));
         store.create(&id(3), Fields::from_iter([("user_id".to_owned(), json!("7"))]), TTL);
-        assert_eq!(store.end_all(|contents| *contents == [("user_id".into(), json!("42"))]), 3);
+        assert_eq!(store.end_all(|contents| *contents == fields().into()), 3);
         assert_eq!((store.len(), store.sessions().by_deadline.len()), (1, 1));
         assert!(store.load(&id(3)).found().is_some());
     }

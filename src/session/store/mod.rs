@@ -12,7 +12,8 @@ use crate::clock;
 use crate::config::{self, StoreKind};
 
 use super::cache::{Death, SessionCache};
-use super::{Contents, Fields, SessionId};
+use super::warnings::Inspection;
+use super::{Contents, Fields, SessionId, Unreadable};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
@@ -76,13 +77,15 @@ pub enum Lookup {
     Found(Record),
     /// No session; the death, if a tombstone tells it.
     Absent(Option<Death>),
+    /// Something that is no session as it is configured.
+    Unreadable(Unreadable),
 }
 
 impl Lookup {
     pub fn found(self) -> Option<Record> {
         match self {
             Lookup::Found(record) => Some(record),
-            Lookup::Absent(_) => None,
+            Lookup::Absent(_) | Lookup::Unreadable(_) => None,
         }
     }
 }
@@ -128,11 +131,6 @@ impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record").field("ttl", &self.ttl).finish_non_exhaustive()
     }
-}
-
-/// Fields as they are kept.
-fn contents(fields: Fields) -> Contents {
-    fields.into_iter().map(|(name, value)| (name.into_boxed_str(), value)).collect()
 }
 
 /// How long the store will keep a session.
@@ -189,6 +187,14 @@ impl Store {
         match self {
             Store::Memory(store) => Ok(store.load(id)),
             Store::Redis(store) => store.load(id, with_ttl).await,
+        }
+    }
+
+    /// What is there in place of the session `id`, which is of the wrong type; `None` if the store does not tell.
+    pub(super) async fn inspect(&self, id: &SessionId) -> Option<Inspection> {
+        match self {
+            Store::Memory(_) => None,
+            Store::Redis(store) => store.inspect(id).await,
         }
     }
 

@@ -248,3 +248,21 @@ async fn the_rights_that_the_readme_names_are_all_that_it_takes() {
     let refused: Vec<redis::Value> = server.command("ACL", "LOG").await;
     assert!(refused.is_empty(), "{refused:?}");
 }
+
+/// Users whose ids are numbers that differ in their last digit only.
+#[tokio::test]
+async fn users_with_long_numbers_are_told_apart() {
+    let (server, instance) = (Redis::start().await, mirror());
+    let program = Program::start(config(&instance, &server.url(), "", "format = \"json\"")).await;
+    program.wait_for_fresh_cache().await;
+    let users = ["107691503500061507151", "107691503500061507152"];
+    let mut asker = Asker::connect(program.address).await;
+    for user in users {
+        let () = server.command("SET", (format!("session:{user}"), format!("{{\"user_id\": {user}}}"))).await;
+        assert_eq!(owner(&mut asker, user).await, user);
+    }
+    let answer = revoke(program.admin, "user", users[0]).await;
+    assert_eq!((answer.status, answer.sessions), (200, 1), "{answer:?}");
+    assert_ne!(owner(&mut asker, users[0]).await, users[0]);
+    assert_eq!(owner(&mut asker, users[1]).await, users[1]);
+}

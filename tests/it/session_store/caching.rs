@@ -100,7 +100,7 @@ async fn an_id_without_a_session_is_known_until_there_is_one() {
     assert!(matches!(house.resolve("new").await.source, Source::Store(_)));
     let resolved = house.resolve("new").await;
     assert_eq!(resolved.source, Source::Cache);
-    assert!(matches!(resolved.outcome, Resolution::Ended(_)));
+    assert!(matches!(resolved.outcome, Resolution::Unknown(_)));
     redis.put_session("new", &[("user_id", "42")]).await;
     within("the new session", async {
         while !matches!(house.resolve("new").await.outcome, Resolution::Active(_)) {}

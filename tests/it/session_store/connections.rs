@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio::time::Instant;
 use vestibule::config;
 use vestibule::session::{Lookup, Store, StoreError};
 
-use super::{SLACK, connected, connection_ids, hash, id, redis_with_session};
+use super::{SLACK, connected, connection_ids, hash, id, redis_with_session, text};
 use crate::support::redis::Redis;
 use crate::support::within;
 
@@ -71,10 +70,10 @@ async fn load_or_drop(store: Store, name: String) -> End {
         biased;
         answer = store.load(&there, true) => match answer {
             Ok(Lookup::Found(record)) => {
-                assert_eq!(record.contents[0], ("user_id".into(), json!(name)));
+                assert_eq!(text(&record.contents, "/user_id"), Some(name));
                 End::Answered
             }
-            Ok(Lookup::Absent(_)) => panic!("{name} is there"),
+            Ok(Lookup::Absent(_) | Lookup::Unreadable(_)) => panic!("{name} is there"),
             Err(_) => End::Failed,
         },
         () = patience => End::Dropped,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use vestibule::config::StoreFormat;
-use vestibule::session::{Death, Fields, Lookup, MemoryStore, Store, Ttl};
+use vestibule::session::{Death, Lookup, MemoryStore, Store, Ttl};
 
-use super::{connected, fields, id, redis_config};
+use super::{connected, fields, id, redis_config, text};
 use crate::support::redis::Redis;
 use crate::support::within;
 
@@ -26,15 +26,22 @@ async fn ttl(store: &Store, name: &str) -> Duration {
     }
 }
 
-async fn loaded(store: &Store, name: &str) -> Fields {
+/// The user and the name in a session.
+async fn loaded(store: &Store, name: &str) -> [Option<String>; 2] {
     let record = store.load(&id(name), false).await.unwrap().found().unwrap();
-    record.contents.iter().map(|(name, value)| (name.to_string(), value.clone())).collect()
+    ["/user_id", "/name"].map(|pointer| text(&record.contents, pointer))
+}
+
+/// Those of [`fields`].
+fn written(user: &str) -> [Option<String>; 2] {
+    let fields = fields(user);
+    ["user_id", "name"].map(|name| fields[name].as_str().map(str::to_owned))
 }
 
 async fn is_there_until_ended(store: &Store) {
     assert_eq!(store.load(&id("a"), true).await, Ok(Lookup::Absent(None)));
     store.create(&id("a"), fields("1"), HOUR).await.unwrap();
-    assert_eq!(loaded(store, "a").await, fields("1"));
+    assert_eq!(loaded(store, "a").await, written("1"));
     let left = ttl(store, "a").await;
     assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
     assert!(store.bury(&id("a"), Death::Revoked, HOUR).await.unwrap().was_there);
@@ -47,7 +54,7 @@ async fn knows_the_replaced_ones(store: &Store) {
     assert!(store.bury(&id("old"), Death::Replaced, HOUR).await.unwrap().was_there);
     store.create(&id("new"), fields("2"), HOUR).await.unwrap();
     assert_eq!(store.load(&id("old"), true).await, Ok(Lookup::Absent(Some(Death::Replaced))));
-    assert_eq!(loaded(store, "new").await, fields("2"));
+    assert_eq!(loaded(store, "new").await, written("2"));
 }
 
 async fn is_renewed_but_never_shortened(store: &Store) {

@@ -17,8 +17,8 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
 use vestibule::session::{
-    Describe, Description, Lookup, MemoryStore, Resolution, Resolver, Session, SessionCache, SessionId,
-    Store, StoreError,
+    Content, Contents, Describe, Description, Lookup, MemoryStore, Resolution, Resolver, Session,
+    SessionCache, SessionId, SharedState, Store, StoreError,
 };
 
 use crate::support::redis::Redis;
@@ -74,35 +74,44 @@ fn caching_resolver(
     idle_timeout: Option<Duration>,
     cache: Option<Arc<SessionCache>>,
 ) -> Resolver {
-    Resolver::new(&session(hash("redis://unused"), idle_timeout), store, cache, Arc::new(Whole))
+    let config = session(hash("redis://unused"), idle_timeout);
+    Resolver::new(&config, store, cache, Arc::new(SharedState::new(&config)), Arc::new(Users))
 }
 
-/// Describes a session by one header: all that is in it, as JSON.
+/// Describes a session by its users.
 #[derive(Debug)]
-struct Whole;
+struct Users;
 
-impl Describe for Whole {
+impl Describe for Users {
     fn mark(&self) -> u64 {
         0
     }
 
-    fn describe(&self, contents: &[(Box<str>, Value)]) -> Description {
-        let whole: Map<String, Value> =
-            contents.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        let whole = Value::Object(whole).to_string();
-        Ok([Some(HeaderValue::from_bytes(whole.as_bytes()).unwrap())].into())
+    fn describe(&self, contents: &Contents) -> Description {
+        let text = text(contents, "/user_id").or_else(|| text(contents, "/user/id"));
+        Ok([text.map(|text| HeaderValue::from_str(&text).unwrap())].into())
     }
 }
 
-/// What [`Whole`] said of a session.
-fn contents(session: &Session) -> Value {
-    serde_json::from_slice(session.headers().unwrap()[0].as_ref().unwrap().as_bytes()).unwrap()
+/// What a pointer leads to that is text or a number.
+fn text(contents: &Contents, pointer: &str) -> Option<String> {
+    match contents.find(pointer)? {
+        Content::Text(text) => Some(text.into_owned()),
+        Content::Number(digits) => Some(digits.to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The user that [`Users`] found.
+fn user(session: &Session) -> &str {
+    session.headers().unwrap()[0].as_ref().unwrap().to_str().unwrap()
 }
 
 fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Session {
     config::Session {
         mode: config::Mode::Shared.into(),
         on_absent: config::OnAbsent::Anonymous,
+        on_unreadable: config::OnUnreadable::Anonymous,
         idle_timeout,
         absolute_timeout: Duration::from_secs(43_200),
         id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap().into(),
@@ -117,6 +126,7 @@ fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Sess
             same_site: config::SameSite::Lax,
             secure: config::SecureAttribute::Auto,
             max_age: Duration::from_secs(3600),
+            clear: config::ClearCookie::Ended,
             hide: false,
         },
         store,
@@ -163,7 +173,9 @@ async fn until_failed(store: &Store, wanted: StoreError) {
         loop {
             match store.load(&id("there"), false).await {
                 Err(error) if error == wanted => return,
-                Ok(Lookup::Absent(_)) => panic!("a failing store said that there is no session"),
+                Ok(Lookup::Absent(_) | Lookup::Unreadable(_)) => {
+                    panic!("a failing store said that there is no session")
+                }
                 _ => tokio::task::yield_now().await,
             }
         }

@@ -11,7 +11,7 @@ use crate::config::{self, StoreFormat};
 use crate::secret::digest;
 
 use super::super::super::cache::Death;
-use super::super::{Fields, Read, SessionId, StoreError};
+use super::super::{Contents, Fields, Read, SessionId, StoreError, Unreadable};
 use super::command;
 use super::topology::RunId;
 
@@ -105,6 +105,18 @@ impl Codec {
     pub(super) fn id_in<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         let id = key.strip_prefix(self.prefix.as_bytes())?.strip_suffix(self.suffix.as_bytes())?;
         str::from_utf8(id).ok()
+    }
+
+    /// The command whose reply is the type of what is in the place of a session.
+    pub(super) fn kind(&self, id: &SessionId) -> Cmd {
+        command("TYPE", self.key(id))
+    }
+
+    /// The command whose reply is how the string in the place of a session begins.
+    pub(super) fn beginning(&self, id: &SessionId) -> Cmd {
+        let mut range = command("GETRANGE", self.key(id));
+        range.arg(0).arg(63);
+        range
     }
 
     /// The command whose reply [`Codec::decode`] takes.
@@ -226,27 +238,25 @@ impl Codec {
     }
 
     /// The session in `reply`; `None` if there is none.
-    pub(super) fn decode(&self, reply: Value) -> Result<Option<Fields>, StoreError> {
+    pub(super) fn decode(&self, reply: Value) -> Result<Option<Result<Contents, Unreadable>>, StoreError> {
         match (self.format, reply) {
             (_, Value::Nil) => Ok(None),
             (StoreFormat::Hash, reply) => {
                 let pairs = reply.into_map_iter().map_err(|_| StoreError::Protocol)?;
-                let fields = pairs
-                    .map(|(name, value)| Ok((text(name)?, text(value)?.into())))
-                    .collect::<Result<Fields, StoreError>>()?;
-                Ok((!fields.is_empty()).then_some(fields))
+                let fields =
+                    pairs
+                        .map(|(name, value)| Ok((bytes(name)?, bytes(value)?)))
+                        .collect::<Result<Vec<_>, StoreError>>()?;
+                Ok((!fields.is_empty()).then(|| Contents::hash(fields)))
             }
-            (StoreFormat::Json, Value::BulkString(json)) => {
-                serde_json::from_slice(&json).map(Some).map_err(|_| StoreError::Decode)
-            }
-            (StoreFormat::Json, _) => Err(StoreError::Protocol),
+            (StoreFormat::Json, reply) => Ok(Some(Contents::json(&bytes(reply)?))),
         }
     }
 }
 
-fn text(value: Value) -> Result<String, StoreError> {
+fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| StoreError::Decode),
+        Value::BulkString(bytes) => Ok(bytes),
         _ => Err(StoreError::Protocol),
     }
 }
@@ -293,8 +303,8 @@ impl ToRedisArgs for JsonObject<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
+    use super::super::super::super::Content;
     use super::*;
 
     fn codec(format: StoreFormat) -> Codec {
@@ -319,30 +329,27 @@ mod tests {
     #[test]
     fn a_hash_is_read_from_both_protocols_and_empty_is_absent() {
         let hash = codec(StoreFormat::Hash);
-        let expected = json!({"user_id": "42"}).as_object().cloned();
-        assert_eq!(hash.decode(Value::Map(vec![(bulk("user_id"), bulk("42"))])).unwrap(), expected);
-        assert_eq!(hash.decode(Value::Array(vec![bulk("user_id"), bulk("42")])).unwrap(), expected);
+        let expected = Ok(Some(Contents::hash(vec![(b"user_id".to_vec(), b"42".to_vec())])));
+        assert_eq!(hash.decode(Value::Map(vec![(bulk("user_id"), bulk("42"))])), expected);
+        assert_eq!(hash.decode(Value::Array(vec![bulk("user_id"), bulk("42")])), expected);
         assert_eq!(hash.decode(Value::Map(vec![])), Ok(None));
     }
 
     #[test]
     fn json_is_one_object_and_nil_is_absent() {
         let json = codec(StoreFormat::Json);
-        assert_eq!(
-            json.decode(bulk("{\"a\":{\"b\":1}}")).unwrap(),
-            json!({"a": {"b": 1}}).as_object().cloned()
-        );
+        let read = json.decode(bulk("{\"a\":{\"b\":1}}")).unwrap().unwrap().unwrap();
+        assert_eq!(read.find("/a/b"), Some(Content::Number("1")));
         assert_eq!(json.decode(Value::Nil), Ok(None));
     }
 
     #[test]
-    fn what_is_no_session_is_an_error_and_never_absent() {
+    fn what_is_no_session_is_unreadable_or_an_error_and_never_absent() {
         let (hash, json) = (codec(StoreFormat::Hash), codec(StoreFormat::Json));
         for text in ["", "[]", "null", "42", "{", "{} x"] {
-            assert_eq!(json.decode(bulk(text)), Err(StoreError::Decode), "{text}");
+            let read = json.decode(bulk(text)).unwrap().unwrap();
+            assert!(matches!(read, Err(Unreadable::NoObject(_))), "{text}");
         }
-        let binary = Value::BulkString(vec![0xff]);
-        assert_eq!(hash.decode(Value::Map(vec![(bulk("a"), binary)])), Err(StoreError::Decode));
         assert_eq!(hash.decode(Value::Okay), Err(StoreError::Protocol));
         assert_eq!(json.decode(Value::Int(1)), Err(StoreError::Protocol));
     }

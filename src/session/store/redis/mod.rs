@@ -5,7 +5,7 @@
 //! its server is still the one at its address. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
 //! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
-//! `vestibule:*`, and the commands `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `PTTL`, `PEXPIRE`,
+//! `vestibule:*`, and the commands `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `TYPE`, `GETRANGE`, `PTTL`, `PEXPIRE`,
 //! `CLIENT|TRACKING`, `SUBSCRIBE`, `EVAL`, `SET` and `DEL`, and, to find the sessions of a user, `ZADD`,
 //! `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`, `HSET`, `HDEL`, `SADD`, `SMEMBERS` and `EXPIRE`; `CLIENT|SETNAME` is of use. To create and end sessions:
 //! `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and to revoke them `EXISTS` and `WAIT`. In a cluster
@@ -41,7 +41,9 @@ use self::codec::Codec;
 use self::pool::Limits;
 use self::pools::Pools;
 use super::super::cache::Death;
-use super::{Burial, Fields, Lookup, Read, Record, SessionId, StoreError, Ttl, contents};
+use super::super::unreadable::looks_like;
+use super::super::warnings::Inspection;
+use super::{Burial, Fields, Lookup, Read, Record, SessionId, StoreError, Ttl, Unreadable};
 
 pub use access::StartError;
 pub use switch::Switch;
@@ -88,20 +90,41 @@ impl RedisStore {
                 questions.add_command(command("PTTL", codec.key(id)));
             }
         };
-        let ((replies, at), primary) = self.0.pools.read(ask).await?;
+        let ((replies, at), primary) = match self.0.pools.read(ask).await {
+            // A tombstone is always a string, so it is the session.
+            Err(StoreError::WrongType) => return Ok(Lookup::Unreadable(Unreadable::WrongType)),
+            read => read?,
+        };
         let mut replies = replies.into_iter();
         let mut next = || replies.next().ok_or(StoreError::Protocol);
-        let (death, fields) = (reply::death(next()?)?, codec.decode(next()?)?);
+        let (death, contents) = (reply::death(next()?)?, codec.decode(next()?)?);
         let ttl = if with_ttl { reply::ttl(next()?)? } else { Ttl::Unknown };
-        Ok(match (death, fields) {
-            (None, Some(fields)) => {
+        Ok(match (death, contents) {
+            (None, Some(Ok(contents))) => {
                 let read = Read { at, by: Some(primary.name()) };
-                Lookup::Found(Record { contents: contents(fields), ttl, read })
+                Lookup::Found(Record { contents, ttl, read })
             }
+            (None, Some(Err(why))) => Lookup::Unreadable(why),
             // A session that was just made at another server, the primary of now, is none that has ended.
             (None, None) if !self.0.pools.is_alone(&primary).await => return Err(StoreError::PrimaryDown),
             (death, _) => Lookup::Absent(death),
         })
+    }
+
+    /// For operators only: `None` when the store does not answer.
+    pub(super) async fn inspect(&self, id: &SessionId) -> Option<Inspection> {
+        let kind = match self.command(&self.0.codec.kind(id)).await {
+            Ok(kind) => Some(reply::text(&kind)?.to_owned()),
+            Err(error) if error.is_refusal() => None,
+            Err(_) => return None,
+        };
+        // Forbidden, or no string at all.
+        let beginning = self.command(&self.0.codec.beginning(id)).await.ok();
+        let looks_like = beginning.and_then(|value| match value {
+            Value::BulkString(bytes) => Some(looks_like(&bytes)),
+            _ => None,
+        });
+        Some(Inspection { kind, looks_like })
     }
 
     pub(super) async fn create(

@@ -206,7 +206,7 @@ fn session_id(value: &Value) -> Result<SessionId, StoreError> {
     match value {
         Value::BulkString(id) => match std::str::from_utf8(id) {
             Ok(id) => Ok(SessionId::new(id)),
-            Err(_) => Err(StoreError::Decode),
+            Err(_) => Err(StoreError::Protocol),
         },
         _ => Err(StoreError::Protocol),
     }
