@@ -1,6 +1,7 @@
 //! What the API steers of the process itself, and what is known of its configuration.
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,9 @@ pub type Answer<'a, T, E = String> = Pin<Box<dyn Future<Output = Result<T, E>> +
 
 /// The process, as the API sees it.
 pub trait Process: Debug + Send + Sync {
+    /// The file that the configuration is read from, if there is one.
+    fn source(&self) -> Option<&Path>;
+
     /// Reads the configuration again; what has changed, one line each.
     fn reload(&self) -> Answer<'_, Vec<String>>;
 

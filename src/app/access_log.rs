@@ -1,14 +1,15 @@
 //! Where the access log goes.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::AppError;
 use crate::config::AccessLogOutput;
-use crate::telemetry::lines::{LineSink, LineWriter};
+use crate::telemetry::lines::{LineSink, LineWriter, Output};
 
 /// How long the end waits for the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -17,16 +18,49 @@ pub(super) type AccessLog = (LineSink, LineWriter);
 
 /// Opens the output; `None` when there is to be no log.
 pub(super) fn open(output: &AccessLogOutput) -> Result<Option<AccessLog>, AppError> {
-    let output: Box<dyn Write + Send> = match output {
+    let output: Box<dyn Output> = match output {
         AccessLogOutput::Off => return Ok(None),
         AccessLogOutput::Stdout => Box::new(io::stdout()),
         AccessLogOutput::Stderr => Box::new(io::stderr()),
         AccessLogOutput::File(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            Box::new(file.map_err(|source| AppError::AccessLog { path: path.clone(), source })?)
+            let file = append(path).map_err(|source| AppError::AccessLog { path: path.clone(), source })?;
+            Box::new(LogFile { file, path: path.clone() })
         }
     };
     LineSink::start(output).map(Some).map_err(AppError::Thread)
+}
+
+/// A file that may be moved away while it is written.
+struct LogFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Output for LogFile {
+    fn reopen(&mut self) {
+        match append(&self.path) {
+            Ok(file) => self.file = file,
+            Err(error) => tracing::error!(
+                path = %self.path.display(),
+                %error,
+                "the access log cannot be opened again: lines go on into the file that was open before"
+            ),
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Writes what is left.

@@ -1,5 +1,6 @@
 //! Steering a running proxy.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use crate::config::Modes;
 use crate::proxy::drill::{self, DrillError};
 use crate::proxy::operate::{Order, OrderError};
 use crate::proxy::{Plan, Shared};
+use crate::telemetry::lines::LineReopener;
 
 pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
 
@@ -21,9 +23,16 @@ pub struct AppHandle {
     pub(super) readiness: Readiness,
     pub(super) upgrades: mpsc::Sender<UpgradeReply>,
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) log: LineReopener,
+    pub(super) source: Option<Arc<Path>>,
 }
 
 impl AppHandle {
+    /// Opens the file of the access log again, so that one that was moved away is written no longer.
+    pub fn reopen_log(&self) {
+        self.log.reopen();
+    }
+
     /// The mode that new requests are served in, or those that are compared.
     pub fn modes(&self) -> Modes {
         self.shared.plan.load().modes
@@ -37,8 +46,9 @@ impl AppHandle {
     }
 
     /// Reads the configuration again. It is put to use whole and in one step; after an error everything is as it was.
-    /// Completes when that is done, in a proxy that runs.
+    /// Completes when that is done, in a proxy that runs. The access log is [opened again](Self::reopen_log) as well.
     pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        self.reopen_log();
         self.command(Command::Reload).await
     }
 
@@ -92,6 +102,10 @@ impl AppHandle {
 }
 
 impl Process for AppHandle {
+    fn source(&self) -> Option<&Path> {
+        self.source.as_deref()
+    }
+
     fn reload(&self) -> Answer<'_, Vec<String>> {
         Box::pin(async { AppHandle::reload(self).await.map_err(|error| error.to_string()) })
     }

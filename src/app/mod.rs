@@ -119,6 +119,8 @@ impl App {
         if let Some(sessions) = &shared.sessions {
             sessions.remember_ends(&ends);
         }
+        let access_log = access_log::open(&config.access_log)?;
+        let log = access_log.as_ref().map(|(sink, _)| sink.reopener()).unwrap_or_default();
         let readiness = Readiness::default();
         let (upgrades, upgrade_orders) = mpsc::channel(1);
         let (commands, command_orders) = mpsc::channel(COMMANDS);
@@ -126,7 +128,14 @@ impl App {
         Ok(App {
             board: discovery.board(),
             discovery,
-            handle: AppHandle { shared: shared.clone(), readiness: readiness.clone(), upgrades, commands },
+            handle: AppHandle {
+                shared: shared.clone(),
+                readiness: readiness.clone(),
+                upgrades,
+                commands,
+                log,
+                source: None,
+            },
             upgrades: upgrade_orders,
             commands: Some(command_orders),
             source: None,
@@ -134,7 +143,7 @@ impl App {
             addresses: sockets.addresses().map_err(AppError::Thread)?,
             admin: sockets.for_operator().map_err(AppError::Thread)?,
             sockets: Some(Arc::new(sockets)),
-            access_log: access_log::open(&config.access_log)?,
+            access_log,
             shards: std::iter::repeat_with(Arc::<Shard>::default).take(config.workers.get()).collect(),
             places: Arc::new(Semaphore::new(config.limits.connections)),
             shared,
@@ -146,6 +155,7 @@ impl App {
 
     /// The same app, which reads its configuration again from `file` when it is told to.
     pub fn reloading(mut self, file: PathBuf) -> Self {
+        self.handle.source = Some(file.clone().into());
         self.source = Some(file);
         self
     }

@@ -1,7 +1,7 @@
 //! A client of a running vestibule's admin API.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -53,6 +53,11 @@ struct Token {
 }
 
 impl AdminArgs {
+    /// The configuration file, if one was given.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Finds out whom to call and with which token. Blocks.
     pub(super) fn client(&self) -> anyhow::Result<AdminClient> {
         let config = self.config.as_deref().map(config::load).transpose()?;

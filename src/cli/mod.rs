@@ -38,9 +38,10 @@ struct Cli {
     /// How diagnostics are written to standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Least level of diagnostics: error, warn, info, debug, trace, or filter directives
+    /// Least level of diagnostics: error, warn, info, debug, trace or off, or several, such as
+    /// info,vestibule::session=debug
     #[arg(long, global = true, default_value = "info")]
-    log_level: String,
+    log_level: logging::Levels,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -94,11 +95,8 @@ pub fn main() -> ExitCode {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    let done = match logging::init(format, &cli.log_level) {
-        Ok(()) => dispatch(cli.command),
-        Err(error) => Err(anyhow::Error::new(error).context("--log-level is not a level or filter")),
-    };
-    done.unwrap_or_else(|error| {
+    logging::init(format, cli.log_level);
+    dispatch(cli.command).unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");
         ExitCode::FAILURE
     })

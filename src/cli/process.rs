@@ -16,7 +16,7 @@ const UPGRADE_DEADLINE: Duration = Duration::from_secs(600);
 pub(super) fn reload(args: AdminArgs) -> anyhow::Result<ExitCode> {
     let client = args.client()?;
     run::block_on(async {
-        let (_, answer) = client.post("/api/v1/reload", &json!({})).await?;
+        let (_, answer) = client.post("/api/v1/reload", &assumption(&args)).await?;
         report(&answer, &mut io::stdout())?;
         Ok(ExitCode::SUCCESS)
     })
@@ -26,11 +26,19 @@ pub(super) fn reload(args: AdminArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn upgrade(args: AdminArgs) -> anyhow::Result<ExitCode> {
     let client = args.client()?;
     run::block_on(async {
-        let (_, answer) = client.post_within(UPGRADE_DEADLINE, "/api/v1/upgrade", &json!({})).await?;
+        let (_, answer) = client.post_within(UPGRADE_DEADLINE, "/api/v1/upgrade", &assumption(&args)).await?;
         let process = answer.get("process").and_then(Value::as_u64).unwrap_or_default();
         writeln!(io::stdout(), "process {process} has taken over")?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// The file that is meant, if one was named: that of the running vestibule, or it refuses.
+fn assumption(args: &AdminArgs) -> Value {
+    match args.config() {
+        None => json!({}),
+        Some(file) => json!({ "config": std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()) }),
+    }
 }
 
 fn report(answer: &Value, out: &mut impl Write) -> io::Result<()> {

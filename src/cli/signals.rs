@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first asks the process to end, the second ends it. SIGHUP asks for
-//! a reload, SIGUSR2 for an upgrade.
+//! a reload, SIGUSR1 for the access log to be opened again, SIGUSR2 for an upgrade.
 
 use std::future::Future;
 use std::io;
@@ -29,11 +29,17 @@ pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
 /// Lets signals steer `app`, as long as the runtime lives that this is called in.
 pub(super) fn steer(app: AppHandle) -> io::Result<()> {
     let (mut reload, mut upgrade) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
-    let app_too = app.clone();
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    let (reloaded, reopened) = (app.clone(), app.clone());
     // The app itself says how it went.
     tokio::spawn(async move {
         while reload.recv().await.is_some() {
-            let _ = app_too.reload().await;
+            let _ = reloaded.reload().await;
+        }
+    });
+    tokio::spawn(async move {
+        while reopen.recv().await.is_some() {
+            reopened.reopen_log();
         }
     });
     tokio::spawn(async move {

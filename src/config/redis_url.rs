@@ -101,6 +101,11 @@ impl RedisUrl {
         RedisUrl { reference: Some(reference.to_owned()), ..self }
     }
 
+    /// Whether it stands elsewhere than in the configuration.
+    pub fn is_reference(&self) -> bool {
+        self.reference.is_some()
+    }
+
     /// The credentials that stand now where the URL was taken from; `None` if it was no reference or what
     /// stands there is no URL. Reads a file.
     pub fn reread_credentials(&self) -> Option<Credentials> {

@@ -1,47 +1,100 @@
 //! Lines written by the request path without waiting for a disk or a terminal.
 //!
-//! Each worker gathers lines in a buffer of its own; full buffers go through a bounded channel to one
-//! writer thread. When the writer cannot keep up, whole buffers are dropped and the lines counted.
+//! All workers append to one buffer, so that lines stand in the order of their times. Full buffers go through a bounded
+//! channel to one writer thread. When the writer cannot keep up, whole buffers are dropped and the lines counted.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{Stderr, Stdout, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+
+use jiff::Timestamp;
 
 /// A buffer is handed over when it has grown to this many bytes.
 const FULL: usize = 32 * 1024;
 /// Buffers on their way to the writer; together at most 8 MiB.
 const QUEUE: usize = 256;
 
+/// Where lines are written.
+pub trait Output: Write + Send {
+    /// Lets go of a file that may have been moved away, and opens the one of its name.
+    fn reopen(&mut self) {}
+}
+
+impl Output for Stdout {}
+
+impl Output for Stderr {}
+
+/// What is sent to the writer.
+enum Order {
+    Write(Vec<u8>),
+    Reopen,
+}
+
 /// The end of the channel at which workers open their buffers. Clones share the writer.
 #[derive(Clone, Debug)]
-pub struct LineSink {
-    sender: SyncSender<Vec<u8>>,
+pub struct LineSink(Arc<Shared>);
+
+struct Shared {
+    sender: SyncSender<Order>,
     dropped: Arc<AtomicU64>,
+    pending: Mutex<Pending>,
+}
+
+/// The lines that are not handed over yet.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    lines: u64,
+    /// The time of the latest line, and as text: most lines come in the millisecond of the one before.
+    millisecond: i64,
+    time: String,
 }
 
 /// The thread that writes; ends when every sink and buffer is gone.
 #[derive(Debug)]
 pub struct LineWriter(JoinHandle<()>);
 
+/// Has the output opened again. Holding it does not keep the writer.
+#[derive(Clone, Debug, Default)]
+pub struct LineReopener(Weak<Shared>);
+
 impl LineSink {
     /// Starts a writer on `output`. Fails when the system gives no thread.
-    pub fn start(output: Box<dyn Write + Send>) -> std::io::Result<(LineSink, LineWriter)> {
+    pub fn start(output: Box<dyn Output>) -> std::io::Result<(LineSink, LineWriter)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let thread =
             std::thread::Builder::new().name("access-log".into()).spawn(|| write_all(receiver, output))?;
-        Ok((LineSink { sender, dropped: Arc::default() }, LineWriter(thread)))
+        let shared = Shared { sender, dropped: Arc::default(), pending: Mutex::default() };
+        Ok((LineSink(Arc::new(shared)), LineWriter(thread)))
     }
 
     /// A buffer for one worker.
     pub fn buffer(&self) -> LineBuffer {
-        LineBuffer { sink: self.clone(), pending: Mutex::default() }
+        LineBuffer { shared: Arc::clone(&self.0), line: Mutex::default() }
     }
 
     /// Counts the lines lost because the writer could not keep up. Holding it does not keep the writer.
     pub fn dropped_counter(&self) -> Arc<AtomicU64> {
-        self.dropped.clone()
+        self.0.dropped.clone()
+    }
+
+    pub fn reopener(&self) -> LineReopener {
+        LineReopener(Arc::downgrade(&self.0))
+    }
+}
+
+impl LineReopener {
+    /// What was written before goes to where it was to go; what comes later to the file that is opened then. Returns
+    /// without waiting for that.
+    pub fn reopen(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut pending = shared.pending();
+        shared.hand_over(&mut pending);
+        // A writer that is as far behind as that is stuck, and has nothing to open.
+        let _ = shared.sender.try_send(Order::Reopen);
     }
 }
 
@@ -53,53 +106,84 @@ impl LineWriter {
     }
 }
 
-fn write_all(receiver: Receiver<Vec<u8>>, mut output: Box<dyn Write + Send>) {
-    for buffer in receiver {
-        // Nobody is left to tell when the place for telling fails; the next buffer may succeed again.
-        let _ = output.write_all(&buffer).and_then(|()| output.flush());
+fn write_all(receiver: Receiver<Order>, mut output: Box<dyn Output>) {
+    for order in receiver {
+        match order {
+            // Nobody is left to tell when the place for telling fails; the next buffer may succeed again.
+            Order::Write(buffer) => drop(output.write_all(&buffer).and_then(|()| output.flush())),
+            Order::Reopen => output.reopen(),
+        }
     }
 }
 
-#[derive(Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    lines: u64,
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_over(&self, pending: &mut Pending) {
+        if pending.lines == 0 {
+            return;
+        }
+        let (bytes, lines) = (std::mem::take(&mut pending.bytes), std::mem::take(&mut pending.lines));
+        match self.sender.try_send(Order::Write(bytes)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(lines, Relaxed);
+            }
+        }
+    }
 }
 
-/// One worker's lines that are not handed over yet.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LineSink")
+    }
+}
+
+impl Pending {
+    /// Writes the time of now.
+    fn write_time(&mut self) {
+        let now = Timestamp::now().as_millisecond();
+        if now != self.millisecond {
+            self.millisecond = now;
+            let time = Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX);
+            self.time = format!("{time:.3}");
+        }
+        self.bytes.extend_from_slice(self.time.as_bytes());
+    }
+}
+
+/// One worker's way to the sink.
 pub struct LineBuffer {
-    sink: LineSink,
-    pending: Mutex<Pending>,
+    shared: Arc<Shared>,
+    /// Room for a line in the making.
+    line: Mutex<Vec<u8>>,
 }
 
 impl LineBuffer {
-    /// Appends what `write` adds to the buffer as one line; the line end is added here.
+    /// Appends one line: a JSON object that begins with the `time`, and goes on with what `write` writes, a comma
+    /// first; its end is added here.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        write(&mut pending.bytes);
-        pending.bytes.push(b'\n');
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.clear();
+        write(&mut line);
+        line.extend_from_slice(b"}\n");
+        // What all workers wait for is only the time and a copy.
+        let mut pending = self.shared.pending();
+        pending.bytes.extend_from_slice(b"{\"time\":\"");
+        pending.write_time();
+        pending.bytes.push(b'"');
+        pending.bytes.extend_from_slice(&line);
         pending.lines += 1;
         if pending.bytes.len() >= FULL {
-            self.hand_over(&mut pending);
+            self.shared.hand_over(&mut pending);
         }
     }
 
     /// Hands over what is pending; to be called a few times a second.
     pub fn flush(&self) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.lines > 0 {
-            self.hand_over(&mut pending);
-        }
-    }
-
-    fn hand_over(&self, pending: &mut Pending) {
-        let Pending { bytes, lines } = std::mem::take(pending);
-        match self.sink.sender.try_send(bytes) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.sink.dropped.fetch_add(lines, Relaxed);
-            }
-        }
+        self.shared.hand_over(&mut self.shared.pending());
     }
 }
 
@@ -114,8 +198,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-    impl Write for Shared {
+    struct Collected(Arc<Mutex<Vec<u8>>>);
+    impl Output for Collected {}
+    impl Write for Collected {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -125,28 +210,81 @@ mod tests {
         }
     }
 
+    fn lines(output: &Collected) -> Vec<serde_json::Value> {
+        let written = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn lines_of_several_threads_stand_in_the_order_of_their_times() {
+        let output = Collected::default();
+        let (sink, writer) = LineSink::start(Box::new(output.clone())).unwrap();
+        std::thread::scope(|threads| {
+            for number in 0..4 {
+                let buffer = sink.buffer();
+                threads.spawn(move || {
+                    for _ in 0..2_000 {
+                        buffer.line(|out| out.extend_from_slice(format!(",\"n\":{number}").as_bytes()));
+                    }
+                });
+            }
+        });
+        drop(sink);
+        writer.join();
+        let lines = lines(&output);
+        let times: Vec<&str> = lines.iter().map(|line| line["time"].as_str().unwrap()).collect();
+        assert_eq!(times.len(), 8_000);
+        assert!(times.is_sorted());
+    }
+
+    #[test]
+    fn the_output_is_opened_again_between_what_was_written_before_and_after() {
+        struct Marking(Collected);
+        impl Output for Marking {
+            fn reopen(&mut self) {
+                self.write_all(b"{}\n").unwrap();
+            }
+        }
+        impl Write for Marking {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let output = Collected::default();
+        let (sink, writer) = LineSink::start(Box::new(Marking(output.clone()))).unwrap();
+        let (buffer, reopener) = (sink.buffer(), sink.reopener());
+        buffer.line(|out| out.extend_from_slice(b",\"n\":1"));
+        reopener.reopen();
+        buffer.line(|out| out.extend_from_slice(b",\"n\":2"));
+        drop((buffer, sink));
+        writer.join();
+        reopener.reopen();
+        let numbers: Vec<Option<u64>> = lines(&output).iter().map(|line| line["n"].as_u64()).collect();
+        assert_eq!(numbers, [Some(1), None, Some(2)]);
+    }
+
     #[test]
     fn every_line_of_every_buffer_is_written_whole() {
-        let output = Shared::default();
+        let output = Collected::default();
         let (sink, writer) = LineSink::start(Box::new(output.clone())).unwrap();
         let buffers = [sink.buffer(), sink.buffer()];
         for n in 0..5_000 {
-            buffers[n % 2].line(|out| out.extend_from_slice(format!("line {n}").as_bytes()));
+            buffers[n % 2].line(|out| out.extend_from_slice(format!(",\"n\":{n}").as_bytes()));
         }
         assert_eq!(sink.dropped_counter().load(Relaxed), 0);
         drop((buffers, sink));
         writer.join();
-        let written = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-        let mut lines: Vec<&str> = written.lines().collect();
-        assert_eq!(lines.len(), 5_000);
-        lines.sort_unstable();
-        lines.dedup();
-        assert_eq!(lines.len(), 5_000);
+        let numbers = lines(&output).iter().map(|line| line["n"].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(numbers, (0..5_000).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_stuck_writer_costs_lines_not_time_and_they_are_counted() {
         struct Stuck(Receiver<()>);
+        impl Output for Stuck {}
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 let _ = self.0.recv();

@@ -38,7 +38,7 @@ fn config(instances: [SocketAddr; 2], canary: &str) -> Config {
         "[route.canary]\nupstream = \"v2\"\n{canary}\n\
          [[upstream]]\nname = \"v2\"\n[[upstream.instance]]\naddress = \"{second}\""
     );
-    Config::to(&[stable]).admin(&format!("token = \"{TOKEN}\"")).with(&canary)
+    Config::to(&[stable]).token(TOKEN).with(&canary)
 }
 
 async fn start(pair: &[Service; 2], canary: &str) -> Vestibule {

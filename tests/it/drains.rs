@@ -105,7 +105,7 @@ impl Scene {
 
 async fn start(instances: &[SocketAddr], mode: &str) -> Vestibule {
     let config = Config::to(instances)
-        .admin(&format!("token = \"{TOKEN}\""))
+        .token(TOKEN)
         .upstream("session_control = true")
         .with(&format!("[session]\nmode = \"{mode}\""));
     Vestibule::start(config).await

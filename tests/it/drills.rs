@@ -23,7 +23,7 @@ const SESSION: (&str, &str) = ("Cookie", "session-id=abc");
 
 fn config(instances: &[&Upstream]) -> Config {
     let addresses: Vec<_> = instances.iter().map(|instance| instance.address()).collect();
-    Config::to(&addresses).admin(&format!("token = \"{TOKEN}\""))
+    Config::to(&addresses).token(TOKEN)
 }
 
 async fn with_redis(redis: &Redis, instance: &Upstream, more: &str) -> Config {

@@ -21,6 +21,7 @@ mod health;
 mod hedges;
 mod limits;
 mod load;
+mod log_files;
 mod modes;
 mod observability;
 mod outage;

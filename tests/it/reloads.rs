@@ -1,6 +1,7 @@
 //! A running proxy takes on another configuration: whole or not at all, and without anybody's loss.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::support::config::Config;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, begin, chunk};
 use crate::support::upstream::{Reply, Upstream};
-use crate::support::vestibule::{Program, command};
+use crate::support::vestibule::{Program, command, write};
 use crate::support::{metrics, within, ws};
 
 /// What the log says of a reload.
@@ -67,10 +68,8 @@ async fn what_is_kept_knows_what_it_knew() {
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() {
     let (old, new) = (telling("old"), telling("new"));
-    let admin = format!("token = \"{TOKEN}\"");
     let reload = ["Authorization", &format!("Bearer {TOKEN}")].map(str::to_owned);
     let program = Program::start_in(with_token(Config::to(&[old.address()])), &[("TOKEN", TOKEN)]).await;
-    drop(admin);
     let bad = "[limits]\nuri_bytes = \"much\"\n[timeouts]\nconect = \"1s\"";
     program.configure(&with_token(Config::to(&[new.address()]).with(bad)));
     let mut caller = Client::connect(program.admin).await;
@@ -303,6 +302,32 @@ async fn the_command_tells_what_has_changed_or_what_is_wrong() {
     let process = said.strip_prefix("process ").and_then(|said| said.strip_suffix(" has taken over\n"));
     let _new = crate::support::vestibule::Successor(process.unwrap().parse().unwrap());
     assert_eq!(client::get(program.address, "/").await.text(), "new");
+}
+
+/// A file that the running vestibule does not read would be left out without a word.
+#[tokio::test]
+async fn another_file_is_refused_and_the_right_one_is_named() {
+    let old = telling("old");
+    let program = Program::start_in(with_token(Config::to(&[old.address()])), &[("TOKEN", TOKEN)]).await;
+    let other = write(&with_token(Config::to(&[telling("new").address()])).toml());
+    for name in ["reload", "upgrade"] {
+        let run = |file: &Path| {
+            let mut command = calling(name, program.admin);
+            command.arg("-c").arg(file).env("TOKEN", TOKEN).output().unwrap()
+        };
+        let refused = run(other.path());
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        let reads = format!(
+            "409 Conflict: this vestibule reads its configuration from {}",
+            program.config_path().display()
+        );
+        assert!(said.contains(&reads), "{said}");
+        if name == "reload" {
+            assert_eq!(run(program.config_path()).status.code(), Some(0));
+        }
+    }
+    assert_eq!(client::get(program.address, "/").await.text(), "old");
 }
 
 fn calling(name: &str, admin: SocketAddr) -> Command {

@@ -43,6 +43,12 @@ pub(in crate::admin) enum Problem {
     Invalid(&'static str),
     #[error("{0}; what has happened is unknown: repeat the call")]
     Store(#[source] StoreError),
+    /// The file that is read instead.
+    #[error(
+        "this vestibule reads its configuration from {0} and from nowhere else: change it there, or start it with the \
+         other file"
+    )]
+    OtherConfig(String),
     /// Why the configuration stays as it was.
     #[error("{0}")]
     NotReloaded(String),
@@ -69,7 +75,7 @@ impl Problem {
             Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Problem::Drill(DrillError::Running(_)) => StatusCode::CONFLICT,
+            Problem::Drill(DrillError::Running(_)) | Problem::OtherConfig(_) => StatusCode::CONFLICT,
             Problem::Drill(DrillError::Embedded) => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::NotFound | Problem::Order(_) | Problem::Drill(_) => StatusCode::NOT_FOUND,
             Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -103,6 +109,7 @@ impl Problem {
             Problem::Malformed(_) => "malformed",
             Problem::Invalid(_) => "invalid",
             Problem::Store(error) => error.kind(),
+            Problem::OtherConfig(_) => "other_config",
             Problem::NotReloaded(_) => "not_reloaded",
             Problem::NotUpgraded(_) => "not_upgraded",
             Problem::Internal => "internal",

@@ -1,12 +1,26 @@
 //! `POST /api/v1/reload` and `POST /api/v1/upgrade`.
 
-use http::{HeaderMap, StatusCode};
-use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+use http::{Request, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
 
 use crate::admin::Admin;
 use crate::admin::reply::{self, Reply};
 
-use super::{Problem, auth};
+use super::{Problem, auth, body};
+
+/// What a caller may take for granted; the body may be missing.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Assumption {
+    /// The file that the configuration is read from.
+    config: Option<PathBuf>,
+}
+
+const EXPECTED: &str = "{} or {\"config\": \"/absolute/path\"}, or nothing";
 
 #[derive(Serialize)]
 struct Reloaded {
@@ -22,8 +36,8 @@ struct Upgraded {
 }
 
 /// Reads the configuration again: 200 with what has changed, 422 with why it stays as it was.
-pub(in crate::admin) async fn reload(admin: &Admin, headers: &HeaderMap) -> Reply {
-    if let Err(problem) = check(admin, headers) {
+pub(in crate::admin) async fn reload(admin: &Admin, request: Request<Incoming>) -> Reply {
+    if let Err(problem) = check(admin, request).await {
         return problem.into();
     }
     match admin.process.reload().await {
@@ -36,8 +50,8 @@ pub(in crate::admin) async fn reload(admin: &Admin, headers: &HeaderMap) -> Repl
 }
 
 /// Lets a new process take over: 200 when it has, 503 with why this one goes on.
-pub(in crate::admin) async fn upgrade(admin: &Admin, headers: &HeaderMap) -> Reply {
-    if let Err(problem) = check(admin, headers) {
+pub(in crate::admin) async fn upgrade(admin: &Admin, request: Request<Incoming>) -> Reply {
+    if let Err(problem) = check(admin, request).await {
         return problem.into();
     }
     match admin.process.upgrade().await {
@@ -48,6 +62,25 @@ pub(in crate::admin) async fn upgrade(admin: &Admin, headers: &HeaderMap) -> Rep
     }
 }
 
-fn check(admin: &Admin, headers: &HeaderMap) -> Result<(), Problem> {
-    auth::check(admin.shared.plan.load().config.admin.as_ref(), headers)
+/// Whether the caller may order it, and means the file that will be read: another one would be left out without a word.
+async fn check(admin: &Admin, request: Request<Incoming>) -> Result<(), Problem> {
+    let (head, body) = request.into_parts();
+    auth::check(admin.shared.plan.load_full().config.admin.as_ref(), &head.headers)?;
+    let assumed: Assumption = match body.is_end_stream() {
+        true => Assumption::default(),
+        false => body::json(&head.headers, body, EXPECTED).await?,
+    };
+    let Some(wanted) = assumed.config else { return Ok(()) };
+    match admin.process.source() {
+        Some(source) if is_same(source, &wanted) => Ok(()),
+        source => {
+            let shown = source.map(|source| source.display().to_string());
+            Err(Problem::OtherConfig(shown.unwrap_or_else(|| "no file".to_owned())))
+        }
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    whole(one) == whole(other)
 }

@@ -20,13 +20,18 @@ pub(super) fn admin(s: &mut Section<'_>) -> Admin {
     }
 }
 
-/// A token or a reference to one.
+/// A reference to a token.
 fn token(node: &Node) -> Result<Secret<String>, Fault> {
-    let read = || {
-        let text = text(node)?;
-        checked(resolve(text).unwrap_or_else(|| Ok(text.as_bytes().to_owned()))?)
-    };
+    let read = || checked(resolve(text(node)?).unwrap_or_else(|| Err(in_the_open()))?);
     read().map_err(|fault| Fault { hidden: true, ..fault })
+}
+
+fn in_the_open() -> Fault {
+    Fault::new(
+        "the token itself stands in the file",
+        "whoever may read this file could end sessions and take instances out",
+        "write \"env:NAME\" or \"file:/path\", and replace this token: it is no secret any more",
+    )
 }
 
 fn checked(bytes: Vec<u8>) -> Result<Secret<String>, Fault> {

@@ -27,10 +27,7 @@ async fn application() -> Upstream {
 
 /// Sessions in the proxy's own memory, and an API with a token.
 fn config(application: &Upstream) -> Config {
-    Config::to(&[application.address()])
-        .workers(2)
-        .upstream("session_control = true")
-        .admin(&format!("token = \"{TOKEN}\""))
+    Config::to(&[application.address()]).workers(2).upstream("session_control = true").token(TOKEN)
 }
 
 /// Logs in through the proxy at `address`; the session's id.

@@ -15,7 +15,7 @@ use crate::support::vestibule::{Program, command};
 async fn started(signal: &Signal) -> (Upstream, Program) {
     let reply = Reply::chunked(200, &[("Content-Type", "text/event-stream")]).chunk("one").wait(signal).end();
     let instance = Upstream::answering(reply).await;
-    let config = Config::to(&[instance.address()]).admin(&format!("token = \"{TOKEN}\""));
+    let config = Config::to(&[instance.address()]).token(TOKEN);
     (instance, Program::start(config).await)
 }
 

@@ -74,7 +74,7 @@ impl House {
     async fn vestibule(&self, number: usize) -> Program {
         let tables = format!("{}url = \"{}\"", self.tables, self.url(number));
         let config = Config::to(&[self.instance.address()]).workers(2).with(&tables);
-        let program = Program::start(config.admin(&format!("token = \"{TOKEN}\""))).await;
+        let program = Program::start(config.token(TOKEN)).await;
         program.wait_for_fresh_cache().await;
         program
     }

@@ -59,11 +59,7 @@ fn config(instance: &Service, url: &str, session: &str, store: &str) -> Config {
     let tables = format!(
         "[access_log]\noutput = \"off\"\n[session]\n{session}\n[session.store]\nurl = \"{url}\"\n{store}"
     );
-    Config::to(&[instance.address()])
-        .workers(2)
-        .upstream("session_control = true")
-        .admin(&format!("token = \"{TOKEN}\""))
-        .with(&tables)
+    Config::to(&[instance.address()]).workers(2).upstream("session_control = true").token(TOKEN).with(&tables)
 }
 
 /// Starts with [`config`] and waits until the cache is in use.

@@ -209,8 +209,7 @@ async fn ten_percent_of_the_sessions_are_ten_percent_and_nobody_changes_side() {
         canary.address(),
         secret.path().display()
     );
-    let config =
-        Config::to(&[stable.address()]).workers(2).admin(&format!("token = \"{token}\"")).with(&tables);
+    let config = Config::to(&[stable.address()]).workers(2).token(token).with(&tables);
     let program = Program::start(config).await;
     let mut client = Client::connect(program.address).await;
     let mut clients = Vec::new();

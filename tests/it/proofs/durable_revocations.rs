@@ -59,7 +59,7 @@ fn tombstone(id: &str) -> String {
 async fn vestibule(instance: &Service, url: &str) -> Program {
     let tables = format!("[access_log]\noutput = \"off\"\n[session.store]\nurl = \"{url}\"");
     let config = Config::to(&[instance.address()]).workers(2).with(&tables);
-    Program::start(config.admin(&format!("token = \"{TOKEN}\""))).await
+    Program::start(config.token(TOKEN)).await
 }
 
 /// Writes these sessions and waits until both replicas have them.

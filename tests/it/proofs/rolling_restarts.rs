@@ -140,7 +140,7 @@ async fn roll(mode: &str, stub_options: &[&str], deadline: &[&str]) -> Outcome {
     let addresses: Vec<_> = stubs.iter().map(|stub| stub.address).collect();
     let config = Config::to(&addresses)
         .workers(2)
-        .admin(&format!("token = \"{TOKEN}\""))
+        .token(TOKEN)
         .upstream("session_control = true\nhealth = { path = \"/health\", interval = \"100ms\", rise = 1 }")
         .with(&format!("[session]\nmode = \"{mode}\""));
     let program = Program::start(config).await;

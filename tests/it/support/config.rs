@@ -1,6 +1,10 @@
 //! Configuration files for the proxy under test.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 /// One upstream called `app` behind `/`, listeners on free ports; everything else is added by the test.
 #[derive(Debug, Clone)]
@@ -30,6 +34,17 @@ impl Config {
     pub(crate) fn admin(mut self, lines: &str) -> Self {
         self.admin.push_str(&format!("{lines}\n"));
         self
+    }
+
+    /// Operators have to know this token.
+    pub(crate) fn token(self, token: &str) -> Self {
+        // The file is put there whole: another test may read it at the same time.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = directory.join(format!("{token}.token"));
+        let mut file = NamedTempFile::new_in(directory).unwrap();
+        file.write_all(token.as_bytes()).unwrap();
+        file.persist(&path).unwrap();
+        self.admin(&format!("token = \"file:{}\"", path.display()))
     }
 
     /// Adds an `[[upstream.instance]]` table as it is.

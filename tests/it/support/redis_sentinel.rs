@@ -270,7 +270,7 @@ pub(crate) async fn attempt<T: redis::FromRedisValue>(
 
 /// Asks again and again, for what nobody announces.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let patience = Duration::from_secs(30);
+    let patience = Duration::from_secs(120);
     let asked = tokio::time::timeout(patience, async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await; // it is for asking, not for waiting
