@@ -4,7 +4,7 @@
 //! channel to one writer thread. When the writer cannot keep up, whole buffers are dropped and the lines counted.
 
 use std::fmt;
-use std::io::{Stderr, Stdout, Write};
+use std::io::{Sink, Stderr, Stdout, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,6 +26,8 @@ pub trait Output: Write + Send {
 impl Output for Stdout {}
 
 impl Output for Stderr {}
+
+impl Output for Sink {}
 
 /// What is sent to the writer.
 enum Order {
