@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::client::Response;
+use crate::support::client::{self, Response};
 use crate::support::config::Config;
 use crate::support::redis::Redis;
 use crate::support::upstream::{Reply, Upstream};
-use crate::support::vestibule::Vestibule;
+use crate::support::vestibule::{Program, Vestibule};
+use crate::support::within;
 
 const SESSION: (&str, &str) = ("Cookie", "session-id=abc");
 /// Without it a session that was served just now is served until its lease is over.
@@ -132,4 +133,76 @@ async fn a_store_that_swaps_its_contents_is_believed_only_when_it_answers() {
     };
     let response = tokio::time::timeout(Duration::from_secs(3), gone).await.unwrap();
     assert_eq!((response.text(), response.headers.all("set-cookie").len()), ("nobody", 1));
+}
+
+const UNREACHABLE: &str = "a server of the session store cannot be reached";
+
+/// All that the log tells of the store as worse than information.
+fn complaints(program: &Program) -> Vec<serde_json::Value> {
+    let lines = program.said("");
+    let is_one =
+        |line: &serde_json::Value| line["level"] != "INFO" && line["message"].to_string().contains("store");
+    lines.into_iter().filter(is_one).collect()
+}
+
+async fn with_store(url: &str) -> Program {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let store = format!("[session.store]\nurl = \"{url}\"");
+    Program::start(Config::to(&[upstream.address()]).workers(2).with(&store)).await
+}
+
+#[tokio::test]
+async fn an_outage_is_told_once_per_process_with_its_address_and_cause() {
+    let mut redis = Redis::start().await;
+    let program = with_store(&redis.url()).await;
+    program.wait_for_fresh_cache().await;
+    assert_eq!(complaints(&program), [serde_json::Value::Null; 0]);
+    redis.stop();
+    within("the outage", async {
+        while program.said(UNREACHABLE).is_empty() {
+            client::get_with(program.address, "/", &[SESSION]).await;
+        }
+    })
+    .await;
+    redis.restart().await;
+    let again = "a server of the session store is reached again";
+    within("the end of it", async {
+        while program.said(again).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await; // lines are for reading, not for waiting
+        }
+    })
+    .await;
+    program.wait_for_fresh_cache().await;
+    let said = complaints(&program);
+    assert_eq!(said.len(), 1, "{:?}", program.said(""));
+    assert_eq!(said[0]["address"], redis.address().to_string());
+    assert!(said[0]["cause"].as_str().unwrap().starts_with("connection refused"), "{said:?}");
+    assert_eq!(program.said(again).len(), 1, "{:?}", program.said("a server"));
+}
+
+#[tokio::test]
+async fn the_cause_says_what_to_look_at() {
+    let redis = Redis::start().await;
+    let () = redis.command("CONFIG", ("SET", "requirepass", "right")).await;
+    let address = redis.address();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let full = silent.local_addr().unwrap();
+    for (url, cause) in [
+        (format!("redis://:wrong-secret@{address}"), "the user or the password is not accepted"),
+        (format!("redis://{address}"), "the user or the password is not accepted"),
+        ("redis://no-such-host.invalid".to_owned(), "unknown host"),
+        (format!("rediss://{address}"), "no answer within session.store.connect_timeout"),
+        (format!("redis://{full}"), "no answer within session.store.connect_timeout"),
+    ] {
+        let program = with_store(&url).await;
+        within(cause, async {
+            while program.said(UNREACHABLE).is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await; // lines are for reading, not for waiting
+            }
+        })
+        .await;
+        let said = program.said(UNREACHABLE);
+        assert!(said[0]["cause"].as_str().unwrap().starts_with(cause), "{url}: {said:?}");
+        assert!(!format!("{said:?}").contains("secret"), "{said:?}");
+    }
 }

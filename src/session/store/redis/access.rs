@@ -14,6 +14,7 @@ use redis::{
 
 use crate::config::{self, Credentials, Host, RedisUrl};
 
+use super::outages::Outages;
 use super::switch::Switch;
 
 /// Unacknowledged bytes and silence end a connection after this long, whoever is waiting.
@@ -42,6 +43,7 @@ pub(super) struct Access {
     /// A server did not take the credentials.
     refused: AtomicBool,
     pub(super) switch: Switch,
+    pub(super) outages: Outages,
     /// A server does not speak RESP3, or not to us.
     without_resp3: AtomicBool,
     pub(super) connect_timeout: Duration,
@@ -65,6 +67,7 @@ impl Access {
             credentials: ArcSwap::from_pointee(url.credentials.clone()),
             source: Some(url.clone()),
             switch: Switch::default(),
+            outages: Outages::of("a server of the session store"),
             refused: AtomicBool::new(false),
             without_resp3: AtomicBool::new(false),
             connect_timeout: config.connect_timeout,
@@ -80,6 +83,7 @@ impl Access {
             credentials: ArcSwap::from_pointee(credentials.clone()),
             source: None,
             switch: self.switch.clone(),
+            outages: Outages::of("a sentinel of the session store"),
             refused: AtomicBool::new(false),
             without_resp3: AtomicBool::new(false),
             connect_timeout: self.connect_timeout,

@@ -58,6 +58,12 @@ impl Connector {
                 opened => opened,
             },
         };
+        match &opened {
+            Ok(_) => self.access.outages.reached(&self.host),
+            // A drill tells of itself.
+            Err(_) if self.access.switch.state().is_err() => {}
+            Err(error) => self.access.outages.failed(&self.host, error),
+        }
         opened.map_err(reply::kind_of).inspect_err(|error| {
             if *error == StoreError::Auth {
                 self.access.refused();

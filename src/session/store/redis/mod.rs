@@ -17,6 +17,7 @@ mod call;
 mod codec;
 mod link;
 mod notes;
+mod outages;
 mod pool;
 mod pools;
 mod reply;

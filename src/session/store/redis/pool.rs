@@ -169,9 +169,11 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Notes why a connection could not be opened; whether that is news.
-    pub(super) fn failed(&self, failure: StoreError) -> bool {
-        self.state().failure.replace(failure) != Some(failure)
+    /// Notes why a connection could not be opened.
+    pub(super) fn failed(&self, failure: StoreError) {
+        // To a caller, who did not wait, a connection that took too long to open is just not there.
+        let shown = if failure == StoreError::Timeout { StoreError::Disconnected } else { failure };
+        self.state().failure = Some(shown);
     }
 
     /// Likewise, for one that nobody uses, unless it is one of those to be kept nevertheless; whether it was done.

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 
-use super::super::StoreError;
 use super::link::Link;
 use super::pool::{Pool, Role};
 
@@ -29,12 +28,11 @@ pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
     loop {
         match pool.primary.connect().await {
             Ok(link) => {
-                tracing::info!("connected to the session store");
                 if serve(pool, role, link).await >= STABLE {
                     attempt = 0;
                 }
             }
-            Err(failure) => note_failure(pool, failure),
+            Err(failure) => pool.failed(failure),
         }
         if role == Role::Extra {
             sleep(EXTRA_PAUSE).await;
@@ -62,7 +60,7 @@ async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
         match watch(pool, role, &link, lifetime(pool)).await {
             End::Lost => {
                 pool.withdraw(&link);
-                tracing::warn!("lost a connection to the session store");
+                tracing::debug!("lost a connection to the session store");
                 return opened.elapsed();
             }
             End::Unused => return opened.elapsed(),
@@ -73,12 +71,7 @@ async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
                     pool.publish(&link, role);
                     pool.withdraw(&old);
                 }
-                Err(failure) => {
-                    tracing::warn!(
-                        reason = failure.kind(),
-                        "cannot replace an old connection to the session store"
-                    );
-                }
+                Err(_) => {}
             },
         }
     }
@@ -112,13 +105,4 @@ async fn watch(pool: &Pool, role: Role, link: &Arc<Link>, lifetime: Option<Durat
 /// not replaced together.
 fn lifetime(pool: &Pool) -> Option<Duration> {
     pool.limits.max_lifetime.map(|most| most.mul_f64(1.0 - fastrand::f64() / 10.0))
-}
-
-/// Logs a failure to connect when it is another one than before; there may be one every second.
-fn note_failure(pool: &Pool, failure: StoreError) {
-    // To a caller, who did not wait, a connection that took too long to open is just not there.
-    let shown = if failure == StoreError::Timeout { StoreError::Disconnected } else { failure };
-    if pool.failed(shown) {
-        tracing::warn!(reason = failure.kind(), "cannot connect to the session store");
-    }
 }

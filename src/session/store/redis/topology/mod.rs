@@ -108,6 +108,11 @@ impl Topology {
         &self.state.access.switch
     }
 
+    /// Whether any server, of Redis, cannot be reached.
+    pub(super) fn has_outage(&self) -> bool {
+        self.state.access.outages.are_any()
+    }
+
     /// The primaries as they are known now; none before they have been found.
     pub fn current(&self) -> Arc<Layout> {
         self.state.layout.load_full()
@@ -254,7 +259,7 @@ impl State {
         if !old.primaries.iter().any(is_former) {
             return;
         }
-        tracing::warn!(
+        tracing::info!(
             server = %former.host(),
             "another server, or another run of it, answers at an address of the session store: \
              all connections to the former one are replaced"

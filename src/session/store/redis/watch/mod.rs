@@ -44,6 +44,8 @@ const BEATS: u32 = 10;
 /// Where changes are not reported, a beat looks so often whether they are again.
 const RETRY: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
+/// Attempts to follow changes before a failure is worth a warning: about a second.
+const PATIENCE: u32 = 8;
 
 /// Keeps `cache` in step with the primaries of `topology` until dropped.
 pub(in super::super) async fn watch(
@@ -62,14 +64,19 @@ pub(in super::super) async fn watch(
                 (failures, reported) = (0, None);
                 match watcher.serve(&links).await {
                     End::Lost(reason) => {
-                        tracing::warn!(reason = reason.kind(), "lost touch with the session store");
+                        tracing::debug!(reason = reason.kind(), "lost touch with the session store");
                     }
                     End::Left => return,
                     End::Restored => tracing::info!("the session store reports changes again"),
                 }
                 watcher.cache.freshness.lapse();
             }
-            Err(error) if reported.replace(error) != Some(error) => {
+            // Of a server that cannot be reached is told elsewhere, and a new primary is waited for.
+            Err(error)
+                if failures >= PATIENCE
+                    && !watcher.topology.has_outage()
+                    && reported.replace(error) != Some(error) =>
+            {
                 tracing::warn!(reason = error.kind(), "cannot follow changes in the session store");
             }
             Err(_) => (),
