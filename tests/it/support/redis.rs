@@ -5,11 +5,18 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
-use redis::{FromRedisValue, ToRedisArgs};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, ToRedisArgs};
 use tempfile::TempDir;
 
 use super::process::Process;
 use super::within;
+
+/// A connection that waits as long as a busy machine takes: by itself the driver waits half a second for an answer.
+pub(crate) async fn patient(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
 
 /// A Redis that keeps its data only when told to; dropping it ends it.
 pub(crate) struct Redis {
@@ -72,7 +79,7 @@ impl Redis {
     pub(crate) async fn command<T: FromRedisValue>(&self, name: &str, arguments: impl ToRedisArgs) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         within("redis", async {
-            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut connection = patient(&client).await.unwrap();
             redis::cmd(name).arg(arguments).query_async(&mut connection).await.unwrap()
         })
         .await
@@ -91,9 +98,9 @@ impl Redis {
     }
 
     /// A connection for many commands.
-    pub(crate) async fn connect(&self) -> redis::aio::MultiplexedConnection {
+    pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        within("connection", client.get_multiplexed_async_connection()).await.unwrap()
+        within("connection", patient(&client)).await.unwrap()
     }
 
     /// How often each command has been called, by its name in lower case.

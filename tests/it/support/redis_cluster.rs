@@ -2,7 +2,7 @@
 
 use redis::FromRedisValue;
 
-use super::redis::Redis;
+use super::redis::{Redis, patient};
 use super::redis_sentinel::until;
 
 /// Slots of the masters, in equal parts.
@@ -107,7 +107,7 @@ impl Cluster {
     /// A name whose key, after the prefix, is in this slot.
     pub(crate) async fn name_in(&self, slot: u16, prefix: &str) -> String {
         let client = redis::Client::open(self.nodes[0].url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = patient(&client).await.unwrap();
         for batch in 0.. {
             let names: Vec<_> = (0..5000).map(|number| format!("n{batch}-{number}")).collect();
             let mut asked = redis::pipe();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::redis::Redis;
+use super::redis::{Redis, patient};
 use super::within;
 
 /// Six processes; dropping this ends them.
@@ -209,7 +209,7 @@ impl Sentinels {
     async fn ask<T: redis::FromRedisValue>(&self, index: usize, command: &[&str]) -> T {
         let client = redis::Client::open(format!("redis://{}", self.sentinels[index].address)).unwrap();
         within("sentinel", async {
-            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut connection = patient(&client).await.unwrap();
             let mut sent = redis::cmd(command[0]);
             sent.arg(&command[1..]).query_async(&mut connection).await.unwrap()
         })

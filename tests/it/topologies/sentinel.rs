@@ -1,6 +1,7 @@
 use vestibule::proxy::drill;
 
 use super::{Crowd, DISBELIEF, is_served, start, until_served};
+use crate::support::redis::patient;
 use crate::support::redis_sentinel::{Sentinels, until};
 
 async fn with_session(user: &str) -> Sentinels {
@@ -9,7 +10,7 @@ async fn with_session(user: &str) -> Sentinels {
     primary.put_session(user, &[("user_id", user)]).await;
     // Sentinels are not configured to wait, so the test does.
     let client = redis::Client::open(primary.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = patient(&client).await.unwrap();
     let () = redis::cmd("SET").arg("marker").arg(1).query_async(&mut connection).await.unwrap();
     let acknowledged: usize = redis::cmd("WAIT").arg(2).arg(4000).query_async(&mut connection).await.unwrap();
     assert_eq!(acknowledged, 2);
