@@ -52,7 +52,8 @@
 //!    instance, otherwise the balancer picks one with a free slot, or the request waits for a slot. An instance
 //!    that cannot be reached is left out and the unsent request goes to another. What an instance may have seen
 //!    goes to another only when it may be executed twice and the budget allows it (`proxy::repeat`,
-//!    `proxy::sending`); anything else is sent once. How each attempt ended is noted of its instance, whose health
+//!    `proxy::sending`); anything else is sent once. A kept connection that ends without a byte is replaced first, if
+//!    the request may be executed twice (`proxy::attempt`). How each attempt ended is noted of its instance, whose health
 //!    one task per upstream judges (`health`).
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.

@@ -12,6 +12,7 @@ use crate::body::RequestBody;
 use crate::upstream::{Instance, Lease};
 
 use super::attempt::{Answered, Attempt};
+use super::duplicate::Duplicate;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::forward::Destination;
@@ -25,7 +26,9 @@ pub(super) struct Sending<'a> {
     to: &'a Destination<'a>,
     /// `None` once an instance may have seen it.
     request: Option<Box<Request<RequestBody>>>,
-    repeat: Option<Box<Repeat<'a>>>,
+    /// Of a request that may run twice.
+    duplicate: Option<Arc<Duplicate>>,
+    repeat: Option<Repeat<'a>>,
     /// Never asked again.
     tried: Vec<Arc<Instance>>,
 }
@@ -39,8 +42,10 @@ impl<'a> Sending<'a> {
         to: &'a Destination<'a>,
         request: Box<Request<RequestBody>>,
     ) -> Self {
-        let repeat = Repeat::of(to.balancer.upstream(), &request);
-        Sending { exchange, to, request: Some(request), repeat, tried: Vec::new() }
+        let upstream = to.balancer.upstream();
+        let duplicate = Duplicate::of_repeatable(&upstream.config.retry, &request);
+        let repeat = duplicate.as_ref().and_then(|_| Repeat::of(upstream, &request));
+        Sending { exchange, to, request: Some(request), duplicate, repeat, tried: Vec::new() }
     }
 
     /// Asks instances until one gives an answer that counts, or none is left. The record ends with the lease of the
@@ -67,7 +72,7 @@ impl<'a> Sending<'a> {
             };
             now = Instant::now();
             self.request =
-                self.request.take().or_else(|| self.repeat.as_ref().map(|repeat| repeat.request()));
+                self.request.take().or_else(|| self.duplicate.as_ref().map(|duplicate| duplicate.request()));
         }
         Err(ProxyError::NoInstance)
     }
@@ -80,9 +85,11 @@ impl<'a> Sending<'a> {
         }
         let attempt = Attempt {
             service: &self.exchange.service,
+            upstream: self.to.balancer.upstream().name(),
             upload: self.exchange.upload.as_ref(),
             connections: self.to.connections,
             until_begun: self.repeat.is_some(),
+            duplicate: self.duplicate.as_deref(),
         };
         Ok(attempt.on(instance, &mut self.request, now).await)
     }
@@ -100,9 +107,15 @@ impl<'a> Sending<'a> {
         instance: &Arc<Instance>,
         now: Instant,
     ) -> Result<Answered, Replaced> {
-        let service = self.exchange.service.clone();
-        let attempt =
-            Attempt { service: &service, upload: None, connections: self.to.connections, until_begun: true };
+        let (service, duplicate) = (self.exchange.service.clone(), self.duplicate.clone());
+        let attempt = Attempt {
+            service: &service,
+            upstream: self.to.balancer.upstream().name(),
+            upload: None,
+            connections: self.to.connections,
+            until_begun: true,
+            duplicate: duplicate.as_deref(),
+        };
         let mut request = self.request.take();
         let outcome = {
             let mut first = pin!(attempt.on(instance, &mut request, now));
@@ -144,7 +157,7 @@ impl<'a> Sending<'a> {
         let other = lease.instance().clone();
         self.leave(&other);
         self.exchange.attempts += 1;
-        let mut request = self.repeat.as_ref().map(|repeat| repeat.request());
+        let mut request = attempt.duplicate.map(Duplicate::request);
         let second = pin!(attempt.on(&other, &mut request, Instant::now()));
         let (answered, is_second) = better(first, second).await;
         if is_second {

@@ -11,6 +11,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::ear::Heard;
 use super::leave::BoundSocket;
 use super::line::Permit;
 use super::pool::Pool;
@@ -71,6 +73,9 @@ pub enum SendError {
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
+    /// Likewise, but not a byte of an answer had come.
+    #[error("the connection ended before the first byte of the answer")]
+    Silent(#[source] hyper::Error),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
@@ -92,6 +97,7 @@ pub struct Connection {
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
+    heard: Heard,
 }
 
 impl Connection {
@@ -106,16 +112,18 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+        let heard = Heard::default();
         let (sender, driver) = http1::Builder::new()
-            .handshake(BoundSocket::new(stream, permit))
+            .handshake(BoundSocket::new(stream, permit, heard.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
+        let driver = Some(driver);
         let mut connection =
-            Box::new(Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 });
+            Box::new(Connection { sender, driver, timer, idle_since, opened, requests: 0, heard });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -152,6 +160,7 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         self.requests = self.requests.saturating_add(1);
+        self.heard.store(false, Relaxed);
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -165,7 +174,11 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
+                Err(match (request.is_some(), self.heard.load(Relaxed)) {
+                    (true, _) => SendError::Unsent,
+                    (false, true) => SendError::Broken(error.into_error()),
+                    (false, false) => SendError::Silent(error.into_error()),
+                })
             }
         }
     }

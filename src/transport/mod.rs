@@ -2,6 +2,7 @@
 
 mod answer;
 mod connection;
+mod ear;
 mod leave;
 mod line;
 mod pool;

@@ -19,6 +19,7 @@ mod forwarding;
 mod header_trust;
 mod health;
 mod hedges;
+mod kept_connections;
 mod limits;
 mod load;
 mod log_files;

@@ -12,6 +12,7 @@ mod durable_revocations;
 mod event_streams;
 mod failovers;
 mod idle_clients;
+mod kept_connections;
 mod large_bodies;
 mod load_figures;
 mod look_ups;
