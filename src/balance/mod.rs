@@ -159,7 +159,9 @@ impl Balancer {
     pub fn pick(&self, wanted: Wanted<'_>) -> Pick {
         let table = self.table.load();
         let Wanted { key, tried, now } = wanted;
-        let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && !is_tried(instance, tried);
+        // Of an upstream that another has taken over from, instances may be gone.
+        let able = |instance: &Arc<Instance>| instance.is_in_use() && !is_tried(instance, tried);
+        let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && able(instance);
         if let Some(key) = key {
             return self.by_hash(&table, key, wanted);
         }
@@ -184,7 +186,7 @@ impl Balancer {
         let start = self.turn.load(Relaxed);
         take_any(&table.open, start, usable, tried)
             .or_else(|| take_any(&table.reserve, start, usable, tried))
-            .or_else(|| take_any(&table.open, start, |instance| !is_tried(instance, tried), tried))
+            .or_else(|| take_any(&table.open, start, able, tried))
     }
 
     /// Where [`Balancer::pick`] would send a request that nobody tied, without sending it there: turns are those of a
@@ -219,7 +221,7 @@ impl Balancer {
         if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
             return Pick::None;
         }
-        take_only(instance)
+        Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
     }
 
     /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
@@ -236,7 +238,9 @@ impl Balancer {
         };
         let ready = || able().filter(|instance| !instance.is_backing_off(wanted.now));
         let Some(most) = most else {
-            return ready().next().or_else(|| able().next()).map_or(Pick::None, take_only);
+            return ready().next().or_else(|| able().next()).map_or(Pick::None, |instance| {
+                Lease::take(instance).map_or_else(|| Pick::Full(Wish::Led(instance.id)), Pick::Taken)
+            });
         };
         let light = ready().find_map(|instance| {
             let below = (instance.in_flight() as f64) < most * f64::from(instance.weight());
@@ -282,10 +286,6 @@ fn two_choices(table: &Table) -> Option<usize> {
 fn has_its_share(instance: &Instance, now: Instant) -> bool {
     let share = instance.share(now);
     share >= 1.0 || fastrand::f32() < share
-}
-
-fn take_only(instance: &Arc<Instance>) -> Pick {
-    Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
 }
 
 /// The first that is `usable` and has a free slot, from `start` on.

@@ -153,7 +153,7 @@ fn a_full_instance_makes_its_own_keys_wait_and_the_others_go_on() {
         Pick::Taken(lease) => lease.instance().id,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(hashed(&balancer, 9), Pick::Full(Wish::Only(wanted)) if wanted == id));
+    assert!(matches!(hashed(&balancer, 9), Pick::Full(Wish::Led(wanted)) if wanted == id));
     let without_key = [balancer.pick(wanted(&[])), balancer.pick(wanted(&[])), balancer.pick(wanted(&[]))];
     assert!(without_key.iter().all(|pick| matches!(pick, Pick::Taken(_))));
     assert!(matches!(balancer.pick(wanted(&[])), Pick::Full(Wish::Any { except }) if except.is_empty()));

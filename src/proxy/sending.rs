@@ -251,7 +251,7 @@ impl<'a> Sending<'a> {
             Pick::Full(wish) => {
                 let lease = Box::pin(self.to.wait(self.exchange, wish, &self.tried)).await?;
                 *now = Instant::now();
-                Ok(Some(lease))
+                Ok(lease)
             }
             Pick::None => Ok(None),
         }

@@ -22,7 +22,7 @@ pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId};
 pub use lease::Lease;
 pub use pinned::Pinned;
-pub use queue::{Ticket, Wish};
+pub use queue::{Ticket, Wish, Wished};
 pub use record::{Failure, Outcome, Record, Tally};
 pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
 pub use streams::{STREAM_AFTER, Stream};
@@ -63,10 +63,11 @@ impl Upstream {
         let by_id: HashMap<_, _> =
             instances.iter().zip(0..).map(|(instance, place)| (instance.id, place)).collect();
         let before = previous.map_or(&[][..], Upstream::instances);
-        before
-            .iter()
-            .filter(|instance| !by_id.contains_key(&instance.id))
-            .for_each(|gone| gone.set_open(false));
+        before.iter().filter(|instance| !by_id.contains_key(&instance.id)).for_each(|gone| {
+            gone.set_open(false);
+            // Nothing more goes there, tied or not, also of requests that still wait by the previous upstream.
+            gone.set_state(config::InstanceState::Down);
+        });
         let named = config.instances.iter().zip(0..);
         let by_name = named.filter_map(|(instance, place)| Some((instance.name.clone()?, place))).collect();
         Upstream { config: config.clone(), instances, by_id, by_name, group }

@@ -28,6 +28,7 @@ mod observability;
 mod outage;
 mod outliers;
 mod proofs;
+mod queue_waits;
 mod reloads;
 mod reports;
 mod retries;
