@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use tokio::time::Instant;
 
+use crate::balance::Balancer;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::transport::{
     ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody, UpstreamBodyError,
@@ -23,8 +24,7 @@ pub(super) type Answered = Result<Response<UpstreamBody>, ProxyError>;
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) service: &'a Service,
-    /// Name of the upstream.
-    pub(super) upstream: &'a str,
+    pub(super) balancer: &'a Balancer,
     pub(super) upload: Option<&'a Arc<RequestBodyState>>,
     pub(super) connections: &'a PoolSettings,
     /// Whether the answer is wanted only when it really begins: see [`UpstreamBody::begin`].
@@ -98,7 +98,10 @@ impl Attempt<'_> {
     /// connection; how that ends counts.
     async fn send_again(&self, instance: &Instance, pool: &Arc<Pool>, error: hyper::Error) -> Answered {
         let Some(duplicate) = self.duplicate else { return Err(self.blame(SendError::Silent(error))) };
-        self.service.worker().counts.update(|counts| counts.retries(self.upstream).resends += 1);
+        self.service
+            .worker()
+            .counts
+            .update(|counts| counts.retries(self.balancer.upstream().name()).resends += 1);
         // Not in the place of the first, so that a failure to connect does not look as if nothing had been sent.
         // By option, so its state is not part of every request's.
         Box::pin(self.send_fresh(instance, pool, &mut Some(duplicate.request()))).await
@@ -113,7 +116,9 @@ impl Attempt<'_> {
                 tracing::error!(%error, cause, "no connection can be opened");
             }
             Err(error) => {
-                instance.connect_failed(Instant::now());
+                if instance.connect_failed(Instant::now(), error.is_refusal()) {
+                    self.balancer.refresh();
+                }
                 if error.is_refusal() {
                     instance.connect_refused();
                 }

@@ -1,11 +1,12 @@
 //! Step five of a request: where it may go, and what leads it there.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
@@ -124,7 +125,9 @@ impl Destination<'_> {
     async fn stand_in_line(&self, wish: Wish, tried: &[Arc<Instance>]) -> Result<Option<Lease>, ProxyError> {
         let (queue, group) = (self.balancer.upstream().config.queue, self.balancer.upstream().group());
         let mut over = pin!(sleep(queue.timeout));
-        let mut ticket = group.join(wish, queue.length).ok_or(ProxyError::QueueFull)?;
+        let Some(mut ticket) = group.join(wish, queue.length) else {
+            return self.unproven(tried).ok_or(ProxyError::QueueFull).map(Some);
+        };
         loop {
             // A slot that became free before we stood in the line for it is not handed to us.
             let wish = match self.choose(tried, Instant::now()) {
@@ -140,8 +143,21 @@ impl Destination<'_> {
             tokio::select! {
                 biased;
                 slot = ticket.slot() => if let Some(lease) = slot { return Ok(Some(lease)) },
-                () = &mut over => return Err(ProxyError::QueueTimeout),
+                () = until(self.balancer.held_until()) => self.balancer.refresh(),
+                () = &mut over => return self.unproven(tried).ok_or(ProxyError::QueueTimeout).map(Some),
             }
         }
+    }
+
+    /// An instance that no check has found good yet is better than none for a request that cannot wait for that.
+    fn unproven(&self, tried: &[Arc<Instance>]) -> Option<Lease> {
+        self.balancer.take_unproven(Wanted { key: self.key, tried, now: Instant::now() })
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }

@@ -85,7 +85,7 @@ impl<'a> Sending<'a> {
         }
         let attempt = Attempt {
             service: &self.exchange.service,
-            upstream: self.to.balancer.upstream().name(),
+            balancer: self.to.balancer,
             upload: self.exchange.upload.as_ref(),
             connections: self.to.connections,
             until_begun: self.repeat.is_some(),
@@ -110,7 +110,7 @@ impl<'a> Sending<'a> {
         let (service, duplicate) = (self.exchange.service.clone(), self.duplicate.clone());
         let attempt = Attempt {
             service: &service,
-            upstream: self.to.balancer.upstream().name(),
+            balancer: self.to.balancer,
             upload: None,
             connections: self.to.connections,
             until_begun: true,

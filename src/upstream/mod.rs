@@ -7,6 +7,7 @@ mod instance;
 mod lease;
 mod pace;
 mod pinned;
+mod proof;
 mod queue;
 mod record;
 mod standing;
@@ -22,6 +23,7 @@ pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId};
 pub use lease::Lease;
 pub use pinned::Pinned;
+pub use proof::Doubt;
 pub use queue::{Ticket, Wish, Wished};
 pub use record::{Failure, Outcome, Record, Tally};
 pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
@@ -58,6 +60,9 @@ impl Upstream {
             .collect();
         for instance in &instances {
             instance.set_slow_start(config.slow_start);
+            // Who comes while others serve already has nobody's session, and can wait to be found good.
+            let at_first = if instance.joined() == 0 { Doubt::Unknown } else { Doubt::Away };
+            instance.set_checked(config.health.is_some(), at_first);
             instance.record().follow(&config.outlier);
         }
         let by_id: HashMap<_, _> =

@@ -34,7 +34,7 @@ impl Wish {
         match self {
             Wish::Any { except } => instance.is_open() && !except.contains(&instance.id),
             Wish::Only(id) => *id == instance.id && instance.keeps_ties(),
-            Wish::Led(id) => *id == instance.id && instance.is_open(),
+            Wish::Led(id) => *id == instance.id && instance.takes_led(),
         }
     }
 }

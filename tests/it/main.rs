@@ -16,6 +16,7 @@ mod drain;
 mod drains;
 mod drills;
 mod forwarding;
+mod fresh_checks;
 mod header_trust;
 mod health;
 mod hedges;

@@ -14,6 +14,7 @@ mod failovers;
 mod idle_clients;
 mod kept_connections;
 mod large_bodies;
+mod late_starters;
 mod load_figures;
 mod look_ups;
 mod newcomers;
