@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::clock::unix_seconds;
 use crate::config::{Affinity, Percent};
-use crate::headers::cookie::cookie_values;
+use crate::headers::cookie::{cookie_values, unquoted};
 use crate::seal::{self, Sealer};
 use crate::secret::RandomError;
 
@@ -64,7 +64,7 @@ impl Lots {
     /// of its life is over. `None` when there is none, or none of ours that is still alive and says something.
     pub fn given<T>(&self, headers: &HeaderMap, read: impl Fn(u64) -> Option<T>) -> Option<(T, bool)> {
         cookie_values(headers, &self.cookie).find_map(|value| {
-            let (content, is_old) = self.open(value)?;
+            let (content, is_old) = self.open(unquoted(value))?;
             Some((read(content)?, is_old))
         })
     }

@@ -95,6 +95,11 @@ impl Affinity {
         }
     }
 
+    /// Whether a value looks like [`Affinity::seal`]'s, of whatever process and secret.
+    pub fn is_like_ours(value: &[u8]) -> bool {
+        Sealer::is_laid_out::<5>(value)
+    }
+
     /// The sealed tie of `client` to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system
     /// gives no random numbers; the client then stays untied.
     pub fn seal(&self, upstream: &str, client: u64, instance: InstanceId, since: u64) -> Option<String> {
@@ -155,6 +160,17 @@ mod tests {
         assert_eq!((tied.instance, tied.client, tied.since, tied.old), (InstanceId(7), 3, 5, false));
         assert!(unix_seconds() - tied.seen < 5);
         assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn what_another_process_sealed_is_told_from_what_an_application_wrote() {
+        let value = issue(&affinity(None, 60));
+        assert!(Affinity::is_like_ours(value.as_bytes()));
+        let shorter = &value[..value.len() - 4];
+        let other = format!("B{}", &value[1..]);
+        for text in ["", "abc", "0f8fad5bd9cb469fa16570867728950e", shorter, &other] {
+            assert!(!Affinity::is_like_ours(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]
