@@ -24,6 +24,8 @@
 //! | discovery | looking for an upstream's instances while the proxy runs |
 //! | health check | active judgement of an instance; *busy* is no judgement |
 //! | slot | room for one request on an instance; who finds none waits in the queue |
+//! | claim, share | what is held as long as an instance is at work on a request, such as its slot |
+//! | doubt, proof | why an instance needs a good check before new requests go there; that check |
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |

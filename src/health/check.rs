@@ -71,7 +71,7 @@ async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> F
     if limit.is_some() && slot.is_none() {
         return Finding::Busy("all slots are taken");
     }
-    let Ok(_room) = timeout_at(deadline, lines.room(instance.address, limit)).await else {
+    let Ok(_room) = timeout_at(deadline, lines.room(instance.address, instance.connections())).await else {
         return Finding::Busy("all connections are in use");
     };
     match timeout_at(deadline, probe::probe(instance.address, &check.kind)).await {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::balance::Balancer;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::transport::{
-    ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody, UpstreamBodyError,
+    Claim, ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody, UpstreamBodyError,
 };
 use crate::upstream::Instance;
 
@@ -31,6 +31,8 @@ pub(super) struct Attempt<'a> {
     pub(super) until_begun: bool,
     /// Of a request that may run twice.
     pub(super) duplicate: Option<&'a Duplicate>,
+    /// The slot, where slots are limited: it is held as long as the instance is at work.
+    pub(super) claim: Option<&'a Claim>,
 }
 
 impl Attempt<'_> {
@@ -70,11 +72,11 @@ impl Attempt<'_> {
         request: &mut Option<Box<Request<RequestBody>>>,
         now: Instant,
     ) -> Answered {
-        let settings = PoolSettings { limit: instance.slots(), ..*self.connections };
+        let settings = PoolSettings { limit: instance.connections(), ..*self.connections };
         let pool = self.service.worker().pools.to(instance.address, &settings);
         // An idle connection may be closed by the instance just now; then it is as if it had not been there.
         while let Some(idle) = pool.take(now) {
-            match idle.send(request, self.upload, &pool, now).await {
+            match idle.send(request, self.upload, self.claim.cloned(), &pool, now).await {
                 Err(SendError::Unsent) => {}
                 Err(SendError::Silent(error)) => return self.send_again(instance, &pool, error).await,
                 other => return other.map_err(|error| self.blame(error)),
@@ -90,7 +92,8 @@ impl Attempt<'_> {
         request: &mut Option<Box<Request<RequestBody>>>,
     ) -> Answered {
         let connection = self.connect(instance, pool).await.map_err(ProxyError::Connect)?;
-        connection.send(request, self.upload, pool, Instant::now()).await.map_err(|error| self.blame(error))
+        let sent = connection.send(request, self.upload, self.claim.cloned(), pool, Instant::now()).await;
+        sent.map_err(|error| self.blame(error))
     }
 
     /// A connection that was used before and ends without a byte has probably been closed while the request was on its

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::balance::Pick;
 use crate::body::RequestBody;
+use crate::transport::Claim;
 use crate::upstream::{Instance, Lease};
 
 use super::attempt::{Answered, Attempt};
@@ -83,6 +84,7 @@ impl<'a> Sending<'a> {
             // By option, so its state is not part of every request's.
             return Box::pin(self.ask_impatiently(instance, now)).await;
         }
+        let claim = self.claim();
         let attempt = Attempt {
             service: &self.exchange.service,
             balancer: self.to.balancer,
@@ -90,8 +92,14 @@ impl<'a> Sending<'a> {
             connections: self.to.connections,
             until_begun: self.repeat.is_some(),
             duplicate: self.duplicate.as_deref(),
+            claim: claim.as_ref(),
         };
         Ok(attempt.on(instance, &mut self.request, now).await)
+    }
+
+    /// A share of the slot that the request has.
+    fn claim(&mut self) -> Option<Claim> {
+        self.exchange.lease.as_mut().and_then(Lease::share)
     }
 
     fn is_impatient(&self, instance: &Instance) -> bool {
@@ -107,7 +115,8 @@ impl<'a> Sending<'a> {
         instance: &Arc<Instance>,
         now: Instant,
     ) -> Result<Answered, Replaced> {
-        let (service, duplicate) = (self.exchange.service.clone(), self.duplicate.clone());
+        let (service, duplicate, claim) =
+            (self.exchange.service.clone(), self.duplicate.clone(), self.claim());
         let attempt = Attempt {
             service: &service,
             balancer: self.to.balancer,
@@ -115,6 +124,7 @@ impl<'a> Sending<'a> {
             connections: self.to.connections,
             until_begun: true,
             duplicate: duplicate.as_deref(),
+            claim: claim.as_ref(),
         };
         let mut request = self.request.take();
         let outcome = {
@@ -152,12 +162,14 @@ impl<'a> Sending<'a> {
         &mut self,
         attempt: Attempt<'_>,
         first: Pin<&mut impl Future<Output = Answered>>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Answered {
         let other = lease.instance().clone();
         self.leave(&other);
         self.exchange.attempts += 1;
         let mut request = attempt.duplicate.map(Duplicate::request);
+        let claim = lease.share();
+        let attempt = Attempt { claim: claim.as_ref(), ..attempt };
         let second = pin!(attempt.on(&other, &mut request, Instant::now()));
         let (answered, is_second) = better(first, second).await;
         if is_second {

@@ -11,7 +11,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -24,9 +23,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
-use super::ear::Heard;
 use super::leave::BoundSocket;
 use super::line::Permit;
+use super::link::{Claim, Link};
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
@@ -97,13 +96,17 @@ pub struct Connection {
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
-    heard: Heard,
+    link: Arc<Link>,
+    /// Whether something is held for the exchange.
+    claimed: bool,
 }
 
 impl Connection {
+    /// `abandoned`: see [`PoolSettings`](super::PoolSettings).
     pub(super) async fn open(
         address: SocketAddr,
         limit: Duration,
+        abandoned: Duration,
         permit: Permit,
     ) -> Result<Box<Self>, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
@@ -112,9 +115,9 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-        let heard = Heard::default();
+        let link = Arc::<Link>::default();
         let (sender, driver) = http1::Builder::new()
-            .handshake(BoundSocket::new(stream, permit, heard.clone()))
+            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
@@ -122,8 +125,16 @@ impl Connection {
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
         let driver = Some(driver);
-        let mut connection =
-            Box::new(Connection { sender, driver, timer, idle_since, opened, requests: 0, heard });
+        let mut connection = Box::new(Connection {
+            sender,
+            driver,
+            timer,
+            idle_since,
+            opened,
+            requests: 0,
+            link,
+            claimed: false,
+        });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -138,6 +149,13 @@ impl Connection {
         }
     }
 
+    /// The answer is over.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.claimed) {
+            drop(self.link.take_claim());
+        }
+    }
+
     /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
     /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
     pub(super) fn rest(&mut self) -> bool {
@@ -148,11 +166,13 @@ impl Connection {
     /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
     /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
-    /// connection; the end of the answer ends what is left of the request, too.
+    /// connection; the end of the answer ends what is left of the request, too. `claim` is held until the answer is over
+    /// or, when that is not waited for, until the instance is done with the request, as far as that can be known.
     pub async fn send(
         mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&Arc<RequestBodyState>>,
+        claim: Option<Claim>,
         home: &Arc<Pool>,
         now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
@@ -160,7 +180,8 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         self.requests = self.requests.saturating_add(1);
-        self.heard.store(false, Relaxed);
+        self.claimed = claim.is_some();
+        self.link.begin(claim);
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -174,7 +195,7 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(match (request.is_some(), self.heard.load(Relaxed)) {
+                Err(match (request.is_some(), self.link.has_heard()) {
                     (true, _) => SendError::Unsent,
                     (false, true) => SendError::Broken(error.into_error()),
                     (false, false) => SendError::Silent(error.into_error()),
@@ -225,7 +246,7 @@ impl Connection {
     ) -> UpstreamBody {
         // An error reaches whoever reads the answer.
         let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
-        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
+        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle, self.link)
     }
 
     /// The connection belongs to the tunnel from here on; its driver hands the socket over.

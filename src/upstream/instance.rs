@@ -8,6 +8,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::group::Group;
 use super::pinned::Pinned;
 use super::proof::{Doubt, Proof};
 use super::record::{Outcome, Record};
+use super::seats::Seats;
 use super::standing::{Cause, CheckResult, Ejection, Health, Judgement, Standing};
 use super::streams::Streams;
 use crate::backoff::Backoff;
@@ -105,6 +107,8 @@ pub struct Instance {
     /// Its place in the group's tournament. Written by the balancer only.
     place: AtomicU32,
     in_flight: AtomicUsize,
+    /// Where other upstreams have an instance with this address.
+    seats: ArcSwapOption<Seats>,
     requests: AtomicU64,
     streams: Streams,
     pinned: Pinned,
@@ -143,6 +147,7 @@ impl Instance {
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
+            seats: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             streams: Streams::default(),
             pinned: Pinned::new(born),
@@ -438,7 +443,36 @@ impl Instance {
         is_news && self.doubts().is_some()
     }
 
-    /// Requests under way, streams and upgraded connections included.
+    /// Most connections to its address; more than [`Instance::slots`] where other upstreams have more.
+    pub fn connections(&self) -> Option<usize> {
+        let own = self.slots()?;
+        let seats = self.seats.load();
+        Some(seats.as_ref().and_then(|seats| seats.limit()).map_or(own, |all| all.max(own)))
+    }
+
+    /// True when that is a change.
+    pub(super) fn set_seats(&self, seats: Option<Arc<Seats>>) -> bool {
+        let before = self.seats.load();
+        let is_same = match (&*before, &seats) {
+            (Some(before), Some(after)) => before.is_of(after),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            self.seats.store(seats);
+        }
+        !is_same
+    }
+
+    /// Hands its free slots, and what they make room for in other upstreams, to those who wait for them.
+    pub(super) fn offer(self: &Arc<Self>) {
+        match &*self.seats.load() {
+            None => self.group.queue().serve(self),
+            Some(seats) => seats.serve(),
+        }
+    }
+
+    /// Requests under way, streams, upgraded connections and those that were given up but are worked on included.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
@@ -501,6 +535,9 @@ impl Instance {
         if slots == usize::MAX {
             self.in_flight.fetch_add(1, SeqCst);
             return true;
+        }
+        if let Some(seats) = &*self.seats.load() {
+            return seats.enter(&self.in_flight, slots);
         }
         let next = |taken| (taken < slots).then_some(taken + 1);
         self.in_flight.fetch_update(SeqCst, SeqCst, next).is_ok()

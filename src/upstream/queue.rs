@@ -5,7 +5,7 @@
 //! [`OVERTAKERS`] times. The line's lock is taken only while somebody waits, and never held across an await.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use super::group::Group;
 use super::instance::{Instance, InstanceId};
 use super::lease::Lease;
+
+/// Of all queues, so that it can be told who has waited longest.
+static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
 /// How many who came later may be served before somebody.
 const OVERTAKERS: u64 = 16;
@@ -56,6 +59,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     wish: Wish,
+    arrived: u64,
     worker: ThreadId,
     /// `None`: it was told to choose again, and keeps its place meanwhile.
     slot: Option<oneshot::Sender<Lease>>,
@@ -90,18 +94,39 @@ impl Queue {
         }
         let number = line.next;
         line.next += 1;
-        line.waiters.insert(number, Waiter { wish, worker: thread::current().id(), slot: Some(sender) });
+        line.waiters.insert(
+            number,
+            Waiter {
+                wish,
+                arrived: ARRIVALS.fetch_add(1, Relaxed),
+                worker: thread::current().id(),
+                slot: Some(sender),
+            },
+        );
         queue.waiting.store(line.waiters.len(), SeqCst);
         Some(Ticket { number, group: group.clone(), slot })
     }
 
     /// Hands the free slots of `instance` to those who wait for them.
     pub(super) fn serve(&self, instance: &Arc<Instance>) {
-        while self.len() > 0 {
-            let Some((waiter, lease)) = self.call_up(instance) else { return };
-            // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
-            let _ = waiter.slot.map(|slot| slot.send(lease));
+        while self.len() > 0 && self.serve_one(instance) {}
+    }
+
+    /// Hands one; false when there is none, or nobody for it.
+    pub(super) fn serve_one(&self, instance: &Arc<Instance>) -> bool {
+        let Some((waiter, lease)) = self.call_up(instance) else { return false };
+        // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
+        let _ = waiter.slot.map(|slot| slot.send(lease));
+        true
+    }
+
+    /// When whoever is next for a slot of `instance` came: the less, the longer ago, over all queues.
+    pub(super) fn arrival_of_next(&self, instance: &Instance) -> Option<u64> {
+        if self.len() == 0 {
+            return None;
         }
+        let line = self.line();
+        Some(line.waiters.get(&line.next_for(instance)?)?.arrived)
     }
 
     /// The first who can use `instance`, with a slot.

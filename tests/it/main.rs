@@ -1,6 +1,7 @@
 //! The proxy as its users meet it: real sockets, real upstreams, a real Redis; one module per promise.
 #![cfg(test)]
 
+mod abandoned;
 mod admin;
 mod canary;
 mod checker;

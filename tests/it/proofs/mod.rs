@@ -1,6 +1,7 @@
 //! What the program promises under load and over time. Every proof has a short form, which is always run, and
 //! a long one with figures, which `tests/run.sh --long` runs against the release build.
 
+mod abandoned_runs;
 mod black_holes;
 mod broken_instances;
 mod canaries;
