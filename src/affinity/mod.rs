@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use http::HeaderValue;
 
 use crate::clock::unix_seconds;
-use crate::config;
+use crate::config::{self, CookieAttributes};
 use crate::seal::{self, Sealer};
 use crate::secret::{RandomError, Secret};
 use crate::upstream::InstanceId;
@@ -21,6 +21,7 @@ const PURPOSE: &str = "vestibule affinity cookie v1";
 #[derive(Debug)]
 pub struct Affinity {
     cookie: String,
+    attributes: CookieAttributes,
     max_age: Duration,
     sealer: Sealer,
     hashing: hmac::Key,
@@ -58,6 +59,7 @@ impl Affinity {
     pub fn new(config: &config::Affinity) -> Result<Self, RandomError> {
         Ok(Affinity {
             cookie: config.cookie.clone(),
+            attributes: config.attributes.clone(),
             max_age: config.max_age,
             sealer: Sealer::new(config.secret.as_ref(), PURPOSE)?,
             hashing: hashing_key(config.secret.as_ref())?,
@@ -116,12 +118,8 @@ impl Affinity {
         since: u64,
         https: bool,
     ) -> Option<HeaderValue> {
-        let (value, life) = (self.seal(upstream, client, instance, since)?, self.max_age.as_secs());
-        let secure = if https { "; Secure" } else { "" };
-        let name = &self.cookie;
-        let text =
-            format!("{name}-{upstream}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        HeaderValue::try_from(text).ok()
+        let value = self.seal(upstream, client, instance, since)?;
+        self.attributes.set_cookie(&self.cookie_name(upstream), &value, self.max_age, https).ok()
     }
 }
 
@@ -140,7 +138,8 @@ mod tests {
 
     fn affinity(secret: Option<&str>, max_age: u64) -> Affinity {
         let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
-        let config = config::Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
+        let (cookie, attributes) = ("tie".into(), CookieAttributes::default());
+        let config = config::Affinity { cookie, attributes, max_age: Duration::from_secs(max_age), secret };
         Affinity::new(&config).unwrap()
     }
 

@@ -29,6 +29,7 @@ mod modes;
 mod observability;
 mod outage;
 mod outliers;
+mod own_cookies;
 mod proofs;
 mod queue_waits;
 mod reloads;
