@@ -24,6 +24,8 @@
 //! | discovery | looking for an upstream's instances while the proxy runs |
 //! | health check | active judgement of an instance; *busy* is no judgement |
 //! | slot | room for one request on an instance; who finds none waits in the queue |
+//! | claim, share | what is held as long as an instance is at work on a request, such as its slot |
+//! | doubt, proof | why an instance needs a good check before new requests go there; that check |
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
@@ -52,7 +54,8 @@
 //!    instance, otherwise the balancer picks one with a free slot, or the request waits for a slot. An instance
 //!    that cannot be reached is left out and the unsent request goes to another. What an instance may have seen
 //!    goes to another only when it may be executed twice and the budget allows it (`proxy::repeat`,
-//!    `proxy::sending`); anything else is sent once. How each attempt ended is noted of its instance, whose health
+//!    `proxy::sending`); anything else is sent once. A kept connection that ends without a byte is replaced first, if
+//!    the request may be executed twice (`proxy::attempt`). How each attempt ended is noted of its instance, whose health
 //!    one task per upstream judges (`health`).
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.

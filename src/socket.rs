@@ -6,33 +6,34 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Vectored writes of up to this many bytes are gathered first: a plain send costs the kernel less than
 /// a vector, and most heads with their small bodies fit.
 const GATHER: usize = 2048;
 
-/// A connected socket.
+/// A connected socket, or something around one.
 #[derive(Debug)]
-pub struct Socket(TokioIo<TcpStream>);
+pub struct Socket<S = TcpStream>(TokioIo<S>);
 
-impl Socket {
-    pub fn new(stream: TcpStream) -> Self {
+impl<S> Socket<S> {
+    pub fn new(stream: S) -> Self {
         Socket(TokioIo::new(stream))
     }
 
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> S {
         self.0.into_inner()
     }
 }
 
-impl Read for Socket {
+impl<S: AsyncRead + Unpin> Read for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl Write for Socket {
+impl<S: AsyncWrite + Unpin> Write for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
     }

@@ -15,6 +15,7 @@ use super::change::{Pattern, Reload, Upgrade};
 use super::mode::Modes;
 use super::redis_url::{Credentials, RedisUrl};
 use super::upstream::Upstream;
+use crate::headers::set_cookie::CookieAttributes;
 use crate::secret::Secret;
 
 /// A whole, valid configuration. Immutable; shared behind an `Arc`.
@@ -204,41 +205,11 @@ pub struct SessionCache {
 pub struct SessionCookie {
     /// An RFC 6265 token.
     pub name: String,
-    pub path: String,
-    pub domain: Option<String>,
-    pub same_site: SameSite,
-    pub secure: SecureAttribute,
+    pub attributes: CookieAttributes,
     pub max_age: Duration,
     pub clear: ClearCookie,
     /// Remove the cookie from what the upstream sees.
     pub hide: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameSite {
-    Lax,
-    Strict,
-    None,
-}
-
-impl SameSite {
-    /// The attribute's value as written in `Set-Cookie`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SameSite::Lax => "Lax",
-            SameSite::Strict => "Strict",
-            SameSite::None => "None",
-        }
-    }
-}
-
-/// When `Set-Cookie` carries `Secure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecureAttribute {
-    /// When the client came by https.
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -299,6 +270,8 @@ pub enum StoreFormat {
 pub struct Affinity {
     /// An RFC 6265 token.
     pub cookie: String,
+    /// Of all cookies that are ours: ties, sides of canaries and cohorts.
+    pub attributes: CookieAttributes,
     pub max_age: Duration,
     /// Key material, at least 32 bytes; `None`: random per process.
     pub secret: Option<Secret<Vec<u8>>>,

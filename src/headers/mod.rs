@@ -5,3 +5,4 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;
 pub mod name;
+pub mod set_cookie;

@@ -160,7 +160,7 @@ impl ProxyError {
             ProxyError::Send(SendError::Unsent) => {
                 verdict(502, "unsent", "The instance closed the connection.")
             }
-            ProxyError::Send(SendError::Broken(_)) => {
+            ProxyError::Send(SendError::Broken(_) | SendError::Silent(_)) => {
                 verdict(502, "broken", "The instance gave no valid answer.")
             }
             ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {

@@ -10,6 +10,7 @@ mod clean;
 mod client;
 mod cohort;
 pub mod drill;
+mod duplicate;
 mod error;
 mod exchange;
 mod forward;

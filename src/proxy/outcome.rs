@@ -57,7 +57,9 @@ fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Fail
             let has_sent_all = upload.is_none_or(RequestBodyState::is_over);
             has_sent_all.then_some(Failure::TimedOut)
         }
-        ProxyError::Send(SendError::Broken(_) | SendError::Unsent) => Some(Failure::Broken),
+        ProxyError::Send(SendError::Broken(_) | SendError::Silent(_) | SendError::Unsent) => {
+            Some(Failure::Broken)
+        }
         _ => None,
     }
 }

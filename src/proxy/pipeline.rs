@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 
 use crate::body::RequestBody;
 use crate::config::{ClearCookie, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
-use crate::headers::cookie::remove_cookie;
+use crate::headers::cookie::{remove_cookie, split_set_cookie};
 use crate::headers::{hop_by_hop, host};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
@@ -343,8 +343,8 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
-    let names = |cookie: &HeaderValue| {
-        cookie.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    let names = |line: &HeaderValue| {
+        split_set_cookie(line.as_bytes()).is_some_and(|(own, _, _)| own == name.as_bytes())
     };
     headers.get_all(SET_COOKIE).iter().any(names)
 }

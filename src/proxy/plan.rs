@@ -87,7 +87,7 @@ impl Plan {
         let identity = Identity::new(&config.identity);
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
         let forbidden = asserted.iter().copied().chain(forwarded::FAMILY).chain(NEVER_IN_TRAILERS);
-        Ok(Plan {
+        let plan = Plan {
             modes: config.session.mode,
             cohorts: cohorts(&config)?,
             router: Arc::new(Router::new(&config.routes)),
@@ -117,7 +117,9 @@ impl Plan {
             // Last, as it changes what the instances know.
             balancers: config.upstreams.iter().map(|upstream| balancer(upstream, balancers)).collect(),
             config,
-        })
+        };
+        upstream::seat_together(plan.upstreams().map(Arc::as_ref));
+        Ok(plan)
     }
 
     /// The canaries in the order of their routes; live, and the same ones in clones of this plan.
@@ -170,6 +172,7 @@ fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
         max_requests: upstream.connections.max_requests,
         limit: None,
         warm: upstream.connections.warm,
+        abandoned: upstream.abandoned,
     }
 }
 

@@ -182,7 +182,7 @@ impl Service {
         let plan = self.shared.plan.load();
         for (balancer, settings) in plan.balancers.iter().zip(&*plan.connections) {
             for instance in balancer.upstream().instances().iter().filter(|instance| instance.is_open()) {
-                let settings = PoolSettings { limit: instance.slots(), ..*settings };
+                let settings = PoolSettings { limit: instance.connections(), ..*settings };
                 self.worker.pools.keep_warm(instance.address, &settings);
             }
         }

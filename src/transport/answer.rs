@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, no_waker};
+use super::link::Link;
 use super::pool::Pool;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
@@ -62,6 +63,7 @@ struct Duplex {
     upload: Arc<RequestBodyState>,
     /// Bytes of the request when the timer was set.
     uploaded: u64,
+    link: Arc<Link>,
 }
 
 impl UpstreamBody {
@@ -87,8 +89,9 @@ impl UpstreamBody {
         timer: LazyTimer,
         upload: Arc<RequestBodyState>,
         idle: Duration,
+        link: Arc<Link>,
     ) -> Self {
-        let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0 };
+        let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0, link };
         UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false, first: None }
     }
 
@@ -120,8 +123,10 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
-        if let Source::Connection(connection, home) = std::mem::replace(&mut self.source, Source::Over) {
-            home.put(connection);
+        match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Connection(connection, home) => home.put(connection),
+            Source::Task(duplex) => drop(duplex.link.take_claim()),
+            Source::Over => {}
         }
     }
 

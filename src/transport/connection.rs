@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::answer::UpstreamBody;
 use super::leave::BoundSocket;
 use super::line::Permit;
+use super::link::{Claim, Link};
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
@@ -71,6 +72,9 @@ pub enum SendError {
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
+    /// Likewise, but not a byte of an answer had come.
+    #[error("the connection ended before the first byte of the answer")]
+    Silent(#[source] hyper::Error),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
@@ -92,12 +96,17 @@ pub struct Connection {
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
+    link: Arc<Link>,
+    /// Whether something is held for the exchange.
+    claimed: bool,
 }
 
 impl Connection {
+    /// `abandoned`: see [`PoolSettings`](super::PoolSettings).
     pub(super) async fn open(
         address: SocketAddr,
         limit: Duration,
+        abandoned: Duration,
         permit: Permit,
     ) -> Result<Box<Self>, ConnectError> {
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
@@ -106,16 +115,26 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+        let link = Arc::<Link>::default();
         let (sender, driver) = http1::Builder::new()
-            .handshake(BoundSocket::new(stream, permit))
+            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
-        let mut connection =
-            Box::new(Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 });
+        let driver = Some(driver);
+        let mut connection = Box::new(Connection {
+            sender,
+            driver,
+            timer,
+            idle_since,
+            opened,
+            requests: 0,
+            link,
+            claimed: false,
+        });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -130,6 +149,13 @@ impl Connection {
         }
     }
 
+    /// The answer is over.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.claimed) {
+            drop(self.link.take_claim());
+        }
+    }
+
     /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
     /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
     pub(super) fn rest(&mut self) -> bool {
@@ -140,11 +166,13 @@ impl Connection {
     /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
     /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
-    /// connection; the end of the answer ends what is left of the request, too.
+    /// connection; the end of the answer ends what is left of the request, too. `claim` is held until the answer is over
+    /// or, when that is not waited for, until the instance is done with the request, as far as that can be known.
     pub async fn send(
         mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&Arc<RequestBodyState>>,
+        claim: Option<Claim>,
         home: &Arc<Pool>,
         now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
@@ -152,6 +180,8 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         self.requests = self.requests.saturating_add(1);
+        self.claimed = claim.is_some();
+        self.link.begin(claim);
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -165,7 +195,11 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
+                Err(match (request.is_some(), self.link.has_heard()) {
+                    (true, _) => SendError::Unsent,
+                    (false, true) => SendError::Broken(error.into_error()),
+                    (false, false) => SendError::Silent(error.into_error()),
+                })
             }
         }
     }
@@ -212,7 +246,7 @@ impl Connection {
     ) -> UpstreamBody {
         // An error reaches whoever reads the answer.
         let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
-        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
+        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle, self.link)
     }
 
     /// The connection belongs to the tunnel from here on; its driver hands the socket over.

@@ -4,12 +4,14 @@ mod answer;
 mod connection;
 mod leave;
 mod line;
+mod link;
 mod pool;
 mod tunnel;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};
 pub use line::{Lines, Permit};
+pub use link::Claim;
 pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 

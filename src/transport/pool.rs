@@ -32,6 +32,8 @@ pub struct PoolSettings {
     pub limit: Option<usize>,
     /// Idle connections that are kept ready.
     pub warm: usize,
+    /// How long an instance may be at work on a request that was given up, until it closes the connection or answers.
+    pub abandoned: Duration,
 }
 
 /// The idle connections of one worker to one address, the most recently used taken first, so that what
@@ -71,19 +73,20 @@ impl Pool {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
-        let PoolSettings { connect, limit, .. } = self.settings;
+        let PoolSettings { connect, limit, abandoned, .. } = self.settings;
         let permit = match limit {
             None => self.line.enter(),
             Some(limit) => {
                 timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
-        Connection::open(self.address, connect, permit).await
+        Connection::open(self.address, connect, abandoned, permit).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         let now = Instant::now();
+        connection.end();
         if self.is_worth_keeping(&connection, now) && connection.rest() {
             connection.idle_since = now;
             self.idle().push(connection);
@@ -109,7 +112,8 @@ impl Pool {
         };
         let Some(permit) = permit else { return };
         // An instance that cannot be reached is found out by those who need it.
-        if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit).await {
+        let PoolSettings { connect, abandoned, .. } = self.settings;
+        if let Ok(connection) = Connection::open(self.address, connect, abandoned, permit).await {
             self.idle().insert(0, connection);
             self.line.look_again();
         }

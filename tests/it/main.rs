@@ -1,6 +1,7 @@
 //! The proxy as its users meet it: real sockets, real upstreams, a real Redis; one module per promise.
 #![cfg(test)]
 
+mod abandoned;
 mod admin;
 mod canary;
 mod checker;
@@ -16,9 +17,11 @@ mod drain;
 mod drains;
 mod drills;
 mod forwarding;
+mod fresh_checks;
 mod header_trust;
 mod health;
 mod hedges;
+mod kept_connections;
 mod limits;
 mod load;
 mod log_files;
@@ -26,7 +29,9 @@ mod modes;
 mod observability;
 mod outage;
 mod outliers;
+mod own_cookies;
 mod proofs;
+mod queue_waits;
 mod reloads;
 mod reports;
 mod retries;

@@ -7,6 +7,7 @@ mod balance;
 mod canary;
 mod canary_match;
 mod change;
+mod cookie;
 mod discovery;
 mod header;
 mod health;

@@ -79,6 +79,7 @@ enum Step {
     Send(Vec<u8>),
     SendBodyBack,
     Wait(Signal),
+    Busy(Signal),
     Delay(Duration),
     Hang,
     EchoBytes,
@@ -152,6 +153,11 @@ impl Reply {
 
     pub(crate) fn wait(self, signal: &Signal) -> Self {
         self.then(Step::Wait(signal.clone()))
+    }
+
+    /// Waits without looking at the connection: whoever leaves meanwhile is not noticed.
+    pub(crate) fn busy(self, signal: &Signal) -> Self {
+        self.then(Step::Busy(signal.clone()))
     }
 
     pub(crate) fn delay(self, duration: Duration) -> Self {
@@ -316,6 +322,10 @@ impl Connection {
                 self.wire.stream.write_all(&[head.as_bytes(), &body].concat()).await
             }
             Step::Wait(signal) => self.wire.until(signal.wait()).await,
+            Step::Busy(signal) => {
+                signal.wait().await;
+                Ok(())
+            }
             Step::Delay(duration) => self.wire.until(tokio::time::sleep(duration)).await,
             Step::Hang => self.wire.until(std::future::pending()).await,
             Step::EchoBytes => loop {
