@@ -92,6 +92,8 @@ pub enum AccessLogOutput {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forwarding {
     pub trusted_peers: Vec<IpNet>,
+    /// Headers that are passed on for everybody although they claim what only a proxy may say.
+    pub pass: Vec<HeaderName>,
     pub x_forwarded_for: ForwardedFor,
     pub x_forwarded: bool,
     pub x_real_ip: bool,

@@ -129,12 +129,7 @@ pub(super) fn clean(
     let headers = request.headers_mut();
     let hop = hop_by_hop::take_nominated(headers, version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    // Another spelling is the client's, passed on by a peer that knows only the proper one.
-    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
-    if trusted {
-        // A forwarding header may be asserted, too; then nobody else's word counts.
-        plan.identity.asserted().strip(headers);
-    }
+    plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
