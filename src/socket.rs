@@ -6,7 +6,16 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
+
+use crate::stock::PIECE;
+
+/// Most bytes of one read. hyper reads into a buffer that it doubles when a read has filled it, so with one less its
+/// buffers, and the pieces of bodies that are cut from them, stay at [`PIECE`].
+const READ: u64 = PIECE as u64 - 1;
+/// Most bytes that hyper may hold of a body in each direction of an HTTP/1 connection, and a piece more.
+pub const BUFFER: usize = 64 * 1024;
 
 /// Vectored writes of up to this many bytes are gathered first: a plain send costs the kernel less than
 /// a vector, and most heads with their small bodies fit.
@@ -14,15 +23,53 @@ const GATHER: usize = 2048;
 
 /// A connected socket.
 #[derive(Debug)]
-pub struct Socket(TokioIo<TcpStream>);
+pub struct Socket(TokioIo<Sipping>);
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Self {
-        Socket(TokioIo::new(stream))
+        Socket(TokioIo::new(Sipping(stream.take(READ))))
     }
 
     pub fn into_inner(self) -> TcpStream {
-        self.0.into_inner()
+        self.0.into_inner().0.into_inner()
+    }
+}
+
+/// A stream of which no read takes more than [`READ`].
+#[derive(Debug)]
+struct Sipping(Take<TcpStream>);
+
+impl AsyncRead for Sipping {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.0.set_limit(READ);
+        Pin::new(&mut this.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Sipping {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().0.get_mut()).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().0.get_mut()).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.get_ref().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().0.get_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().0.get_mut()).poll_shutdown(cx)
     }
 }
 

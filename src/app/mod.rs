@@ -42,6 +42,7 @@ use crate::proxy::{Plan, Service, Shared, Worker};
 use crate::secret::{Fingerprints, Secret, random_bytes};
 use crate::server::Server;
 use crate::session::{MemoryStore, SessionCache, SharedState};
+use crate::stock::Stock;
 use crate::transport::Lines;
 use access_log::AccessLog;
 use control::{Command, Control};
@@ -114,6 +115,7 @@ impl App {
             backend: OnceLock::new(),
             marks: Fingerprints::new()?,
             lines: Lines::default(),
+            stock: Arc::new(Stock::new(config.limits.buffer_bytes)),
             drills: Drills::default(),
         });
         if let Some(sessions) = &shared.sessions {

@@ -55,6 +55,8 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` = unlimited.
     pub body_bytes: Option<u64>,
+    /// Bytes held of bodies of HTTP/2 clients, all connections together.
+    pub buffer_bytes: usize,
 }
 
 /// How long each step may take. All are greater than zero.

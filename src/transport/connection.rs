@@ -28,6 +28,7 @@ use super::line::Permit;
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
+use crate::socket::BUFFER;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,7 @@ impl Connection {
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (sender, driver) = http1::Builder::new()
+            .max_buf_size(BUFFER)
             .handshake(BoundSocket::new(stream, permit))
             .await
             .map_err(ConnectError::Setup)?;

@@ -33,6 +33,7 @@ mod retries;
 mod session_store;
 mod sessions;
 mod shipped_modes;
+mod slow_readers;
 mod stickiness;
 mod streaming;
 mod stub;

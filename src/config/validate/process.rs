@@ -35,6 +35,8 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
         // The upper bound is the longest target `http::Uri` holds.
         uri_bytes: s.value("uri_bytes", size(1..=65_534), 8 << 10),
         body_bytes: s.value("body_bytes", size_or_unlimited, None),
+        // The lower bound is what one connection may hold, and some more.
+        buffer_bytes: s.value("buffer_bytes", size(1 << 20..=1 << 40), 512 << 20),
     }
 }
 
