@@ -98,6 +98,7 @@ pub mod body;
 pub mod clock;
 pub mod drain;
 pub mod headers;
+pub mod heap;
 pub mod seal;
 pub mod secret;
 pub mod socket;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::body::RequestBody;
 use crate::config::{self, Config, Limits, Mode, Timeouts};
+use crate::heap;
 use crate::secret::Fingerprints;
 use crate::session::{
     Backend, Lifecycle, MemoryStore, Resolver, SessionCache, SharedState, Store, StoreError,
@@ -177,6 +178,7 @@ impl Service {
     pub fn tidy(&self) {
         self.worker.pools.sweep();
         self.keep_warm();
+        heap::give_back();
         if let Some(lines) = &self.worker.lines {
             lines.flush();
         }
