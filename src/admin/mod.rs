@@ -5,6 +5,7 @@
 
 mod api;
 mod endpoints;
+mod hosts;
 mod process;
 mod reply;
 mod routes;

@@ -365,6 +365,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
     pub token: Option<Secret<String>>,
+    /// Names by which it is known besides addresses and names without a dot; lower case, without a dot at the end.
+    pub hosts: Vec<String>,
     /// Whether `/readyz` says ready while the session store does not answer.
     pub ready_without_store: bool,
 }
