@@ -11,6 +11,10 @@ pub(super) fn changed(started: &Config, wanted: &Config) -> Vec<&'static str> {
         ("admin.address", admin(started) != admin(wanted)),
         ("access_log.output", started.access_log != wanted.access_log),
         ("limits.connections", started.limits.connections != wanted.limits.connections),
+        (
+            "limits.upstream_connections",
+            started.limits.upstream_connections != wanted.limits.upstream_connections,
+        ),
         ("limits.buffer_bytes", started.limits.buffer_bytes != wanted.limits.buffer_bytes),
         ("session.idle_timeout", started.session.idle_timeout != wanted.session.idle_timeout),
         ("session.cache", started.session.cache != wanted.session.cache),
@@ -47,6 +51,7 @@ mod tests {
             ("[admin]", "", "admin.address"),
             ("[access_log]", "[access_log]\noutput = \"off\"", "access_log.output"),
             ("[limits]", "[limits]\nconnections = 5", "limits.connections"),
+            ("[limits]", "[limits]\nupstream_connections = 5", "limits.upstream_connections"),
             ("[limits]", "[limits]\nbuffer_bytes = \"2MiB\"", "limits.buffer_bytes"),
             ("[session]", "[session]\nidle_timeout = \"1m\"", "session.idle_timeout"),
             ("[session.cache]", "[session.cache]\nenabled = false", "session.cache"),

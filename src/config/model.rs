@@ -47,6 +47,8 @@ pub struct Config {
 pub struct Limits {
     /// Open client connections over all workers.
     pub connections: usize,
+    /// Open connections to instances, likewise.
+    pub upstream_connections: usize,
     /// Header lines per request.
     pub header_count: usize,
     /// Bytes of request line and headers together; at least 8 KiB (hyper's smallest buffer).

@@ -82,7 +82,7 @@ impl Attempt<'_> {
         let result = pool.connect().await;
         match &result {
             Ok(_) => instance.connected(),
-            Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full)) => {
+            Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany)) => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::error!(%error, cause, "no connection can be opened");
             }

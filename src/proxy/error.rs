@@ -139,6 +139,11 @@ impl ProxyError {
                     .limit("upstream.max_requests")
                     .retry()
             }
+            ProxyError::Connect(ConnectError::TooMany) => {
+                verdict(503, "connections_full", "All connections to the instances are in use.")
+                    .limit("limits.upstream_connections")
+                    .retry()
+            }
             ProxyError::Connect(ConnectError::TimedOut) => {
                 verdict(504, "connect_timeout", "No instance could be reached in time.")
                     .limit("timeouts.connect")

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use crate::body::RequestBody;
 use crate::config::{Retry, RetryOn};
 use crate::headers::host;
-use crate::transport::SendError;
+use crate::transport::{ConnectError, SendError};
 use crate::upstream::Upstream;
 
 use super::error::ProxyError;
@@ -101,6 +101,8 @@ impl Copy {
 /// Why a failed request may go to another instance; `None`: it may not. The client's own faults are no reason.
 pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
     match error {
+        // Another instance needs a connection as well.
+        ProxyError::Connect(ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(RetryReason::Connect),
         ProxyError::Send(SendError::Unsent) => Some(RetryReason::Unsent),
         ProxyError::Send(SendError::Broken(_)) => Some(RetryReason::Broken),

@@ -43,6 +43,9 @@ pub enum ConnectError {
     /// The lack is ours, not the instance's.
     #[error("as many connections to the instance are in use as it may have")]
     Full,
+    /// The lack is ours, not the instance's.
+    #[error("as many connections to instances are in use as there may be")]
+    TooMany,
     #[error("the connection could not be set up")]
     Setup(#[source] hyper::Error),
 }

@@ -40,6 +40,7 @@ pub struct PoolSettings {
 pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
+    lines: Lines,
     line: Arc<Line>,
     idle: Mutex<Idle>,
 }
@@ -47,7 +48,8 @@ pub struct Pool {
 impl Pool {
     fn new(address: SocketAddr, settings: PoolSettings, lines: &Lines) -> Arc<Self> {
         let line = lines.to(address);
-        let pool = Arc::new(Pool { address, settings, line, idle: Mutex::default() });
+        let lines = lines.clone();
+        let pool = Arc::new(Pool { address, settings, lines, line, idle: Mutex::default() });
         pool.line.add(&pool);
         pool
     }
@@ -78,7 +80,11 @@ impl Pool {
                 timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
-        Connection::open(self.address, connect, permit).await
+        let place = match self.lines.try_place() {
+            Some(place) => place,
+            None => timeout(connect, self.lines.place()).await.map_err(|_| ConnectError::TooMany)?,
+        };
+        Connection::open(self.address, connect, permit.at(place)).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
@@ -87,6 +93,9 @@ impl Pool {
         if self.is_worth_keeping(&connection, now) && connection.rest() {
             connection.idle_since = now;
             self.idle().push(connection);
+            if self.lines.are_full() {
+                self.lines.look_again();
+            }
         }
     }
 
@@ -107,11 +116,13 @@ impl Pool {
             None => Some(self.line.enter()),
             Some(limit) => self.line.try_enter(limit),
         };
-        let Some(permit) = permit else { return };
+        let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
         // An instance that cannot be reached is found out by those who need it.
-        if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit).await {
+        if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit.at(place)).await
+        {
             self.idle().insert(0, connection);
             self.line.look_again();
+            self.lines.look_again();
         }
     }
 

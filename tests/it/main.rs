@@ -11,6 +11,7 @@ mod config_files;
 mod connections;
 mod consistency;
 mod demo;
+mod descriptors;
 mod discovery;
 mod drain;
 mod drains;

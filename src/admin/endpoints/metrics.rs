@@ -54,7 +54,7 @@ impl Snapshot {
         let plan = admin.shared.plan.load();
         let mut counts = Counts::default();
         admin.shards.iter().for_each(|shard| counts.merge(&shard.read()));
-        let places = plan.config.limits.connections.saturating_sub(admin.places.available_permits());
+        let places = admin.most_clients.saturating_sub(admin.places.available_permits());
         Snapshot {
             counts,
             routes: plan.labels().names().to_vec(),

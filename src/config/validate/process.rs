@@ -29,6 +29,7 @@ pub(super) fn workers(s: &mut Section<'_>) -> NonZeroUsize {
 pub(super) fn limits(s: &mut Section<'_>) -> Limits {
     Limits {
         connections: s.value("connections", integer(1..=10_000_000), 10_000),
+        upstream_connections: s.value("upstream_connections", integer(1..=10_000_000), 10_000),
         header_count: s.value("header_count", integer(1..=10_000), 100),
         // The lower bound is hyper's smallest buffer.
         header_bytes: s.value("header_bytes", size(8 << 10..=16 << 20), 64 << 10),
