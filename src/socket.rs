@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -23,33 +23,57 @@ const GATHER: usize = 2048;
 
 /// A connected socket.
 #[derive(Debug)]
-pub struct Socket(TokioIo<Sipping>);
+pub struct Socket<I = ()>(TokioIo<Sipping<I>>);
+
+/// Sees what is read from a socket before hyper does.
+pub trait Inspect: Unpin {
+    /// The next bytes. An error is that of the read.
+    fn inspect(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Inspect for () {
+    fn inspect(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Self {
-        Socket(TokioIo::new(Sipping(stream.take(READ))))
+        Socket::inspected(stream, ())
+    }
+}
+
+impl<I> Socket<I> {
+    /// A socket whose bytes `inspector` sees.
+    pub fn inspected(stream: TcpStream, inspector: I) -> Self {
+        Socket(TokioIo::new(Sipping { stream: stream.take(READ), inspector }))
     }
 
     pub fn into_inner(self) -> TcpStream {
-        self.0.into_inner().0.into_inner()
+        self.0.into_inner().stream.into_inner()
     }
 }
 
 /// A stream of which no read takes more than [`READ`].
 #[derive(Debug)]
-struct Sipping(Take<TcpStream>);
+struct Sipping<I> {
+    stream: Take<TcpStream>,
+    inspector: I,
+}
 
-impl AsyncRead for Sipping {
+impl<I: Inspect> AsyncRead for Sipping<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.0.set_limit(READ);
-        Pin::new(&mut this.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        this.stream.set_limit(READ);
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        Poll::Ready(this.inspector.inspect(buf.filled().get(before..).unwrap_or_default()))
     }
 }
 
-impl AsyncWrite for Sipping {
+impl<I: Unpin> AsyncWrite for Sipping<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self.get_mut().0.get_mut()).poll_write(cx, bytes)
+        Pin::new(self.get_mut().stream.get_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -57,29 +81,29 @@ impl AsyncWrite for Sipping {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.get_mut().0.get_mut()).poll_write_vectored(cx, slices)
+        Pin::new(self.get_mut().stream.get_mut()).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.get_ref().is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().0.get_mut()).poll_flush(cx)
+        Pin::new(self.get_mut().stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().0.get_mut()).poll_shutdown(cx)
+        Pin::new(self.get_mut().stream.get_mut()).poll_shutdown(cx)
     }
 }
 
-impl Read for Socket {
+impl<I: Inspect> Read for Socket<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl Write for Socket {
+impl<I: Unpin> Write for Socket<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
     }

@@ -64,6 +64,8 @@ pub(super) enum ProxyError {
     Send(SendError),
     #[error("the instance agreed on a protocol nobody asked for")]
     UnexpectedUpgrade,
+    #[error("the answer cannot be passed on: {0}")]
+    Answer(&'static str),
     #[error("the upgraded connection broke")]
     Upgrade(#[source] hyper::Error),
     #[error(transparent)]
@@ -167,6 +169,9 @@ impl ProxyError {
             }
             ProxyError::Send(SendError::Broken(_)) => {
                 verdict(502, "broken", "The instance gave no valid answer.")
+            }
+            ProxyError::Answer(_) | ProxyError::Send(SendError::Malformed(_)) => {
+                verdict(502, "answer", "The instance gave no valid answer.")
             }
             ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {
                 verdict(502, "upgrade", "The instance gave no valid answer.")

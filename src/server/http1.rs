@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use super::io::{Activity, ClientIo, Running};
 use super::keeper::{End, Keeper};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::{BUFFER, Socket};
+use crate::transport::UpstreamBodyError;
 
 /// How long a closing connection is read from, and how long each pause may be.
 const LINGER: Duration = Duration::from_secs(2);
@@ -61,7 +62,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     // client has one more answer from here, and is told with it.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, _running: running }))
+                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, _running: running, error: None }))
             })
         });
         let mut connection = builder(server).serve_connection(io, requests);
@@ -163,17 +164,31 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 pub(super) struct RunningBody {
     body: ResponseBody,
     _running: Running,
+    /// Why the body broke off; to be told next.
+    error: Option<UpstreamBodyError>,
 }
 
 impl Body for RunningBody {
     type Data = Bytes;
-    type Error = <ResponseBody as Body>::Error;
+    type Error = UpstreamBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // hyper drops what it has not written yet when a body fails, be it the head. Now it writes first.
+                this.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            next => Poll::Ready(next),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,6 +13,7 @@ use hyper::rt::Executor;
 use super::io::Running;
 use crate::proxy::ResponseBody;
 use crate::stock::{Hold, Piece, Way};
+use crate::transport::UpstreamBodyError;
 
 /// A body whose last piece is no longer than this ends with it. A longer one ends when all of it is taken: a stream
 /// that has ended cannot be reset any more.
@@ -69,24 +70,29 @@ pub(super) struct StreamBody {
     hold: Arc<Hold>,
     /// Whether the last piece is out, and was short.
     is_over: bool,
+    /// Why the body broke off; to be told next.
+    error: Option<UpstreamBodyError>,
 }
 
 impl StreamBody {
     pub(super) fn new(body: ResponseBody, running: Running, hold: Arc<Hold>) -> Self {
         let is_over = body.is_end_stream();
-        StreamBody { body: Some(body), _running: running, hold, is_over }
+        StreamBody { body: Some(body), _running: running, hold, is_over, error: None }
     }
 }
 
 impl Body for StreamBody {
     type Data = Piece;
-    type Error = <ResponseBody as Body>::Error;
+    type Error = UpstreamBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         let this = self.get_mut();
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Some(body) = &mut this.body else {
             return this.hold.poll_taken(Way::Answer, cx).map(|()| None);
         };
@@ -96,14 +102,20 @@ impl Body for StreamBody {
             return this.hold.poll_taken(Way::Answer, cx).map(|()| None);
         };
         let has_ended = body.is_end_stream();
-        let frame = next.map(|frame| frame.map_data(|data| this.hold.piece(Way::Answer, data)));
+        let frame = match next {
+            Ok(frame) => frame.map_data(|data| this.hold.piece(Way::Answer, data)),
+            Err(error) => {
+                // The reset that follows takes with it what is not written yet, be it the head.
+                this.error = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        };
         if has_ended {
-            this.is_over = frame
-                .as_ref()
-                .is_ok_and(|frame| frame.data_ref().is_none_or(|data| data.remaining() <= ENDED_WITH));
+            this.is_over = frame.data_ref().is_none_or(|data| data.remaining() <= ENDED_WITH);
             this.body = None;
         }
-        Poll::Ready(Some(frame))
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {

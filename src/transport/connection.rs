@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::head_lines::{Expectation, MixedLines};
 use super::leave::BoundSocket;
 use super::line::Permit;
 use super::pool::Pool;
@@ -75,6 +76,9 @@ pub enum SendError {
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
+    /// The instance works; what it said cannot be passed on.
+    #[error("the head of the answer has lines that end differently")]
+    Malformed(#[source] MixedLines),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
@@ -90,6 +94,8 @@ pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// `None` when the connection has come to its end.
     driver: Option<Driver>,
+    /// Set with each request: a head comes next.
+    expectation: Arc<Expectation>,
     pub(super) timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
@@ -110,17 +116,19 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+        let expectation = Arc::new(Expectation::default());
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(BUFFER)
-            .handshake(BoundSocket::new(stream, permit))
+            .handshake(BoundSocket::new(stream, permit, expectation.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
+        let driver = Some(driver);
         let mut connection =
-            Box::new(Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 });
+            Box::new(Connection { sender, driver, expectation, timer, idle_since, opened, requests: 0 });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -157,6 +165,7 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         self.requests = self.requests.saturating_add(1);
+        self.expectation.set();
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -170,7 +179,11 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
+                if request.is_some() {
+                    return Err(SendError::Unsent);
+                }
+                let error = error.into_error();
+                Err(MixedLines::of(&error).map_or_else(|| SendError::Broken(error), SendError::Malformed))
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::head_lines::{Expectation, HeadLines};
 use super::line::Permit;
 use crate::socket::Socket;
 
@@ -24,16 +26,18 @@ const NOTICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     /// Both are there until it is dropped.
-    socket: Option<Socket>,
+    socket: Option<Socket<HeadLines>>,
     permit: Option<Permit>,
 }
 
 impl BoundSocket {
-    pub(super) fn new(stream: TcpStream, permit: Permit) -> Self {
-        BoundSocket { socket: Some(Socket::new(stream)), permit: Some(permit) }
+    /// Heads come on it when they are `expected`.
+    pub(super) fn new(stream: TcpStream, permit: Permit, expected: Arc<Expectation>) -> Self {
+        let socket = Socket::inspected(stream, HeadLines::new(expected));
+        BoundSocket { socket: Some(socket), permit: Some(permit) }
     }
 
-    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket>> {
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket<HeadLines>>> {
         self.get_mut().socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -112,7 +116,7 @@ mod tests {
     async fn there_is_room_for_another_only_when_the_instance_has_closed_too() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), Arc::default()));
         // The close has arrived, but was not answered.
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         assert!(line.try_enter(1).is_none());
@@ -124,7 +128,7 @@ mod tests {
     async fn an_instance_that_does_not_notice_is_not_waited_for_long() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), Arc::default()));
         assert!(timeout(10 * NOTICE, line.make_room(1)).await.is_ok());
         drop(theirs);
     }
@@ -133,7 +137,7 @@ mod tests {
     async fn who_is_not_counted_is_closed_at_once() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.enter()));
+        drop(BoundSocket::new(ours, line.enter(), Arc::default()));
         assert!(line.try_enter(1).is_some());
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         sleep(Duration::ZERO).await;

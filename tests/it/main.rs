@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod admin;
+mod broken_answers;
 mod canary;
 mod checker;
 mod checks;
