@@ -21,6 +21,7 @@ mod forwarding;
 mod header_trust;
 mod health;
 mod hedges;
+mod http2_streams;
 mod limits;
 mod load;
 mod log_files;
