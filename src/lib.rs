@@ -29,6 +29,7 @@
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
+//! | stock, piece | the bytes of bodies that are held for those who are slow to take them; a part of a body |
 //! | cohort | the clients that are served in one mode while modes are compared |
 //! | drill | a failure on purpose, for a while; a *fenced* instance is treated as dead by one |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
@@ -100,9 +101,11 @@ pub mod body;
 pub mod clock;
 pub mod drain;
 pub mod headers;
+pub mod heap;
 pub mod seal;
 pub mod secret;
 pub mod socket;
+pub mod stock;
 pub mod telemetry;
 
 // Layer 1: what the operator wants.

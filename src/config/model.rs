@@ -48,6 +48,8 @@ pub struct Config {
 pub struct Limits {
     /// Open client connections over all workers.
     pub connections: usize,
+    /// Open connections to instances, likewise.
+    pub upstream_connections: usize,
     /// Header lines per request.
     pub header_count: usize,
     /// Bytes of request line and headers together; at least 8 KiB (hyper's smallest buffer).
@@ -56,6 +58,8 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` = unlimited.
     pub body_bytes: Option<u64>,
+    /// Bytes held of bodies of HTTP/2 clients, all connections together.
+    pub buffer_bytes: usize,
 }
 
 /// How long each step may take. All are greater than zero.
@@ -93,6 +97,8 @@ pub enum AccessLogOutput {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forwarding {
     pub trusted_peers: Vec<IpNet>,
+    /// Headers that are passed on for everybody although they claim what only a proxy may say.
+    pub pass: Vec<HeaderName>,
     pub x_forwarded_for: ForwardedFor,
     pub x_forwarded: bool,
     pub x_real_ip: bool,
@@ -334,6 +340,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
     pub token: Option<Secret<String>>,
+    /// Names by which it is known besides addresses and names without a dot; lower case, without a dot at the end.
+    pub hosts: Vec<String>,
     /// Whether `/readyz` says ready while the session store does not answer.
     pub ready_without_store: bool,
 }

@@ -1,5 +1,6 @@
 //! Header rules as plain functions over `HeaderMap`; nothing here knows sessions or upstreams.
 
+pub mod claims;
 pub mod cookie;
 pub mod forwarded;
 pub mod hop_by_hop;

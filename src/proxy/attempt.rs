@@ -56,13 +56,9 @@ impl Attempt<'_> {
     ) -> Answered {
         let mut answer = self.send(instance, request, now).await?;
         if self.until_begun {
-            answer.body_mut().begin().await.map_err(|error| {
-                ProxyError::Send(match error {
-                    UpstreamBodyError::Broken(error) => SendError::Broken(error),
-                    UpstreamBodyError::Stalled | UpstreamBodyError::Closed => SendError::Stalled,
-                })
-            })?;
+            answer.body_mut().begin().await.map_err(unbegun)?;
         }
+        answer.body_mut().look_ahead().map_err(unbegun)?;
         Ok(answer)
     }
 
@@ -114,7 +110,7 @@ impl Attempt<'_> {
         let result = pool.connect().await;
         match &result {
             Ok(_) => instance.connected(),
-            Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full)) => {
+            Err(error @ (ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany)) => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 tracing::error!(%error, cause, "no connection can be opened");
             }
@@ -143,4 +139,12 @@ impl Attempt<'_> {
             None => ProxyError::Send(error),
         }
     }
+}
+
+/// An answer that broke while its client could still be told is none.
+fn unbegun(error: UpstreamBodyError) -> ProxyError {
+    ProxyError::Send(match error {
+        UpstreamBodyError::Broken(error) => SendError::Broken(error),
+        UpstreamBodyError::Stalled | UpstreamBodyError::Closed => SendError::Stalled,
+    })
 }

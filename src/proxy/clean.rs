@@ -59,6 +59,9 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
     {
         return Err(ProxyError::HeaderBytes);
     }
+    if !has_one_length(request.headers()) {
+        return Err(ProxyError::Framing);
+    }
     match request.body() {
         RequestBody::Empty => Ok(()),
         RequestBody::Streaming(_) => check_body(request.headers(), config),
@@ -82,6 +85,31 @@ fn check_body(headers: &HeaderMap, config: &Config) -> Result<(), ProxyError> {
     match (config.limits.body_bytes, declared_length(headers)) {
         (Some(max), Some(length)) if length > max => Err(ProxyError::BodyTooLarge),
         _ => Ok(()),
+    }
+}
+
+/// Whether there is no length, or one, however often it is said (RFC 9110 section 8.6).
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return true };
+    let mut values =
+        std::iter::once(first).chain(lines).flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let Some(length) = values.next().map(<[u8]>::trim_ascii) else { return true };
+    !length.is_empty()
+        && length.iter().all(u8::is_ascii_digit)
+        && values.all(|other| other.trim_ascii() == length)
+}
+
+/// Has a length that was said several times be said once.
+fn say_length_once(headers: &mut HeaderMap) {
+    let Some(line) = headers.get(CONTENT_LENGTH) else { return };
+    let is_list = line.as_bytes().contains(&b',');
+    if is_list || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        let first = line.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        // A part of a value is one.
+        if let Ok(length) = HeaderValue::from_bytes(first) {
+            headers.insert(CONTENT_LENGTH, length);
+        }
     }
 }
 
@@ -129,13 +157,9 @@ pub(super) fn clean(
     let headers = request.headers_mut();
     let hop = hop_by_hop::take_nominated(headers, version);
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    // Another spelling is the client's, passed on by a peer that knows only the proper one.
-    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
-    if trusted {
-        // A forwarding header may be asserted, too; then nobody else's word counts.
-        plan.identity.asserted().strip(headers);
-    }
+    plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
+    say_length_once(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 

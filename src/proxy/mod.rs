@@ -15,6 +15,7 @@ mod error;
 mod exchange;
 mod forward;
 mod hash_key;
+mod header_rules;
 mod labels;
 pub mod metrics;
 pub mod operate;

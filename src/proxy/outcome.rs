@@ -50,7 +50,7 @@ pub(super) fn ended(exchange: &Exchange) {
 /// `None`: the error is the client's fault or ours.
 fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Failure> {
     match error {
-        ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full) => None,
+        ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(Failure::Connect),
         ProxyError::Send(SendError::TimedOut | SendError::Stalled) => {
             // As long as the client is sending, the instance may be waiting for it.

@@ -311,6 +311,7 @@ async fn answer_clean(
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
+    check_answer(&answer)?;
     let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (version, headers) = (answer.version(), answer.headers_mut());
     let agreed = hop_by_hop::take_nominated(headers, version).websocket;
@@ -334,6 +335,24 @@ async fn answer_clean(
     // The version is the hop's, too.
     *answer.version_mut() = Version::HTTP_11;
     Ok(answer)
+}
+
+/// Refuses what the client would read differently from us: a status that HTTP does not know (RFC 9110 section 15), and
+/// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1).
+fn check_answer<B>(answer: &Response<B>) -> Result<(), ProxyError> {
+    if answer.status().as_u16() >= 600 {
+        return Err(ProxyError::Answer("its status is none of HTTP"));
+    }
+    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity")
+    };
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if is_plain(only) => Ok(()),
+        _ => Err(ProxyError::Answer("its transfer coding is not plain chunked")),
+    }
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -7,7 +7,7 @@ use http::{Method, Request};
 
 use crate::body::RequestBody;
 use crate::config::{Retry, RetryOn};
-use crate::transport::SendError;
+use crate::transport::{ConnectError, SendError};
 use crate::upstream::Upstream;
 
 use super::error::ProxyError;
@@ -40,6 +40,8 @@ impl<'a> Repeat<'a> {
 /// Why a failed request may go to another instance; `None`: it may not. The client's own faults are no reason.
 pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
     match error {
+        // Another instance needs a connection as well.
+        ProxyError::Connect(ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(RetryReason::Connect),
         ProxyError::Send(SendError::Unsent) => Some(RetryReason::Unsent),
         ProxyError::Send(SendError::Broken(_) | SendError::Silent(_)) => Some(RetryReason::Broken),

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,8 @@ use super::Server;
 use super::io::{Activity, ClientIo, Running};
 use super::keeper::{End, Keeper};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
-use crate::socket::Socket;
+use crate::socket::{BUFFER, Socket};
+use crate::transport::UpstreamBodyError;
 
 /// How long a closing connection is read from, and how long each pause may be.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,8 +34,6 @@ const LINGER_PAUSE: Duration = Duration::from_millis(500);
 const URI_TOO_LONG: &str = "URI too long";
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
-/// hyper's default for the buffer that a whole head must fit into.
-const HYPER_BUFFER: usize = 400 * 1024;
 
 /// How a stretch of being served ended.
 pub(super) enum Served {
@@ -55,7 +54,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin(request.version());
             let activity = &activity;
-            server.service.handle(request, client.clone()).map(move |mut answer| {
+            server.service.handle(request, client.clone(), None).map(move |mut answer| {
                 if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
                     activity.set_upgrade(upgrade);
                 } else if server.drain.is_retired() {
@@ -63,7 +62,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     // client has one more answer from here, and is told with it.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
+                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, _running: running, error: None }))
             })
         });
         let mut connection = builder(server).serve_connection(io, requests);
@@ -105,9 +104,8 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
 fn builder(server: &Server) -> Builder {
     let (mut builder, limits) = (Builder::new(), server.service.limits());
     builder.half_close(false).max_header_size(limits.header_bytes);
-    if limits.header_bytes > HYPER_BUFFER {
-        builder.max_buf_size(limits.header_bytes);
-    }
+    // A whole head must fit into the buffer.
+    builder.max_buf_size(limits.header_bytes.max(BUFFER));
     if limits.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(limits.header_count);
     }
@@ -165,27 +163,32 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 /// The body of an answer; its request counts as running until it is dropped.
 pub(super) struct RunningBody {
     body: ResponseBody,
-    running: Running,
-}
-
-impl RunningBody {
-    pub(super) fn new(body: ResponseBody, running: Running) -> Self {
-        RunningBody { body, running }
-    }
+    _running: Running,
+    /// Why the body broke off; to be told next.
+    error: Option<UpstreamBodyError>,
 }
 
 impl Body for RunningBody {
     type Data = Bytes;
-    type Error = <ResponseBody as Body>::Error;
+    type Error = UpstreamBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let next = Pin::new(&mut this.body).poll_frame(cx);
-        this.running.polled(next.is_ready());
-        next
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // hyper drops what it has not written yet when a body fails, be it the head. Now it writes first.
+                this.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            next => Poll::Ready(next),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,6 +6,7 @@ mod http2;
 mod io;
 mod keeper;
 mod listener;
+mod streams;
 
 use std::sync::Arc;
 

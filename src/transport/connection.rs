@@ -23,12 +23,14 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::head_lines::{Expectation, MixedLines};
 use super::leave::BoundSocket;
 use super::line::Permit;
 use super::link::{Claim, Link};
 use super::pool::Pool;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
+use crate::socket::BUFFER;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,9 @@ pub enum ConnectError {
     /// The lack is ours, not the instance's.
     #[error("as many connections to the instance are in use as it may have")]
     Full,
+    /// The lack is ours, not the instance's.
+    #[error("as many connections to instances are in use as there may be")]
+    TooMany,
     #[error("the connection could not be set up")]
     Setup(#[source] hyper::Error),
 }
@@ -75,6 +80,9 @@ pub enum SendError {
     /// Likewise, but not a byte of an answer had come.
     #[error("the connection ended before the first byte of the answer")]
     Silent(#[source] hyper::Error),
+    /// The instance works; what it said cannot be passed on.
+    #[error("the head of the answer has lines that end differently")]
+    Malformed(#[source] MixedLines),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
@@ -90,6 +98,8 @@ pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// `None` when the connection has come to its end.
     driver: Option<Driver>,
+    /// Set with each request: a head comes next.
+    expectation: Arc<Expectation>,
     pub(super) timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
@@ -115,9 +125,10 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-        let link = Arc::<Link>::default();
+        let (link, expectation) = (Arc::<Link>::default(), Arc::<Expectation>::default());
         let (sender, driver) = http1::Builder::new()
-            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone()))
+            .max_buf_size(BUFFER)
+            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone(), expectation.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
@@ -128,6 +139,7 @@ impl Connection {
         let mut connection = Box::new(Connection {
             sender,
             driver,
+            expectation,
             timer,
             idle_since,
             opened,
@@ -182,6 +194,7 @@ impl Connection {
         self.requests = self.requests.saturating_add(1);
         self.claimed = claim.is_some();
         self.link.begin(claim);
+        self.expectation.set();
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -195,10 +208,14 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(match (request.is_some(), self.link.has_heard()) {
-                    (true, _) => SendError::Unsent,
-                    (false, true) => SendError::Broken(error.into_error()),
-                    (false, false) => SendError::Silent(error.into_error()),
+                if request.is_some() {
+                    return Err(SendError::Unsent);
+                }
+                let (error, has_heard) = (error.into_error(), self.link.has_heard());
+                Err(match MixedLines::of(&error) {
+                    Some(mixed) => SendError::Malformed(mixed),
+                    None if has_heard => SendError::Broken(error),
+                    None => SendError::Silent(error),
                 })
             }
         }

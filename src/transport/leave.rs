@@ -16,9 +16,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::head_lines::{Expectation, HeadLines};
 use super::line::Permit;
-use super::link::{Claim, Ear, Link};
-use crate::socket::Socket;
+use super::link::{Claim, Link};
+use crate::socket::{Inspect, Socket};
 
 /// How long an instance may take to notice that a connection was closed.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -27,20 +28,44 @@ const NOTICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     /// Both are there until it is dropped.
-    socket: Option<Socket<Ear>>,
+    socket: Option<Socket<Inspector>>,
     permit: Option<Permit>,
     link: Arc<Link>,
     abandoned: Duration,
 }
 
+/// What sees every byte before hyper does.
+#[derive(Debug)]
+struct Inspector {
+    link: Arc<Link>,
+    lines: HeadLines,
+}
+
+impl Inspect for Inspector {
+    fn inspect(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !bytes.is_empty() {
+            self.link.hear();
+        }
+        self.lines.inspect(bytes)
+    }
+}
+
 impl BoundSocket {
-    /// `abandoned`: how long an instance may work on a request that was given up, for as much as we know.
-    pub(super) fn new(stream: TcpStream, permit: Permit, abandoned: Duration, link: Arc<Link>) -> Self {
-        let socket = Socket::new(Ear::new(stream, link.clone()));
+    /// Heads come on it when they are `expected`. `abandoned`: how long an instance may work on a request that was given
+    /// up, for as much as we know.
+    pub(super) fn new(
+        stream: TcpStream,
+        permit: Permit,
+        abandoned: Duration,
+        link: Arc<Link>,
+        expected: Arc<Expectation>,
+    ) -> Self {
+        let inspector = Inspector { link: link.clone(), lines: HeadLines::new(expected) };
+        let socket = Socket::inspected(stream, inspector);
         BoundSocket { socket: Some(socket), permit: Some(permit), link, abandoned }
     }
 
-    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket<Ear>>> {
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket<Inspector>>> {
         self.get_mut().socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -52,7 +77,7 @@ impl Drop for BoundSocket {
             && (permit.is_counted() || claim.is_some())
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(leave(socket.into_inner().into_inner(), permit, claim, self.abandoned));
+            runtime.spawn(leave(socket.into_inner(), permit, claim, self.abandoned));
         }
     }
 }
@@ -129,7 +154,7 @@ mod tests {
     async fn there_is_room_for_another_only_when_the_instance_has_closed_too() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default(), Arc::default()));
         // The close has arrived, but was not answered.
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         assert!(line.try_enter(1).is_none());
@@ -141,7 +166,7 @@ mod tests {
     async fn an_instance_that_does_not_notice_is_not_waited_for_long() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default(), Arc::default()));
         assert!(timeout(10 * NOTICE, line.make_room(1)).await.is_ok());
         drop(theirs);
     }
@@ -150,7 +175,7 @@ mod tests {
     async fn who_is_not_counted_is_closed_at_once() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.enter(), NOTICE, Arc::default()));
+        drop(BoundSocket::new(ours, line.enter(), NOTICE, Arc::default(), Arc::default()));
         assert!(line.try_enter(1).is_some());
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         sleep(Duration::ZERO).await;

@@ -4,14 +4,8 @@
 //! answered on a connection that was used before may have crossed with the instance's decision to close it.
 
 use std::fmt;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// What is held as long as the instance is, or may be, at work on a request; dropping the last clone lets go of it.
 pub type Claim = Arc<dyn fmt::Debug + Send + Sync>;
@@ -32,6 +26,11 @@ impl Link {
         }
     }
 
+    /// A byte has come.
+    pub(super) fn hear(&self) {
+        self.heard.store(true, Relaxed);
+    }
+
     /// Whether a byte has come since.
     pub(super) fn has_heard(&self) -> bool {
         self.heard.load(Relaxed)
@@ -44,63 +43,5 @@ impl Link {
 
     fn held(&self) -> MutexGuard<'_, Option<Claim>> {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A socket that notes when a byte comes.
-#[derive(Debug)]
-pub(super) struct Ear {
-    stream: TcpStream,
-    link: Arc<Link>,
-}
-
-impl Ear {
-    pub(super) fn new(stream: TcpStream, link: Arc<Link>) -> Self {
-        Ear { stream, link }
-    }
-
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.stream
-    }
-
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
-        Pin::new(&mut self.get_mut().stream)
-    }
-}
-
-impl AsyncRead for Ear {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (this, before) = (self.get_mut(), buf.filled().len());
-        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            this.link.heard.store(true, Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Ear {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
     }
 }

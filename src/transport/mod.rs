@@ -2,6 +2,7 @@
 
 mod answer;
 mod connection;
+mod head_lines;
 mod leave;
 mod line;
 mod link;

@@ -42,6 +42,7 @@ pub struct PoolSettings {
 pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
+    lines: Lines,
     line: Arc<Line>,
     idle: Mutex<Idle>,
 }
@@ -49,7 +50,8 @@ pub struct Pool {
 impl Pool {
     fn new(address: SocketAddr, settings: PoolSettings, lines: &Lines) -> Arc<Self> {
         let line = lines.to(address);
-        let pool = Arc::new(Pool { address, settings, line, idle: Mutex::default() });
+        let lines = lines.clone();
+        let pool = Arc::new(Pool { address, settings, lines, line, idle: Mutex::default() });
         pool.line.add(&pool);
         pool
     }
@@ -80,7 +82,11 @@ impl Pool {
                 timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
-        Connection::open(self.address, connect, abandoned, permit).await
+        let place = match self.lines.try_place() {
+            Some(place) => place,
+            None => timeout(connect, self.lines.place()).await.map_err(|_| ConnectError::TooMany)?,
+        };
+        Connection::open(self.address, connect, abandoned, permit.at(place)).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
@@ -90,6 +96,9 @@ impl Pool {
         if self.is_worth_keeping(&connection, now) && connection.rest() {
             connection.idle_since = now;
             self.idle().push(connection);
+            if self.lines.are_full() {
+                self.lines.look_again();
+            }
         }
     }
 
@@ -110,12 +119,13 @@ impl Pool {
             None => Some(self.line.enter()),
             Some(limit) => self.line.try_enter(limit),
         };
-        let Some(permit) = permit else { return };
+        let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
         // An instance that cannot be reached is found out by those who need it.
         let PoolSettings { connect, abandoned, .. } = self.settings;
-        if let Ok(connection) = Connection::open(self.address, connect, abandoned, permit).await {
+        if let Ok(connection) = Connection::open(self.address, connect, abandoned, permit.at(place)).await {
             self.idle().insert(0, connection);
             self.line.look_again();
+            self.lines.look_again();
         }
     }
 

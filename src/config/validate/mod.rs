@@ -59,7 +59,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
         reload: s.table("reload", change::reload),
         upgrade: s.table("upgrade", change::upgrade),
         access_log: s.table("access_log", process::access_log),
-        forwarding: s.table("forwarding", process::forwarding),
+        forwarding: s.table("forwarding", |s| process::forwarding(s, &identity)),
         session,
         affinity,
         identity,

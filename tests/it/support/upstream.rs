@@ -77,11 +77,13 @@ impl Signal {
 enum Step {
     ReadBody,
     Send(Vec<u8>),
+    Fill(usize),
     SendBodyBack,
     Wait(Signal),
     Busy(Signal),
     Delay(Duration),
     Hang,
+    StandStill,
     EchoBytes,
     Close,
     Reset,
@@ -92,6 +94,12 @@ enum Step {
 pub(crate) struct Reply(Vec<Step>);
 
 impl Reply {
+    /// A whole answer of so many bytes, which are made as they are sent.
+    pub(crate) fn large(bytes: usize) -> Self {
+        let length = bytes.to_string();
+        Self::after_body().head(200, &[("content-length", length.as_str())]).then(Step::Fill(bytes))
+    }
+
     /// Nothing yet; not even the body of the request is read.
     pub(crate) fn early() -> Self {
         Self::default()
@@ -169,6 +177,11 @@ impl Reply {
         self.then(Step::Hang)
     }
 
+    /// Holds the connection open, and neither sends nor reads another byte.
+    pub(crate) fn stand_still(self) -> Self {
+        self.then(Step::StandStill)
+    }
+
     /// Sends every further byte of the client back, as a tunnel does.
     pub(crate) fn echo_bytes(self) -> Self {
         self.then(Step::EchoBytes)
@@ -228,6 +241,10 @@ impl Upstream {
 
     pub(crate) fn connections_opened(&self) -> usize {
         self.seen.borrow().opened
+    }
+
+    pub(crate) fn connections_closed(&self) -> usize {
+        self.seen.borrow().closed
     }
 
     /// Waits until `reached` holds for what was seen.
@@ -316,6 +333,16 @@ impl Connection {
         match step {
             Step::ReadBody => self.read_body(position, framing).await,
             Step::Send(bytes) => self.wire.stream.write_all(&bytes).await,
+            Step::Fill(bytes) => {
+                const PART: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+                let mut left = bytes;
+                while left > 0 {
+                    let part = PART.get(..left).unwrap_or(&PART);
+                    self.wire.stream.write_all(part).await?;
+                    left -= part.len();
+                }
+                Ok(())
+            }
             Step::SendBodyBack => {
                 let body = self.seen.borrow().requests[position].body.clone();
                 let head = format!("HTTP/1.1 200 Scripted\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -328,6 +355,7 @@ impl Connection {
             }
             Step::Delay(duration) => self.wire.until(tokio::time::sleep(duration)).await,
             Step::Hang => self.wire.until(std::future::pending()).await,
+            Step::StandStill => std::future::pending().await,
             Step::EchoBytes => loop {
                 let bytes = self.wire.take_buffer();
                 self.wire.stream.write_all(&bytes).await?;
