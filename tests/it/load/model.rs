@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vestibule::lab::load::{Histogram, LoadError, Progress};
+use vestibule::lab::load::{Histogram, Progress};
 
 use super::{load, run, wait_for};
 use crate::support::RefusedPort;
@@ -139,6 +139,22 @@ async fn every_failure_is_told_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_status_is_told_with_what_its_problem_document_says() {
+    let service = Service::start(async |request, wire| {
+        let kind = if request.start_line.contains("/problem") { "problem+json" } else { "json" };
+        let headers = [("Content-Type", format!("application/{kind}"))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        send(wire, 503, &headers, "{\"detail\":\"Every instance is busy.\"}").await
+    });
+    for (path, failure) in [("problem", "status 503: Every instance is busy"), ("other", "status 503")] {
+        let tables =
+            format!("duration = '100ms'\n[arrival]\nrate = 50\n[[action]]\nname = 'a'\npath = '/{path}'");
+        let result = run(load(&tables, service.address())).await;
+        assert_eq!(result.failures.into_keys().collect::<Vec<_>>(), [failure]);
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_failure() {
     let service = Service::start(async |_, wire| {
         send(wire, 200, &[], "told").await?;
@@ -169,5 +185,7 @@ async fn nobody_at_the_target_is_no_load() {
     let port = RefusedPort::new();
     let (progress, _) = watch::channel(Progress::default());
     let refused = load(TWO_ACTIONS, port.address()).run(progress, CancellationToken::new()).await;
-    assert!(matches!(refused, Err(LoadError::Connect { .. })), "{refused:?}");
+    let told = refused.unwrap_err().to_string();
+    let expected = format!("cannot connect to http://{}: Connection refused", port.address());
+    assert!(told.starts_with(&expected), "{told}");
 }
