@@ -12,6 +12,7 @@ use vestibule::lab::load::{Histogram, Progress};
 use super::{load, run, wait_for};
 use crate::support::RefusedPort;
 use crate::support::service::{Service, send};
+use crate::support::vestibule::{command, write};
 
 const TWO_ACTIONS: &str = "
 [users]
@@ -188,4 +189,28 @@ async fn nobody_at_the_target_is_no_load() {
     let told = refused.unwrap_err().to_string();
     let expected = format!("cannot connect to http://{}: Connection refused", port.address());
     assert!(told.starts_with(&expected), "{told}");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_passed_is_an_exit_code() {
+    let service = Service::telling(|_| "told".to_owned());
+    let scenario = write(
+        "name = 'x'\nwarm_up = '0s'\nduration = '200ms'\n[arrival]\nrate = 50\n[[action]]\nname = 'a'\npath = '/'\n",
+    );
+    let path = scenario.path().to_str().unwrap();
+    for (limits, code, told) in [
+        (&["failed > 0%", "rate < 0.01/s"][..], 0, ""),
+        (&["failed > 0%", "p50 >= 0ms"], 10, "  p50 >= 0ms: it is "),
+        (&["lost > 1%"], 10, "  lost > 1%: nothing was measured\n"),
+        (&["losses > 1%"], 2, ""),
+    ] {
+        let mut command = command();
+        command.args(["load", path, "--target", &format!("http://{}", service.address())]);
+        command.args(limits.iter().flat_map(|limit| ["--fail-if", limit]));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{limits:?}\n{stdout}");
+        assert!(stdout.contains(told), "{limits:?}\n{stdout}");
+        assert_eq!(stdout.contains("failed by --fail-if:"), code == 10, "{stdout}");
+    }
 }
