@@ -53,6 +53,7 @@ mod tests {
             on_outage,
             session: true,
             single: false,
+            headers: Vec::new(),
             canary: None,
         }
     }
