@@ -55,11 +55,7 @@ impl<U: Send + 'static, A> House<U, A> {
     {
         let mut next = due.next();
         loop {
-            let now = Instant::now();
-            while let Some(action) = next.take_if(|next| next.at <= now) {
-                self.waiting.push_back(action);
-                next = due.next();
-            }
+            self.queue_due(&mut next, &mut due);
             self.begin(&act);
             if next.is_none() && self.busy.is_empty() {
                 break;
@@ -67,7 +63,11 @@ impl<U: Send + 'static, A> House<U, A> {
             tokio::select! {
                 biased;
                 () = times.cut.cancelled() => break,
-                () = times.closing.cancelled(), if next.is_some() => next = None,
+                () = times.closing.cancelled(), if next.is_some() => {
+                    // On a busy machine the end is noticed before what was due just before it.
+                    self.queue_due(&mut next, &mut due);
+                    next = None;
+                }
                 Some(ended) = self.busy.join_next(), if !self.busy.is_empty() => self.come_home(ended.ok()),
                 () = until(next.as_ref().map(|next| next.at)), if next.is_some() => {}
             }
@@ -76,6 +76,15 @@ impl<U: Send + 'static, A> House<U, A> {
             self.come_home(ended.ok());
         }
         (self.free.into_iter().flatten().collect(), self.waiting)
+    }
+
+    /// Lets wait what is due by now.
+    fn queue_due(&mut self, next: &mut Option<Due<A>>, rest: &mut impl Iterator<Item = Due<A>>) {
+        let now = Instant::now();
+        while let Some(action) = next.take_if(|next| next.at <= now) {
+            self.waiting.push_back(action);
+            *next = rest.next();
+        }
     }
 
     /// Gives what waits to those who are free.
@@ -195,6 +204,38 @@ mod tests {
         });
         let (log, waiting) = serve("a", 100, 1000, &times).await;
         assert_eq!((log.lock().unwrap().len(), waiting), (4, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_due_before_the_end_is_done_although_the_end_is_noticed_first() {
+        let times = times();
+        let house = House::new([async { Some('a') }].into_iter());
+        let due = (1..4_u64).map(|number| Due {
+            at: times.began + Duration::from_millis(10 * number),
+            place: 0,
+            action: number,
+        });
+        // Once the user has come, the loop does not run until everything is due and the end has come.
+        let calls = Mutex::new(0);
+        let late = async |_: Option<Instant>| {
+            let call = {
+                let mut calls = calls.lock().unwrap();
+                *calls += 1;
+                *calls
+            };
+            if call == 2 {
+                tokio::time::advance(Duration::from_millis(35)).await;
+                times.closing.cancel();
+            }
+            std::future::pending::<()>().await;
+        };
+        let done = Mutex::new(0);
+        let act = |user, _: Due<u64>| {
+            *done.lock().unwrap() += 1;
+            async move { Some(user) }
+        };
+        let (_, waiting) = house.serve(due, act, late, &times).await;
+        assert_eq!((*done.lock().unwrap(), waiting.len()), (3, 0));
     }
 
     #[tokio::test(start_paused = true)]
