@@ -246,7 +246,9 @@ async fn fail(scene: &Scene) {
         })
         .await;
     }
-    assert_eq!(scene.messages("\"level\":\"WARN\""), bad.len(), "{:?}", scene.program.process.stderr());
+    // What a machine lacks says nothing of names.
+    let warnings = scene.messages("\"level\":\"WARN\"") - scene.messages("fewer files can be open");
+    assert_eq!(warnings, bad.len(), "{:?}", scene.program.process.stderr());
     report("ways to fail", bad.map(|(name, _)| name).join(", "));
 }
 
