@@ -154,7 +154,9 @@ async fn fall(hole: Hole) {
     report("black holes", format!("{hole:?}: members before: {}", spread(&times(&members, healthy, struck))));
     report("black holes", format!("{hole:?}: members within {KNOWN:?}: {}", spread(&first)));
     report("black holes", format!("{hole:?}: members later: {}", spread(&later)));
-    assert!(times(&members, healthy, struck).iter().all(|told| told.status == 200));
+    // What was under way then may have met it.
+    let is_over = |told: &&&Told| told.begun + told.took < struck;
+    assert!(times(&members, healthy, struck).iter().filter(is_over).all(|told| told.status == 200));
     assert!(spread(&first).most() <= DEADLINE + SLACK, "{}", spread(&first));
     assert!(later.iter().all(|told| told.status == 503));
     assert!(spread(&later).at(99) <= scaled(SLACK, Duration::from_millis(20)), "{}", spread(&later));
