@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Server;
 use super::io::{Activity, ClientIo, Running};
@@ -25,8 +25,11 @@ use super::keeper::{End, Keeper};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::Socket;
 
-/// How long a closing connection is read from, and how long each pause may be.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a closing connection is read from: an upload that was refused may take a slow client that long to give up.
+const LINGER: Duration = Duration::from_secs(30);
+/// The same once the process is to end.
+const LINGER_DRAINING: Duration = Duration::from_secs(2);
+/// The longest pause within.
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// hyper's only sign that it answered 414 rather than 431.
@@ -73,19 +76,19 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
         match end {
             End::Failed(error) => {
                 let unreadable = report(&server.service, &client, &error);
-                return if unreadable { close(stream).await } else { cut(&stream, &activity) };
+                return if unreadable { close(server, stream).await } else { cut(&stream, &activity) };
             }
             End::Finished => {
                 return match activity.take_upgrade() {
                     Some(upgrade) => {
                         Served::Upgraded { stream, ahead: joined(ahead, parts.io.ahead), upgrade }
                     }
-                    None => close(stream).await,
+                    None => close(server, stream).await,
                 };
             }
             End::HeadTimedOut => {
                 server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
-                return refuse_late(stream).await;
+                return refuse_late(server, stream).await;
             }
             End::Stalled => return cut(&stream, &activity),
             End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
@@ -120,23 +123,31 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
 
 /// Closes a connection whose last answer is written or broken off. What the client is still sending is read
 /// for a while: closing at once would make the system reset the connection and take the answer away from it.
-async fn close(mut stream: TcpStream) -> Served {
+async fn close(server: &Server, mut stream: TcpStream) -> Served {
     // Whether the client still hears it makes no difference to us.
     let _ = stream.shutdown().await;
     let linger = async {
         let mut waste = vec![0; 16 * 1024];
         while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut waste)).await {}
     };
-    // Both ends of the time are as good: the client has had its chance.
-    let _ = timeout(LINGER, linger).await;
+    let over = async {
+        if timeout(LINGER, server.drain.begun()).await.is_ok() {
+            sleep(LINGER_DRAINING).await;
+        }
+    };
+    // Both ends are as good: the client has had its chance.
+    tokio::select! {
+        () = linger => {}
+        () = over => {}
+    }
     Served::Closed
 }
 
-async fn refuse_late(mut stream: TcpStream) -> Served {
+async fn refuse_late(server: &Server, mut stream: TcpStream) -> Served {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     // Whether the client still hears it makes no difference to us.
     let _ = timeout(LINGER_PAUSE, stream.write_all(answer)).await;
-    close(stream).await
+    close(server, stream).await
 }
 
 /// Ends a connection in the middle of an answer. HTTP/1.1 shows the client that something is missing; in
@@ -163,14 +174,27 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 }
 
 /// The body of an answer; its request counts as running until it is dropped.
+///
+/// When it breaks off, what came before it is sent first: hyper forgets what it has not written when a body fails.
 pub(super) struct RunningBody {
     body: ResponseBody,
     running: Running,
+    broken: Option<<ResponseBody as Body>::Error>,
 }
 
 impl RunningBody {
     pub(super) fn new(body: ResponseBody, running: Running) -> Self {
-        RunningBody { body, running }
+        RunningBody { body, running, broken: None }
+    }
+}
+
+impl RunningBody {
+    /// As long as the socket is full, hyper asks again when it is not, and the keeper knows how long that may take.
+    fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, <ResponseBody as Body>::Error>>> {
+        match self.broken.take_if(|_| !self.running.is_write_blocked()) {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -183,9 +207,20 @@ impl Body for RunningBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if this.broken.is_some() {
+            return this.poll_broken();
+        }
         let next = Pin::new(&mut this.body).poll_frame(cx);
         this.running.polled(next.is_ready());
-        next
+        match ready!(next) {
+            Some(Err(error)) => {
+                this.broken = Some(error);
+                // A turn for what is to be written.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            next => Poll::Ready(next),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

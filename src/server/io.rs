@@ -92,6 +92,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Whether what was written last did not fit into the client's socket.
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.activity.write_blocked()
+    }
+
     /// The body of the answer was asked for more; whether it had some.
     pub(super) fn polled(&mut self, had_some: bool) {
         let activity = &self.activity;

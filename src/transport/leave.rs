@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::line::Permit;
-use crate::socket::Socket;
+use super::upload::UploadSocket;
 
 /// How long an instance may take to notice that a connection was closed.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -24,16 +24,16 @@ const NOTICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     /// Both are there until it is dropped.
-    socket: Option<Socket>,
+    socket: Option<UploadSocket>,
     permit: Option<Permit>,
 }
 
 impl BoundSocket {
     pub(super) fn new(stream: TcpStream, permit: Permit) -> Self {
-        BoundSocket { socket: Some(Socket::new(stream)), permit: Some(permit) }
+        BoundSocket { socket: Some(UploadSocket::new(stream)), permit: Some(permit) }
     }
 
-    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket>> {
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut UploadSocket>> {
         self.get_mut().socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }

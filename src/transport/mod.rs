@@ -6,6 +6,7 @@ mod leave;
 mod line;
 mod pool;
 mod tunnel;
+mod upload;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};

@@ -27,6 +27,7 @@ mod observability;
 mod outage;
 mod outliers;
 mod proofs;
+mod refused_uploads;
 mod reloads;
 mod reports;
 mod retries;
