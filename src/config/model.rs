@@ -42,7 +42,7 @@ pub struct Config {
     pub admin: Option<Admin>,
 }
 
-/// What a client may send.
+/// What a client may send, and an instance in the head of a response.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Open client connections over all workers.
@@ -55,6 +55,15 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` = unlimited.
     pub body_bytes: Option<u64>,
+    /// Header lines per response of an instance; at most [`Limits::MAX_RESPONSE_HEADER_COUNT`].
+    pub response_header_count: usize,
+    /// Bytes of status line and headers together; 8 KiB to [`Limits::MAX_RESPONSE_HEADER_BYTES`].
+    pub response_header_bytes: usize,
+}
+
+impl Limits {
+    pub const MAX_RESPONSE_HEADER_COUNT: usize = 10_000;
+    pub const MAX_RESPONSE_HEADER_BYTES: usize = 16 << 20;
 }
 
 /// How long each step may take. All are greater than zero.

@@ -2,6 +2,7 @@
 
 pub mod cookie;
 pub mod forwarded;
+pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
 pub mod name;

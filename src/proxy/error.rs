@@ -163,6 +163,13 @@ impl ProxyError {
             ProxyError::Send(SendError::Broken(_)) => {
                 verdict(502, "broken", "The instance gave no valid answer.")
             }
+            ProxyError::Send(SendError::HeadTooLarge) => {
+                verdict(502, "response_head_limit", "The head of the instance's answer is too large.")
+                    .limit("limits.response_header_count, limits.response_header_bytes")
+            }
+            ProxyError::Send(SendError::Malformed(_)) => {
+                verdict(502, "malformed_response", "The instance gave no valid answer.")
+            }
             ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {
                 verdict(502, "upgrade", "The instance gave no valid answer.")
             }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use crate::body::RequestBody;
 use crate::config::{ClearCookie, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
 use crate::headers::cookie::remove_cookie;
-use crate::headers::{hop_by_hop, host};
+use crate::headers::{framing, hop_by_hop, host};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
 
@@ -326,6 +326,7 @@ async fn answer_clean(
         // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
         headers.remove(CONTENT_LENGTH);
     }
+    framing::keep_one_length(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
         // Rare, so its state is not part of every request's.

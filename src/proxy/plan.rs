@@ -170,6 +170,8 @@ fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
         max_requests: upstream.connections.max_requests,
         limit: None,
         warm: upstream.connections.warm,
+        header_count: config.limits.response_header_count,
+        header_bytes: config.limits.response_header_bytes,
     }
 }
 

@@ -103,7 +103,7 @@ pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
     match error {
         ProxyError::Connect(_) => Some(RetryReason::Connect),
         ProxyError::Send(SendError::Unsent) => Some(RetryReason::Unsent),
-        ProxyError::Send(SendError::Broken(_)) => Some(RetryReason::Broken),
+        ProxyError::Send(SendError::Broken(_) | SendError::Malformed(_)) => Some(RetryReason::Broken),
         ProxyError::Send(SendError::TimedOut | SendError::Stalled) => Some(RetryReason::Timeout),
         _ => None,
     }

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::answer::UpstreamBody;
 use super::leave::BoundSocket;
 use super::line::Permit;
-use super::pool::Pool;
+use super::pool::{Pool, PoolSettings};
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
 
@@ -71,10 +71,45 @@ pub enum SendError {
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
+    /// The instance has executed the request, and says more than we are to read.
+    #[error("the head of the answer is larger than allowed")]
+    HeadTooLarge,
+    /// The instance has executed the request; what it says is no valid HTTP.
+    #[error("the head of the answer is malformed")]
+    Malformed(#[source] hyper::Error),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
     Stalled,
+}
+
+impl SendError {
+    fn of(error: hyper::Error) -> Self {
+        match error {
+            error if error.is_parse_too_large() => SendError::HeadTooLarge,
+            error if error.is_parse() && error.to_string() != NOT_HTTP => SendError::Malformed(error),
+            error => SendError::Broken(error),
+        }
+    }
+}
+
+/// hyper's only sign that what came is no HTTP at all.
+const NOT_HTTP: &str = "invalid HTTP version parsed";
+/// hyper's default for the buffer that a whole head must fit into.
+const HYPER_BUFFER: usize = 400 * 1024;
+
+/// Reads responses as RFC 9112 wants it of a proxy: without spaces before colons (section 5.1) and line folding (5.2).
+fn builder(settings: &PoolSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(settings.header_count)
+        .max_header_size(settings.header_bytes)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    if settings.header_bytes > HYPER_BUFFER {
+        builder.max_buf_size(settings.header_bytes);
+    }
+    builder
 }
 
 /// hyper's side of a connection.
@@ -97,16 +132,17 @@ pub struct Connection {
 impl Connection {
     pub(super) async fn open(
         address: SocketAddr,
-        limit: Duration,
+        settings: &PoolSettings,
         permit: Permit,
     ) -> Result<Box<Self>, ConnectError> {
+        let limit = settings.connect;
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
         let stream = stream.map_err(|error| match is_exhaustion(&error) {
             true => ConnectError::Exhausted(error),
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-        let (sender, driver) = http1::Builder::new()
+        let (sender, driver) = builder(settings)
             .handshake(BoundSocket::new(stream, permit))
             .await
             .map_err(ConnectError::Setup)?;
@@ -165,7 +201,7 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(if request.is_some() { SendError::Unsent } else { SendError::Broken(error.into_error()) })
+                Err(if request.is_some() { SendError::Unsent } else { SendError::of(error.into_error()) })
             }
         }
     }

@@ -32,6 +32,10 @@ pub struct PoolSettings {
     pub limit: Option<usize>,
     /// Idle connections that are kept ready.
     pub warm: usize,
+    /// Most header lines of a response.
+    pub header_count: usize,
+    /// Most bytes of the head of a response.
+    pub header_bytes: usize,
 }
 
 /// The idle connections of one worker to one address, the most recently used taken first, so that what
@@ -78,7 +82,7 @@ impl Pool {
                 timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
-        Connection::open(self.address, connect, permit).await
+        Connection::open(self.address, &self.settings, permit).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
@@ -109,7 +113,7 @@ impl Pool {
         };
         let Some(permit) = permit else { return };
         // An instance that cannot be reached is found out by those who need it.
-        if let Ok(connection) = Connection::open(self.address, self.settings.connect, permit).await {
+        if let Ok(connection) = Connection::open(self.address, &self.settings, permit).await {
             self.idle().insert(0, connection);
             self.line.look_again();
         }

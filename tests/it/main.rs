@@ -30,6 +30,7 @@ mod proofs;
 mod refused_uploads;
 mod reloads;
 mod reports;
+mod response_heads;
 mod retries;
 mod session_store;
 mod sessions;

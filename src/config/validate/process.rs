@@ -32,6 +32,17 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
         // The upper bound is the longest target `http::Uri` holds.
         uri_bytes: s.value("uri_bytes", size(1..=65_534), 8 << 10),
         body_bytes: s.value("body_bytes", size_or_unlimited, None),
+        response_header_count: s.value(
+            "response_header_count",
+            integer(1..=Limits::MAX_RESPONSE_HEADER_COUNT),
+            1000,
+        ),
+        // As above.
+        response_header_bytes: s.value(
+            "response_header_bytes",
+            size(8 << 10..=Limits::MAX_RESPONSE_HEADER_BYTES),
+            64 << 10,
+        ),
     }
 }
 
