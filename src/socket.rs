@@ -21,6 +21,11 @@ impl Socket {
         Socket(TokioIo::new(stream))
     }
 
+    /// The error that the system has noted without being asked to read or write, such as a reset.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.0.inner().take_error()
+    }
+
     pub fn into_inner(self) -> TcpStream {
         self.0.into_inner()
     }

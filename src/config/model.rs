@@ -66,10 +66,12 @@ impl Limits {
     pub const MAX_RESPONSE_HEADER_BYTES: usize = 16 << 20;
 }
 
-/// How long each step may take. All are greater than zero.
+/// How long each step may take. All but `half_closed` are greater than zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
     pub request_head: Duration,
+    pub expect_continue: Duration,
+    pub half_closed: Duration,
     pub keep_alive: Duration,
     pub client_idle: Duration,
     pub connect: Duration,
@@ -130,6 +132,15 @@ pub enum OnAbsent {
     Redirect(HeaderValue),
 }
 
+/// What happens to a CORS preflight without a live session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorsPreflights {
+    /// Forwarded without identity.
+    Pass,
+    /// As [`OnAbsent`] says.
+    Deny,
+}
+
 impl SessionCache {
     /// `max_staleness` when nothing else is said.
     pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
@@ -180,6 +191,8 @@ pub struct Session {
     pub mode: Modes,
     pub on_absent: OnAbsent,
     pub on_unreadable: OnUnreadable,
+    /// For routes that say nothing else.
+    pub cors_preflights: CorsPreflights,
     /// `None`: never renew.
     pub idle_timeout: Option<Duration>,
     pub absolute_timeout: Duration,
@@ -343,6 +356,8 @@ pub struct Route {
     pub upstream: usize,
     /// The route's own or the session's.
     pub on_absent: OnAbsent,
+    /// The route's own or the session's.
+    pub cors_preflights: CorsPreflights,
     /// The route's own or the store's.
     pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.

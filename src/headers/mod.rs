@@ -6,3 +6,4 @@ pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
 pub mod name;
+pub mod target;

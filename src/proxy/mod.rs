@@ -14,6 +14,7 @@ mod error;
 mod exchange;
 mod forward;
 mod hash_key;
+mod interim;
 mod labels;
 pub mod metrics;
 pub mod operate;
@@ -29,6 +30,7 @@ mod tie;
 mod upgrade;
 
 pub use canary::{SideCounts, steer_canaries};
+pub use clean::MAX_METHOD;
 pub use client::Client;
 pub use cohort::{CohortCounts, Other};
 pub use labels::RouteLabels;

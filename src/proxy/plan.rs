@@ -177,7 +177,7 @@ fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
 
 impl HeaderRules {
     fn new(asserted: &[&str]) -> Self {
-        // We answer `Expect: 100-continue` ourselves, when the body is first wanted.
+        // The one expectation there is, `100-continue`, is written anew.
         let control = CONTROL_HEADER;
         let ours = ["expect", control.as_str()];
         let base = asserted.iter().copied().chain(ours).chain(hop_by_hop::NAMES);

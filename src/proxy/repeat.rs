@@ -124,7 +124,7 @@ fn is_exempt(policy: &Retry, request: &Request<RequestBody>) -> bool {
     if policy.never.is_empty() {
         return false;
     }
-    let Ok(path) = host::routing_path(request.uri()) else { return true };
+    let Ok(path) = host::routing_path(request.method(), request.uri()) else { return true };
     let mut readings = path.others.iter().map(String::as_str).chain([&*path.decoded]);
     readings.any(|path| policy.never.iter().any(|never| never.covers(request.method(), path)))
 }

@@ -37,9 +37,12 @@ impl<'a> Sending<'a> {
     pub(super) fn new(
         exchange: &'a mut Exchange,
         to: &'a Destination<'a>,
-        request: Box<Request<RequestBody>>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Self {
         let repeat = Repeat::of(to.balancer.upstream(), &request);
+        if let Some(relay) = &to.relay {
+            relay.attach(&mut request);
+        }
         Sending { exchange, to, request: Some(request), repeat, tried: Vec::new() }
     }
 
@@ -66,10 +69,18 @@ impl<'a> Sending<'a> {
                 Ok(Err(error)) => Some(self.after(error, &instance).await?),
             };
             now = Instant::now();
-            self.request =
-                self.request.take().or_else(|| self.repeat.as_ref().map(|repeat| repeat.request()));
+            self.request = self.request.take().or_else(|| self.once_more());
         }
         Err(ProxyError::NoInstance)
+    }
+
+    /// The request again, if it may be sent again.
+    fn once_more(&self) -> Option<Box<Request<RequestBody>>> {
+        let mut request = self.repeat.as_ref()?.request();
+        if let Some(relay) = &self.to.relay {
+            relay.attach(&mut request);
+        }
+        Some(request)
     }
 
     /// One attempt, as patient as it must be when nobody else can be asked.
@@ -144,7 +155,7 @@ impl<'a> Sending<'a> {
         let other = lease.instance().clone();
         self.leave(&other);
         self.exchange.attempts += 1;
-        let mut request = self.repeat.as_ref().map(|repeat| repeat.request());
+        let mut request = self.once_more();
         let second = pin!(attempt.on(&other, &mut request, Instant::now()));
         let (answered, is_second) = better(first, second).await;
         if is_second {

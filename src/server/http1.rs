@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -20,8 +19,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Server;
+use super::asked::Asked;
+use super::http1_io::Http1Io;
 use super::io::{Activity, ClientIo, Running};
 use super::keeper::{End, Keeper};
+use super::reader::Violation;
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::Socket;
 
@@ -57,22 +59,37 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin(request.version());
-            let activity = &activity;
+            let asked = Asked::of(&request);
+            activity.put_follows(asked.follows);
+            let (activity, client) = (&activity, &client);
             server.service.handle(request, client.clone()).map(move |mut answer| {
-                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
-                    activity.set_upgrade(upgrade);
-                } else if server.drain.is_retired() {
-                    // Closing an idle connection could cross with its next request, which would be lost. So each
-                    // client has one more answer from here, and is told with it.
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if !activity.is_drained() {
+                    // An earlier response is half written, and this one comes right behind it.
+                    drop(client.take_interim());
                 }
-                Ok::<_, Infallible>(answer.map(|body| RunningBody::new(body, running)))
+                match answer.extensions_mut().remove::<Upgrade>() {
+                    Some(upgrade) => activity.set_upgrade(upgrade),
+                    // Closing an idle connection could cross with its next request, which would be lost. So each
+                    // client has one more answer from a process that retires, and is told with it.
+                    None => asked.announce_end(&mut answer, server.drain.is_retired()),
+                }
+                let trailers = asked.wants_trailers;
+                let running = |body| RunningBody { trailers, ..RunningBody::new(body, running) };
+                Ok::<_, Infallible>(answer.map(running))
             })
         });
-        let mut connection = builder(server).serve_connection(io, requests);
+        let half_closed = server.service.timeouts().half_closed;
+        let client_io = Http1Io::new(io, client.clone(), half_closed);
+        let mut connection = builder(server).serve_connection(client_io, requests);
         let end = keeper.watch(&mut connection).await;
         let parts = connection.into_parts();
-        let (stream, ahead) = (parts.io.socket.into_inner(), parts.read_buf);
+        let (ahead, violation) = (parts.read_buf, parts.io.violation());
+        let ClientIo { socket, ahead: unread, .. } = parts.io.io;
+        let stream = socket.into_inner();
+        if violation == Some(Violation::Method) {
+            server.service.refused(&client, StatusCode::NOT_IMPLEMENTED, "method");
+            return refuse(server, stream, StatusCode::NOT_IMPLEMENTED).await;
+        }
         match end {
             End::Failed(error) => {
                 let unreadable = report(&server.service, &client, &error);
@@ -80,23 +97,21 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             }
             End::Finished => {
                 return match activity.take_upgrade() {
-                    Some(upgrade) => {
-                        Served::Upgraded { stream, ahead: joined(ahead, parts.io.ahead), upgrade }
-                    }
+                    Some(upgrade) => Served::Upgraded { stream, ahead: joined(ahead, unread), upgrade },
                     None => close(server, stream).await,
                 };
             }
             End::HeadTimedOut => {
                 server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
-                return refuse_late(server, stream).await;
+                return refuse(server, stream, StatusCode::REQUEST_TIMEOUT).await;
             }
             End::Stalled => return cut(&stream, &activity),
-            End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
+            End::Idle if ahead.is_empty() && unread.is_empty() => return Served::Idle(stream),
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most two ticks ago.
                 io = ClientIo {
                     socket: Socket::new(stream),
-                    ahead: joined(ahead, parts.io.ahead),
+                    ahead: joined(ahead, unread),
                     activity: activity.clone(),
                 };
                 keeper.expect_head(Instant::now());
@@ -115,6 +130,17 @@ fn builder(server: &Server) -> Builder {
         builder.max_headers(limits.header_count);
     }
     builder
+}
+
+/// A trailer section as it is written.
+fn section(frame: Frame<Bytes>) -> Vec<u8> {
+    let mut section = Vec::new();
+    for (name, value) in &frame.into_trailers().unwrap_or_default() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            section.extend_from_slice(part);
+        }
+    }
+    section
 }
 
 fn joined(first: Bytes, second: Bytes) -> Bytes {
@@ -143,10 +169,10 @@ async fn close(server: &Server, mut stream: TcpStream) -> Served {
     Served::Closed
 }
 
-async fn refuse_late(server: &Server, mut stream: TcpStream) -> Served {
-    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> Served {
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     // Whether the client still hears it makes no difference to us.
-    let _ = timeout(LINGER_PAUSE, stream.write_all(answer)).await;
+    let _ = timeout(LINGER_PAUSE, stream.write_all(answer.as_bytes())).await;
     close(server, stream).await
 }
 
@@ -180,11 +206,14 @@ pub(super) struct RunningBody {
     body: ResponseBody,
     running: Running,
     broken: Option<<ResponseBody as Body>::Error>,
+    /// Whether the trailer section is written by [`Http1Io`], whatever the head said of it: hyper would leave out what
+    /// was not announced (RFC 9110 section 6.5).
+    trailers: bool,
 }
 
 impl RunningBody {
     pub(super) fn new(body: ResponseBody, running: Running) -> Self {
-        RunningBody { body, running, broken: None }
+        RunningBody { body, running, broken: None, trailers: false }
     }
 }
 
@@ -218,6 +247,10 @@ impl Body for RunningBody {
                 // A turn for what is to be written.
                 cx.waker().wake_by_ref();
                 Poll::Pending
+            }
+            Some(Ok(frame)) if this.trailers && frame.is_trailers() => {
+                this.running.put_trailers(section(frame));
+                Poll::Ready(None)
             }
             next => Poll::Ready(next),
         }

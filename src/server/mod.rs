@@ -1,11 +1,15 @@
 //! Accepting clients: listeners, workers, connections.
 
+mod asked;
+mod chunks;
 mod connection;
 mod http1;
+mod http1_io;
 mod http2;
 mod io;
 mod keeper;
 mod listener;
+mod reader;
 
 use std::sync::Arc;
 

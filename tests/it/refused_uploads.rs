@@ -65,7 +65,7 @@ async fn an_instance_that_resets_an_upload_without_an_answer_is_a_bad_gateway() 
 
 #[tokio::test]
 async fn an_answer_of_unknown_length_that_a_reset_ends_is_never_taken_for_whole() {
-    let upstream = Upstream::answering(Reply::early().head(413, &[]).raw("too large").close()).await;
+    let upstream = Upstream::answering(Reply::early().head(413, &[]).raw("too large").reset()).await;
     let proxy = Vestibule::start(Config::to(&[upstream.address()])).await;
     for chunked in [false, true] {
         let answer = upload(&proxy, chunked).await;

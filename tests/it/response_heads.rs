@@ -98,7 +98,11 @@ async fn a_length_given_twice_is_sent_once() {
     let proxy = in_front_of(&upstream, "").await;
     for target in ["/list", "/lines"] {
         let response = proxy.get(target, &[]).await;
-        assert_eq!((response.text(), response.headers.all("content-length")), ("page", vec!["4"]), "{target}");
+        assert_eq!(
+            (response.text(), response.headers.all("content-length")),
+            ("page", vec!["4"]),
+            "{target}"
+        );
         let head = proxy.connect().await.request("HEAD", target, &[], b"").await;
         assert_eq!(head.headers.all("content-length"), ["4"], "{target}");
     }

@@ -49,6 +49,8 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
 pub(super) fn timeouts(s: &mut Section<'_>) -> Timeouts {
     Timeouts {
         request_head: s.value("request_head", duration, Duration::from_secs(10)),
+        expect_continue: s.value("expect_continue", duration, Duration::from_secs(1)),
+        half_closed: s.value("half_closed", duration_or_zero, Duration::from_secs(1)),
         keep_alive: s.value("keep_alive", duration, Duration::from_secs(75)),
         client_idle: s.value("client_idle", duration, Duration::from_secs(60)),
         connect: s.value("connect", duration, Duration::from_secs(2)),

@@ -51,6 +51,11 @@ impl Client {
         within("send", self.wire.stream.write_all(bytes.as_ref())).await
     }
 
+    /// Ends our half of the connection; answers can still come.
+    pub(crate) async fn end(&mut self) {
+        within("end", self.wire.stream.shutdown()).await.unwrap();
+    }
+
     /// Sends a request, with `Host: localhost` when `headers` has none and a length when there is a body,
     /// and reads the whole answer.
     pub(crate) async fn request(
