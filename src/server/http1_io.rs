@@ -1,7 +1,6 @@
 //! The client's socket as hyper sees it in HTTP/1.1: requests pass a [`RequestReader`] on their way in, and interim
 //! responses, which hyper does not write, go out between its writes.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,16 +12,9 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 use super::io::ClientIo;
+use super::piece;
 use super::reader::{RequestReader, Violation};
 use crate::proxy::Client;
-
-/// Most bytes of one read.
-const PIECE: usize = 64 * 1024;
-
-thread_local! {
-    /// Where this worker reads into, before it is known what hyper may have.
-    static PIECES: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE]);
-}
 
 /// A client's socket. What is still to be read of `io.ahead` has not passed the reader yet.
 #[derive(Debug)]
@@ -84,7 +76,7 @@ impl Http1Io {
             if self.half_closed.is_some() {
                 return self.poll_half_closed(cx);
             }
-            return PIECES.with_borrow_mut(|piece| self.poll_socket(cx, buf, piece));
+            return piece::with(|piece| self.poll_socket(cx, buf, piece));
         }
         match self.reader.read(&self.io.ahead, &mut buf) {
             Ok(used) => {
@@ -130,13 +122,13 @@ impl Http1Io {
     }
 
     /// Ready when an instance has not agreed on another protocol: then there are further requests, or the end of them.
-    /// Meanwhile what comes is kept, up to [`PIECE`] bytes.
+    /// Meanwhile what comes is kept, up to [`piece::SIZE`] bytes.
     fn poll_decision(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.io.activity.is_switching() && self.io.activity.poll_rest(cx).is_ready() {
             self.reader.decide_for_requests();
             return Poll::Ready(Ok(()));
         }
-        while self.half_closed.is_none() && self.io.ahead.len() < PIECE {
+        while self.half_closed.is_none() && self.io.ahead.len() < piece::SIZE {
             let mut space = [0; 1024];
             let mut part = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut self.io.socket).poll_read(cx, part.unfilled()))?;

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Server;
 use super::http1::RunningBody;
+use super::http2_io::Http2Io;
 use super::io::{Activity, ClientIo};
+use crate::config::Timeouts;
 use crate::proxy::Client;
 
 /// Streams a client may have open at once.
@@ -39,7 +41,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
             .keep_alive_interval(keep_alive)
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-            .serve_connection(io, service)
+            .serve_connection(Http2Io::new(io), service)
     );
     let mut keeper = Keeper::new(server, &activity);
     let mut look = pin!(sleep_until(Instant::now() + keeper.pause));
@@ -56,6 +58,10 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
                 match keeper.look(Instant::now()) {
                     Look::Well => {}
                     Look::Stalled => return,
+                    Look::HeadTimedOut => {
+                        server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
+                        return;
+                    }
                     Look::Idle if draining => {}
                     Look::Idle => {
                         draining = true;
@@ -73,6 +79,7 @@ struct Keeper<'a> {
     activity: &'a Activity,
     keep_alive: Duration,
     client_idle: Duration,
+    request_head: Duration,
     /// Between two looks.
     pause: Duration,
     seen_requests: u64,
@@ -88,17 +95,19 @@ enum Look {
     Idle,
     /// The client takes nothing of its answers.
     Stalled,
+    /// A head has begun that does not end. Nothing else may come on the connection meanwhile.
+    HeadTimedOut,
 }
 
 impl<'a> Keeper<'a> {
     fn new(server: &Server, activity: &'a Activity) -> Self {
-        let (keep_alive, client_idle) =
-            (server.service.timeouts().keep_alive, server.service.timeouts().client_idle);
+        let Timeouts { keep_alive, client_idle, request_head, .. } = server.service.timeouts();
         Keeper {
             activity,
             keep_alive,
             client_idle,
-            pause: keep_alive.min(client_idle) / 4,
+            request_head,
+            pause: keep_alive.min(client_idle).min(request_head) / 4,
             seen_requests: activity.requests(),
             idle_since: Instant::now(),
             awaited: None,
@@ -114,6 +123,13 @@ impl<'a> Keeper<'a> {
             Some((seen, since)) if seen == polls => (polls, since),
             _ => (polls, now),
         });
+        if self
+            .activity
+            .head_since()
+            .is_some_and(|since| now.saturating_duration_since(since) >= self.request_head)
+        {
+            return Look::HeadTimedOut;
+        }
         match self.awaited {
             Some((_, since)) if now.saturating_duration_since(since) >= self.client_idle => Look::Stalled,
             _ if now.saturating_duration_since(self.idle_since) >= self.keep_alive => Look::Idle,

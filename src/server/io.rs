@@ -11,6 +11,7 @@ use http::Version;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::reader::Follows;
 use crate::proxy::Upgrade;
@@ -34,6 +35,8 @@ pub(super) struct Activity {
     polls: AtomicU64,
     /// Answers that have handed out data and were not asked for more since.
     handed_out: AtomicUsize,
+    /// Since when a head comes in over HTTP/2 that is not whole.
+    head_since: Mutex<Option<Instant>>,
     /// What hyper found behind the last head; [`NOTHING_NEW`] when that was taken.
     follows: Follow,
     /// The trailer section of the response that is being written, which hyper writes only as far as it was announced.
@@ -123,6 +126,15 @@ impl Activity {
         self.active.store(self.active() + 1, Relaxed);
         self.requests.store(self.requests() + 1, Relaxed);
         Running { activity: self.clone(), handed_out: false }
+    }
+
+    /// Notes since when a head is not whole; `None`: none is.
+    pub(super) fn set_head_since(&self, since: Option<Instant>) {
+        *self.head_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        *self.head_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what hyper found behind a head.

@@ -3,12 +3,15 @@
 mod asked;
 mod chunks;
 mod connection;
+mod frames;
 mod http1;
 mod http1_io;
 mod http2;
+mod http2_io;
 mod io;
 mod keeper;
 mod listener;
+mod piece;
 mod reader;
 
 use std::sync::Arc;

@@ -168,6 +168,21 @@ async fn an_http_1_0_client_that_wants_to_stay_is_told_when_it_cannot() {
 }
 
 #[tokio::test]
+async fn a_head_that_does_not_end_is_given_up_over_http_2_too() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let config = Config::to(&[upstream.address()]).with("[timeouts]\nrequest_head = \"300ms\"");
+    let proxy = Vestibule::start(config).await;
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    // Without END_HEADERS, and with less than it announces.
+    for headers in [&b"\0\0\x01\x01\0\0\0\0\x01\x82"[..], b"\0\0\x09\x01\x04\0\0\0\x01\x82"] {
+        let mut client = proxy.connect().await;
+        client.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], settings, headers].concat()).await;
+        client.read_to_end().await;
+    }
+    proxy.wait_for_metric("http_requests_total", "status=\"408\"", 2.0).await;
+}
+
+#[tokio::test]
 async fn cookies_that_http_2_splits_count_as_one_header() {
     let upstream = Upstream::answering(Reply::body_back()).await;
     let proxy = in_front_of(&upstream).await;

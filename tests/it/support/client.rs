@@ -150,6 +150,13 @@ impl Client {
         bytes
     }
 
+    /// Everything until the peer ends the connection.
+    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
+        // A reset ends it, too.
+        while within("the end", self.wire.fill()).await.is_ok_and(|count| count > 0) {}
+        self.wire.take_buffer()
+    }
+
     /// Waits until the peer ends the connection; fails when another byte comes instead.
     pub(crate) async fn assert_closed(&mut self) {
         assert_eq!(self.wire.take_buffer(), b"");
