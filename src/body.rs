@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::headers::name::NameSet;
+use crate::stock::{Hold, Piece, Way};
 
 /// Why a request body could not be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +113,8 @@ pub struct StreamingBody {
     rules: RequestBodyRules,
     state: Arc<RequestBodyState>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// What counts its pieces until the instance has taken them, where a connection carries several bodies.
+    hold: Option<Arc<Hold>>,
     leave: Leave,
 }
 
@@ -125,8 +128,12 @@ enum Leave {
 }
 
 impl RequestBody {
-    /// Puts `rules` on `incoming`; the state is `None` for a request without a body.
-    pub fn new(incoming: Incoming, rules: &RequestBodyRules) -> (Self, Option<Arc<RequestBodyState>>) {
+    /// Puts `rules` on `incoming`, whose pieces `hold` counts; the state is `None` for a request without a body.
+    pub fn new(
+        incoming: Incoming,
+        rules: &RequestBodyRules,
+        hold: Option<Arc<Hold>>,
+    ) -> (Self, Option<Arc<RequestBodyState>>) {
         if incoming.is_end_stream() {
             return (RequestBody::Empty, None);
         }
@@ -136,6 +143,7 @@ impl RequestBody {
             rules: rules.clone(),
             state: state.clone(),
             pause: None,
+            hold,
             leave: Leave::Given,
         };
         (RequestBody::Streaming(Box::new(body)), Some(state))
@@ -165,8 +173,11 @@ impl StreamingBody {
         Poll::Ready(())
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, RequestBodyError>>> {
         ready!(self.poll_leave(cx));
+        if let Some(hold) = &self.hold {
+            ready!(hold.poll_room(Way::Upload, cx));
+        }
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             let idle = self.rules.idle;
             ready!(self.pause.get_or_insert_with(|| Box::pin(sleep(idle))).as_mut().poll(cx));
@@ -181,7 +192,7 @@ impl StreamingBody {
         }))
     }
 
-    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, RequestBodyError> {
+    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Piece>, RequestBodyError> {
         if let Some(data) = frame.data_ref() {
             let total = self.state.bytes() + data.len() as u64;
             self.state.bytes.store(total, Relaxed);
@@ -191,7 +202,10 @@ impl StreamingBody {
         } else if let Some(trailers) = frame.trailers_mut() {
             self.rules.forbidden_trailers.strip(trailers);
         }
-        Ok(frame)
+        Ok(frame.map_data(|data| match &self.hold {
+            Some(hold) => hold.piece(Way::Upload, data),
+            None => data.into(),
+        }))
     }
 
     fn fail(&self, error: RequestBodyError) -> RequestBodyError {
@@ -207,13 +221,13 @@ impl Drop for StreamingBody {
 }
 
 impl Body for RequestBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = RequestBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, RequestBodyError>>> {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Streaming(body) => body.poll_frame(cx),

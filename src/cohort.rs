@@ -35,7 +35,7 @@ impl Cohorts {
         // No upstream's affinity cookie can be called this: there is a `-` before the upstream's name.
         let cookie = format!("{}_cohort", config.cookie);
         let subject = "cohort".to_owned();
-        Ok(Cohorts { lots: Lots::new(keys, cookie, subject.clone(), subject, config.max_age), shares })
+        Ok(Cohorts { lots: Lots::new(keys, cookie, subject.clone(), subject, config), shares })
     }
 
     /// Name of the cookie that keeps a client's cohort.
@@ -76,13 +76,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Percent;
+    use crate::config::{CookieAttributes, Percent};
     use crate::secret::Secret;
 
     fn cohorts(shares: [Option<f64>; 3]) -> Cohorts {
         let secret = Secret::new(b"0123456789abcdef0123456789abcdef".to_vec());
-        let config =
-            Affinity { cookie: "tie".into(), max_age: Duration::from_secs(60), secret: Some(secret) };
+        let config = Affinity {
+            cookie: "tie".into(),
+            attributes: CookieAttributes::default(),
+            max_age: Duration::from_secs(60),
+            secret: Some(secret),
+        };
         let shares = Shares::new(shares.map(|share| share.and_then(Percent::new))).unwrap();
         Cohorts::new(&config, shares).unwrap()
     }

@@ -24,9 +24,12 @@
 //! | discovery | looking for an upstream's instances while the proxy runs |
 //! | health check | active judgement of an instance; *busy* is no judgement |
 //! | slot | room for one request on an instance; who finds none waits in the queue |
+//! | claim, share | what is held as long as an instance is at work on a request, such as its slot |
+//! | doubt, proof | why an instance needs a good check before new requests go there; that check |
 //! | outlier, ejection | an instance that requests fail on; leaving it alone for a while |
 //! | warden | who alone writes the health of an upstream's instances |
 //! | drain | stop new work, let running work end |
+//! | stock, piece | the bytes of bodies that are held for those who are slow to take them; a part of a body |
 //! | cohort | the clients that are served in one mode while modes are compared |
 //! | drill | a failure on purpose, for a while; a *fenced* instance is treated as dead by one |
 //! | canary, stable | the new version of an upstream that is tried, and the one it is compared with: a client's *side* |
@@ -52,7 +55,8 @@
 //!    instance, otherwise the balancer picks one with a free slot, or the request waits for a slot. An instance
 //!    that cannot be reached is left out and the unsent request goes to another. What an instance may have seen
 //!    goes to another only when it may be executed twice and the budget allows it (`proxy::repeat`,
-//!    `proxy::sending`); anything else is sent once. How each attempt ended is noted of its instance, whose health
+//!    `proxy::sending`); anything else is sent once. A kept connection that ends without a byte is replaced first, if
+//!    the request may be executed twice (`proxy::attempt`). How each attempt ended is noted of its instance, whose health
 //!    one task per upstream judges (`health`).
 //! 6. **Answer**: frames are passed on as they come. The body carries the request's record and lease, which
 //!    end with the last byte or when the client leaves. A cut answer is passed on as cut.
@@ -97,9 +101,11 @@ pub mod body;
 pub mod clock;
 pub mod drain;
 pub mod headers;
+pub mod heap;
 pub mod seal;
 pub mod secret;
 pub mod socket;
+pub mod stock;
 pub mod telemetry;
 
 // Layer 1: what the operator wants.

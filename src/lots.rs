@@ -8,8 +8,8 @@ use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue};
 
 use crate::clock::unix_seconds;
-use crate::config::{Affinity, Percent};
-use crate::headers::cookie::cookie_values;
+use crate::config::{Affinity, CookieAttributes, Percent};
+use crate::headers::cookie::{cookie_values, unquoted};
 use crate::seal::{self, Sealer};
 use crate::secret::RandomError;
 
@@ -41,6 +41,7 @@ pub struct Lots {
     context: String,
     /// Draws for another subject have nothing to do with these.
     subject: String,
+    attributes: CookieAttributes,
     max_age: Duration,
 }
 
@@ -51,8 +52,10 @@ impl fmt::Debug for Lots {
 }
 
 impl Lots {
-    pub fn new(keys: Keys, cookie: String, context: String, subject: String, max_age: Duration) -> Self {
-        Lots { keys, cookie, context, subject, max_age }
+    /// `config` is for the attributes and the age of the cookie.
+    pub fn new(keys: Keys, cookie: String, context: String, subject: String, config: &Affinity) -> Self {
+        let (attributes, max_age) = (config.attributes.clone(), config.max_age);
+        Lots { keys, cookie, context, subject, attributes, max_age }
     }
 
     /// Name of the cookie.
@@ -64,7 +67,7 @@ impl Lots {
     /// of its life is over. `None` when there is none, or none of ours that is still alive and says something.
     pub fn given<T>(&self, headers: &HeaderMap, read: impl Fn(u64) -> Option<T>) -> Option<(T, bool)> {
         cookie_values(headers, &self.cookie).find_map(|value| {
-            let (content, is_old) = self.open(value)?;
+            let (content, is_old) = self.open(unquoted(value))?;
             Some((read(content)?, is_old))
         })
     }
@@ -83,10 +86,7 @@ impl Lots {
     pub fn set_cookie(&self, content: u64, https: bool) -> Option<HeaderValue> {
         let (issued, life) = (unix_seconds(), self.max_age.as_secs());
         let value = self.keys.sealer.seal(&self.context, [content, issued, issued + life])?;
-        let secure = if https { "; Secure" } else { "" };
-        let name = &self.cookie;
-        let text = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        HeaderValue::try_from(text).ok()
+        self.attributes.set_cookie(&self.cookie, &value, self.max_age, https).ok()
     }
 
     /// A place of 0 to 9999, one as likely as the other: the same one for the same session in every process with the

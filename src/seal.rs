@@ -62,6 +62,12 @@ impl Sealer {
         Some(URL_SAFE_NO_PAD.encode(whole))
     }
 
+    /// Whether a value is laid out like one that holds so many numbers, whichever key has sealed it, if any.
+    pub fn is_laid_out<const N: usize>(value: &[u8]) -> bool {
+        let whole = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
+        whole.first() == Some(&VERSION) && whole.len() == 1 + NONCE_LEN + 8 * N + TAG_LEN
+    }
+
     /// `None` unless this key sealed so many numbers for this context and nobody changed the value since.
     pub fn open<const N: usize>(&self, context: &str, value: &[u8]) -> Option<[u64; N]> {
         let mut whole = URL_SAFE_NO_PAD.decode(value).ok()?;

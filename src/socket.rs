@@ -2,42 +2,113 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
+
+use crate::stock::PIECE;
+
+/// Most bytes of one read. hyper reads into a buffer that it doubles when a read has filled it, so with one less its
+/// buffers, and the pieces of bodies that are cut from them, stay at [`PIECE`].
+const READ: u64 = PIECE as u64 - 1;
+/// Most bytes that hyper may hold of a body in each direction of an HTTP/1 connection, and a piece more.
+pub const BUFFER: usize = 64 * 1024;
 
 /// Vectored writes of up to this many bytes are gathered first: a plain send costs the kernel less than
 /// a vector, and most heads with their small bodies fit.
 const GATHER: usize = 2048;
 
-/// A connected socket.
+/// A connected socket, or something around one.
 #[derive(Debug)]
-pub struct Socket(TokioIo<TcpStream>);
+pub struct Socket<I = ()>(TokioIo<Sipping<I>>);
+
+/// Sees what is read from a socket before hyper does.
+pub trait Inspect: Unpin {
+    /// The next bytes. An error is that of the read.
+    fn inspect(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Inspect for () {
+    fn inspect(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Self {
-        Socket(TokioIo::new(stream))
+        Socket::inspected(stream, ())
+    }
+}
+
+impl<I> Socket<I> {
+    /// A socket whose bytes `inspector` sees.
+    pub fn inspected(stream: TcpStream, inspector: I) -> Self {
+        Socket(TokioIo::new(Sipping { stream: stream.take(READ), inspector }))
     }
 
     /// The error that the system has noted without being asked to read or write, such as a reset.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.0.inner().take_error()
+        self.0.inner().stream.get_ref().take_error()
     }
 
     pub fn into_inner(self) -> TcpStream {
-        self.0.into_inner()
+        self.0.into_inner().stream.into_inner()
     }
 }
 
-impl Read for Socket {
+/// A stream of which no read takes more than [`READ`].
+#[derive(Debug)]
+struct Sipping<I> {
+    stream: Take<TcpStream>,
+    inspector: I,
+}
+
+impl<I: Inspect> AsyncRead for Sipping<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        this.stream.set_limit(READ);
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        Poll::Ready(this.inspector.inspect(buf.filled().get(before..).unwrap_or_default()))
+    }
+}
+
+impl<I: Unpin> AsyncWrite for Sipping<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().stream.get_mut()).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().stream.get_mut()).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.get_ref().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().stream.get_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().stream.get_mut()).poll_shutdown(cx)
+    }
+}
+
+impl<I: Inspect> Read for Socket<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl Write for Socket {
+impl<I: Unpin> Write for Socket<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
     }

@@ -4,9 +4,9 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use vestibule::headers::claims::claims_and;
 use vestibule::headers::cookie::{cookie_values, remove_cookie};
 use vestibule::headers::forwarded::{self, X_FORWARDED_FOR};
-use vestibule::headers::name::NameSet;
 use vestibule::headers::{hop_by_hop, host};
 
 use crate::{browser_headers, cookie_line};
@@ -25,12 +25,8 @@ pub(crate) fn cookies(c: &mut Criterion) {
 }
 
 pub(crate) fn cleaning(c: &mut Criterion) {
-    let set = NameSet::new(
-        ["x-user-id", "x-user-name", "x-user-email", "expect", "vestibule-session"]
-            .into_iter()
-            .chain(hop_by_hop::NAMES)
-            .chain(forwarded::FAMILY),
-    );
+    let own = ["expect", "vestibule-session", "proxy"].into_iter().chain(hop_by_hop::NAMES);
+    let set = claims_and(own);
     let browser = browser_headers(&cookie_line(3));
     let mut proxied = browser.clone();
     for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x_user_id"] {

@@ -5,6 +5,7 @@
 
 mod api;
 mod endpoints;
+mod hosts;
 mod process;
 mod reply;
 mod routes;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -59,6 +61,10 @@ pub struct Admin {
     pub dropped_lines: Option<Arc<AtomicU64>>,
     /// Free places for client connections.
     pub places: Arc<Semaphore>,
+    /// How many there are when no client is connected.
+    pub most_clients: usize,
+    /// Connections of operators that may be open at a time; more wait in the kernel's backlog.
+    pub most_operators: usize,
     pub sessions: Sessions,
     pub process: Arc<dyn Process>,
     pub reloads: Arc<Reloads>,
@@ -69,10 +75,12 @@ pub struct Admin {
 impl Admin {
     /// Answers on `listener` until dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        loop {
+        let places = Arc::new(Semaphore::new(self.most_operators));
+        // Nobody closes them.
+        while let Ok(place) = places.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(self.clone().serve_connection(stream));
+                    tokio::spawn(self.clone().serve_connection(stream).map(|()| drop(place)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an admin connection");

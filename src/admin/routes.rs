@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::api::{self, Problem};
+use super::hosts::{self, HostError};
 use super::reply::{Reply, text};
 use super::{Admin, endpoints};
 
@@ -52,6 +53,12 @@ enum Stray {
 
 /// Answers one request.
 pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Reply {
+    let head = (request.headers(), request.uri(), request.version());
+    let plan = admin.shared.plan.load_full();
+    let names = plan.config.admin.as_ref().map_or(&[][..], |admin| &admin.hosts);
+    if let Err(error) = hosts::check(head, names) {
+        return refuse(error, request.uri().path());
+    }
     match find(request.method(), request.uri().path()) {
         Ok(Endpoint::Livez) => text(StatusCode::OK, "alive\n"),
         Ok(Endpoint::Readyz) => endpoints::readyz(&admin, request.uri().query()).await,
@@ -66,6 +73,14 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
         Ok(Endpoint::Drills) => api::rehearse(&admin, request).await,
         Err(stray) => stray.answer(request.uri().path()),
     }
+}
+
+/// The answer to a request that is not for us.
+fn refuse(error: HostError, path: &str) -> Reply {
+    if path.starts_with("/api/") {
+        return Problem::Host(error).into();
+    }
+    text(error.status(), format!("{error}\n"))
 }
 
 fn find(method: &Method, path: &str) -> Result<Endpoint, Stray> {

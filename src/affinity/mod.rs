@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use http::HeaderValue;
 
 use crate::clock::unix_seconds;
-use crate::config;
+use crate::config::{self, CookieAttributes};
 use crate::seal::{self, Sealer};
 use crate::secret::{RandomError, Secret};
 use crate::upstream::InstanceId;
@@ -21,6 +21,7 @@ const PURPOSE: &str = "vestibule affinity cookie v1";
 #[derive(Debug)]
 pub struct Affinity {
     cookie: String,
+    attributes: CookieAttributes,
     max_age: Duration,
     sealer: Sealer,
     hashing: hmac::Key,
@@ -58,6 +59,7 @@ impl Affinity {
     pub fn new(config: &config::Affinity) -> Result<Self, RandomError> {
         Ok(Affinity {
             cookie: config.cookie.clone(),
+            attributes: config.attributes.clone(),
             max_age: config.max_age,
             sealer: Sealer::new(config.secret.as_ref(), PURPOSE)?,
             hashing: hashing_key(config.secret.as_ref())?,
@@ -95,6 +97,11 @@ impl Affinity {
         }
     }
 
+    /// Whether a value looks like [`Affinity::seal`]'s, of whatever process and secret.
+    pub fn is_like_ours(value: &[u8]) -> bool {
+        Sealer::is_laid_out::<5>(value)
+    }
+
     /// The sealed tie of `client` to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system
     /// gives no random numbers; the client then stays untied.
     pub fn seal(&self, upstream: &str, client: u64, instance: InstanceId, since: u64) -> Option<String> {
@@ -111,12 +118,8 @@ impl Affinity {
         since: u64,
         https: bool,
     ) -> Option<HeaderValue> {
-        let (value, life) = (self.seal(upstream, client, instance, since)?, self.max_age.as_secs());
-        let secure = if https { "; Secure" } else { "" };
-        let name = &self.cookie;
-        let text =
-            format!("{name}-{upstream}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        HeaderValue::try_from(text).ok()
+        let value = self.seal(upstream, client, instance, since)?;
+        self.attributes.set_cookie(&self.cookie_name(upstream), &value, self.max_age, https).ok()
     }
 }
 
@@ -135,7 +138,8 @@ mod tests {
 
     fn affinity(secret: Option<&str>, max_age: u64) -> Affinity {
         let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
-        let config = config::Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
+        let (cookie, attributes) = ("tie".into(), CookieAttributes::default());
+        let config = config::Affinity { cookie, attributes, max_age: Duration::from_secs(max_age), secret };
         Affinity::new(&config).unwrap()
     }
 
@@ -155,6 +159,17 @@ mod tests {
         assert_eq!((tied.instance, tied.client, tied.since, tied.old), (InstanceId(7), 3, 5, false));
         assert!(unix_seconds() - tied.seen < 5);
         assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
+    }
+
+    #[test]
+    fn what_another_process_sealed_is_told_from_what_an_application_wrote() {
+        let value = issue(&affinity(None, 60));
+        assert!(Affinity::is_like_ours(value.as_bytes()));
+        let shorter = &value[..value.len() - 4];
+        let other = format!("B{}", &value[1..]);
+        for text in ["", "abc", "0f8fad5bd9cb469fa16570867728950e", shorter, &other] {
+            assert!(!Affinity::is_like_ours(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod access_log;
 mod changes;
 mod control;
 mod error;
+mod files;
 mod fixed;
 mod handle;
 mod handover;
@@ -42,9 +43,11 @@ use crate::proxy::{Plan, Service, Shared, Worker};
 use crate::secret::{Fingerprints, Secret, random_bytes};
 use crate::server::Server;
 use crate::session::{MemoryStore, SessionCache, SharedState};
+use crate::stock::Stock;
 use crate::transport::Lines;
 use access_log::AccessLog;
 use control::{Command, Control};
+use files::Shares;
 use handle::UpgradeReply;
 use inheritance::Predecessor;
 use sockets::Sockets;
@@ -52,6 +55,7 @@ use workers::{Orders, Shift, Warmth};
 
 pub use control::{Changes, ReloadError};
 pub use error::AppError;
+pub use files::{Shortage, raise_open_files, shortage};
 pub use handle::AppHandle;
 pub use handover::HandoverError;
 pub use inheritance::Inheritance;
@@ -77,6 +81,7 @@ pub struct App {
     shards: Vec<Arc<Shard>>,
     access_log: Option<AccessLog>,
     places: Arc<Semaphore>,
+    shares: Shares,
     predecessor: Option<Predecessor>,
     /// For a successor that has none in its configuration either.
     secret: Secret<Vec<u8>>,
@@ -105,6 +110,7 @@ impl App {
         };
         config.affinity.secret.get_or_insert_with(|| secret.clone());
         let config = Arc::new(config);
+        let shares = files::own_shares(&config);
         let sockets = Sockets::acquire(&config, sockets)?;
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(Plan::new(config.clone())?),
@@ -113,7 +119,8 @@ impl App {
             session_state: Arc::new(SharedState::new(&config.session)),
             backend: OnceLock::new(),
             marks: Fingerprints::new()?,
-            lines: Lines::default(),
+            lines: Lines::new(shares.upstream),
+            stock: Arc::new(Stock::new(config.limits.buffer_bytes)),
             drills: Drills::default(),
         });
         if let Some(sessions) = &shared.sessions {
@@ -145,7 +152,8 @@ impl App {
             sockets: Some(Arc::new(sockets)),
             access_log,
             shards: std::iter::repeat_with(Arc::<Shard>::default).take(config.workers.get()).collect(),
-            places: Arc::new(Semaphore::new(config.limits.connections)),
+            places: Arc::new(Semaphore::new(shares.clients)),
+            shares,
             shared,
             readiness,
             predecessor,
@@ -198,6 +206,8 @@ impl App {
             shards: self.shards.clone(),
             dropped_lines: self.access_log.as_ref().map(|(sink, _)| sink.dropped_counter()),
             places: self.places.clone(),
+            most_clients: self.shares.clients,
+            most_operators: self.shares.operators,
             sessions: admin::Sessions::default(),
             process: Arc::new(self.handle.clone()),
             reloads: self.reloads.clone(),

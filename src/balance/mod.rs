@@ -5,14 +5,14 @@ mod round_robin;
 mod table;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::config::{self, Balance};
 use crate::upstream::{Instance, InstanceId, Lease, Upstream, Wish};
-use table::Table;
+use table::{Hold, Table};
 
 /// How often chance is tried before all instances are looked at.
 const TRIES: usize = 4;
@@ -28,8 +28,8 @@ pub struct Balancer {
     /// Turns of a rotation of its own, for [`Balancer::foresee`].
     foreseen: AtomicUsize,
     table: ArcSwap<Table>,
-    /// Held while a table is made, so that the last one made knows the latest changes.
-    making: Mutex<()>,
+    /// Locked while a table is made, so that the last one made knows the latest changes.
+    making: Mutex<Hold>,
 }
 
 /// What is asked for.
@@ -89,12 +89,13 @@ impl Balancer {
     /// the place in the rotation are kept.
     pub fn new(config: &config::Upstream, previous: Option<&Balancer>) -> Self {
         let upstream = Arc::new(Upstream::new(config, previous.map(|previous| &*previous.upstream)));
+        let mut hold = previous.map(|previous| *previous.making()).unwrap_or_default();
         let balancer = Balancer {
-            table: ArcSwap::from_pointee(Table::new(&upstream, None)),
+            table: ArcSwap::from_pointee(Table::new(&upstream, None, &mut hold, Instant::now())),
             turn: AtomicUsize::new(previous.map_or(0, |previous| previous.turn.load(Relaxed))),
             foreseen: AtomicUsize::new(previous.map_or(0, |previous| previous.foreseen.load(Relaxed))),
             upstream,
-            making: Mutex::default(),
+            making: Mutex::new(hold),
         };
         balancer.tell_of_panic(previous.is_some_and(Balancer::is_panicking));
         balancer.upstream.group().settle(balancer.upstream.instances());
@@ -107,11 +108,34 @@ impl Balancer {
 
     /// To be called after the standing of an instance has changed: its health, its state, its weight.
     pub fn refresh(&self) {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hold = self.making();
         let previous = self.table.load_full();
-        self.table.store(Arc::new(Table::new(&self.upstream, Some(&previous))));
+        let table = Table::new(&self.upstream, Some(&previous), &mut hold, Instant::now());
+        self.table.store(Arc::new(table));
         self.tell_of_panic(previous.panic);
         self.upstream.group().settle(self.upstream.instances());
+    }
+
+    fn making(&self) -> MutexGuard<'_, Hold> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when new requests wait for a check to find an instance good, as none has been. When that time has come,
+    /// [`Balancer::refresh`] lets them go to those that may be.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.table.load().held_until
+    }
+
+    /// Whether new requests go to instances that no check has found good, as there are no others.
+    pub fn is_unproven(&self) -> bool {
+        self.table.load().open.iter().any(|instance| instance.doubts().is_some())
+    }
+
+    /// Takes an instance that no check has found good yet, while requests wait for that, for one that cannot wait.
+    pub fn take_unproven(&self, wanted: Wanted<'_>) -> Option<Lease> {
+        let table = self.table.load();
+        let untried = table.unproven.iter().filter(|instance| !is_tried(instance, wanted.tried));
+        untried.filter(|instance| instance.is_in_use()).find_map(Lease::take)
     }
 
     /// The instances that take new sessions and came after `since` (Unix seconds).
@@ -159,9 +183,11 @@ impl Balancer {
     pub fn pick(&self, wanted: Wanted<'_>) -> Pick {
         let table = self.table.load();
         let Wanted { key, tried, now } = wanted;
-        let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && !is_tried(instance, tried);
+        // Of an upstream that another has taken over from, instances may be gone.
+        let able = |instance: &Arc<Instance>| instance.is_in_use() && !is_tried(instance, tried);
+        let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && able(instance);
         if let Some(key) = key {
-            return self.by_hash(&table, key, wanted);
+            return self.by_hash(&table, key, wanted).or_else(|| hold(&table, able, tried));
         }
         let first = match &self.upstream.config.balance {
             Balance::LeastRequests => table.tournament.as_ref().and_then(|all| all.winner()),
@@ -184,7 +210,8 @@ impl Balancer {
         let start = self.turn.load(Relaxed);
         take_any(&table.open, start, usable, tried)
             .or_else(|| take_any(&table.reserve, start, usable, tried))
-            .or_else(|| take_any(&table.open, start, |instance| !is_tried(instance, tried), tried))
+            .or_else(|| take_any(&table.open, start, able, tried))
+            .or_else(|| hold(&table, able, tried))
     }
 
     /// Where [`Balancer::pick`] would send a request that nobody tied, without sending it there: turns are those of a
@@ -219,7 +246,7 @@ impl Balancer {
         if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
             return Pick::None;
         }
-        take_only(instance)
+        Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
     }
 
     /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
@@ -232,11 +259,13 @@ impl Balancer {
         let most = bound.map(|percent| self.average(table) * f64::from(percent) / 100.0);
         let able = || {
             let preferred = ring.walk(key).filter_map(|place| instances.get(place));
-            preferred.filter(|instance| instance.is_open() && !is_tried(instance, wanted.tried))
+            preferred.filter(|instance| instance.takes_led() && !is_tried(instance, wanted.tried))
         };
         let ready = || able().filter(|instance| !instance.is_backing_off(wanted.now));
         let Some(most) = most else {
-            return ready().next().or_else(|| able().next()).map_or(Pick::None, take_only);
+            return ready().next().or_else(|| able().next()).map_or(Pick::None, |instance| {
+                Lease::take(instance).map_or_else(|| Pick::Full(Wish::Led(instance.id)), Pick::Taken)
+            });
         };
         let light = ready().find_map(|instance| {
             let below = (instance.in_flight() as f64) < most * f64::from(instance.weight());
@@ -284,10 +313,6 @@ fn has_its_share(instance: &Instance, now: Instant) -> bool {
     share >= 1.0 || fastrand::f32() < share
 }
 
-fn take_only(instance: &Arc<Instance>) -> Pick {
-    Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
-}
-
 /// The first that is `usable` and has a free slot, from `start` on.
 fn take_any(
     open: &[Arc<Instance>],
@@ -304,6 +329,14 @@ fn take_any(
         }
     }
     match is_full {
+        true => Pick::Full(Wish::Any { except: ids(tried) }),
+        false => Pick::None,
+    }
+}
+
+/// Nobody serves, but somebody may be found good soon.
+fn hold(table: &Table, able: impl Fn(&Arc<Instance>) -> bool, tried: &[Arc<Instance>]) -> Pick {
+    match table.unproven.iter().any(able) {
         true => Pick::Full(Wish::Any { except: ids(tried) }),
         false => Pick::None,
     }

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
+use tokio::time::Instant;
+
 use crate::config::Balance;
 use crate::upstream::{Instance, InstanceId, Tournament, Upstream};
 
@@ -19,6 +21,10 @@ pub(super) struct Table {
     pub(super) weight: u64,
     /// Backups that nobody needs as long as one of `open` can be reached.
     pub(super) reserve: Box<[Arc<Instance>]>,
+    /// Those that would be open if a check had found them good, while no other is.
+    pub(super) unproven: Box<[Arc<Instance>]>,
+    /// Until when requests wait for one of those to be found good; `None` when they do not.
+    pub(super) held_until: Option<Instant>,
     /// Places in `open`, each as often as its weight says, evenly spaced.
     pub(super) cycle: Box<[u32]>,
     pub(super) tournament: Option<Arc<Tournament>>,
@@ -32,10 +38,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table for the present standing of the instances.
-    pub(super) fn new(upstream: &Upstream, previous: Option<&Table>) -> Self {
+    /// The table for the present standing of the instances at `now`.
+    pub(super) fn new(upstream: &Upstream, previous: Option<&Table>, hold: &mut Hold, now: Instant) -> Self {
         let config = &upstream.config;
-        let Able { open, reserve, panic, healthy, ready } = Able::of(upstream);
+        let Able { mut open, mut reserve, mut unproven, panic, healthy, ready } = Able::of(upstream);
+        let is_needed = open.is_empty() && reserve.is_empty() && !unproven.is_empty();
+        let held_until = hold.until(is_needed, upstream, now);
+        if is_needed && held_until.is_none() {
+            open = std::mem::take(&mut unproven);
+        } else if !is_needed {
+            unproven.clear();
+        }
+        if open.is_empty() {
+            std::mem::swap(&mut open, &mut reserve);
+        }
         let ids: HashSet<InstanceId> = open.iter().map(|instance| instance.id).collect();
         upstream.instances().iter().for_each(|instance| instance.set_open(ids.contains(&instance.id)));
         let weights: Vec<u32> = open.iter().map(|instance| instance.weight()).collect();
@@ -47,10 +63,29 @@ impl Table {
             weight: weights.iter().map(|weight| u64::from(*weight)).sum(),
             open: open.into(),
             reserve: reserve.into(),
+            unproven: unproven.into(),
+            held_until,
             panic,
             healthy,
             ready,
         }
+    }
+}
+
+/// Since when nobody has been found good, although there are some who may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hold(Option<Instant>);
+
+impl Hold {
+    /// Until when requests wait; `None` when somebody has been found good, or nobody need be any more.
+    fn until(&mut self, is_needed: bool, upstream: &Upstream, now: Instant) -> Option<Instant> {
+        if !is_needed {
+            self.0 = None;
+            return None;
+        }
+        let since = *self.0.get_or_insert(now);
+        let check = upstream.config.health.as_ref()?;
+        Some(since + check.unproven_after).filter(|until| *until > now)
     }
 }
 
@@ -78,28 +113,29 @@ impl LazyRing {
 
 struct Able {
     open: Vec<Arc<Instance>>,
+    /// The backups.
     reserve: Vec<Arc<Instance>>,
+    /// Those in doubt, backups last.
+    unproven: Vec<Arc<Instance>>,
     panic: bool,
     healthy: usize,
     ready: usize,
 }
 
 impl Able {
-    /// Of the ready instances the healthy ones, or all when too few are healthy; of these the backups only when no
-    /// other is left.
+    /// Of the ready instances the healthy ones, or all when too few are healthy.
     fn of(upstream: &Upstream) -> Self {
         let mut able: Vec<_> = upstream.members().filter(|(instance, _)| instance.is_in_use()).collect();
-        let is_fit = |instance: &Instance| instance.is_healthy() && !instance.is_fenced();
-        let healthy = able.iter().filter(|(instance, _)| is_fit(instance)).count();
+        let healthy = able.iter().filter(|(instance, _)| instance.is_fit()).count();
         let ready = able.len();
         let panic = healthy * 100 < ready * usize::from(upstream.config.panic_below);
-        able.retain(|(instance, _)| is_fit(instance) || (panic && !instance.is_fenced()));
-        let (reserve, open): (Vec<_>, Vec<_>) = able.into_iter().partition(|(_, config)| config.backup);
-        let [open, reserve] = [open, reserve]
+        able.retain(|(instance, _)| instance.is_fit() || (panic && !instance.is_fenced()));
+        let (proven, mut unproven): (Vec<_>, Vec<_>) =
+            able.into_iter().partition(|(instance, _)| panic || instance.doubts().is_none());
+        unproven.sort_by_key(|(_, config)| config.backup);
+        let (reserve, open): (Vec<_>, Vec<_>) = proven.into_iter().partition(|(_, config)| config.backup);
+        let [open, reserve, unproven] = [open, reserve, unproven]
             .map(|members| members.into_iter().map(|(instance, _)| Arc::clone(instance)).collect::<Vec<_>>());
-        match open.is_empty() {
-            true => Able { open: reserve, reserve: open, panic, healthy, ready },
-            false => Able { open, reserve, panic, healthy, ready },
-        }
+        Able { open, reserve, unproven, panic, healthy, ready }
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Hash, HashKey, InstanceState};
+use crate::upstream::Doubt;
 
 fn config(balance: Balance, weights: &[u32]) -> config::Upstream {
     let instances = weights.iter().zip(5001..).map(|(weight, port)| config::Instance {
@@ -61,7 +62,7 @@ fn the_others_share_the_turns_of_one_that_is_down_evenly() {
 #[test]
 fn an_instance_that_backs_off_is_the_last_resort_and_one_that_is_down_is_none() {
     let balancer = balancer(&[1, 1]);
-    instance(&balancer, 0).connect_failed(Instant::now());
+    instance(&balancer, 0).connect_failed(Instant::now(), false);
     assert_eq!(ports(&balancer, 3), [5002, 5002, 5002]);
     set_healthy(&balancer, 1, false);
     assert_eq!(ports(&balancer, 1), [5001]);
@@ -153,7 +154,7 @@ fn a_full_instance_makes_its_own_keys_wait_and_the_others_go_on() {
         Pick::Taken(lease) => lease.instance().id,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(hashed(&balancer, 9), Pick::Full(Wish::Only(wanted)) if wanted == id));
+    assert!(matches!(hashed(&balancer, 9), Pick::Full(Wish::Led(wanted)) if wanted == id));
     let without_key = [balancer.pick(wanted(&[])), balancer.pick(wanted(&[])), balancer.pick(wanted(&[]))];
     assert!(without_key.iter().all(|pick| matches!(pick, Pick::Taken(_))));
     assert!(matches!(balancer.pick(wanted(&[])), Pick::Full(Wish::Any { except }) if except.is_empty()));
@@ -167,7 +168,7 @@ fn backups_serve_only_when_nobody_else_can() {
     assert_eq!(counts(&balancer, 10), BTreeMap::from([(5001, 5), (5002, 5)]));
     set_healthy(&balancer, 0, false);
     assert_eq!(ports(&balancer, 2), [5002, 5002]);
-    instance(&balancer, 1).connect_failed(Instant::now());
+    instance(&balancer, 1).connect_failed(Instant::now(), false);
     assert_eq!(ports(&balancer, 2), [5003, 5003]);
     set_healthy(&balancer, 1, false);
     assert_eq!(ports(&balancer, 2), [5003, 5003]);
@@ -252,4 +253,80 @@ fn the_weights_of_the_file_win_again_when_the_file_changes_them() {
     instance(&before, 1).set_weight(9);
     let after = Balancer::new(&config(Balance::RoundRobin, &[1, 2]), Some(&before));
     assert_eq!([instance(&after, 0).weight(), instance(&after, 1).weight()], [9, 2]);
+}
+
+/// With checks that have found nobody good yet.
+fn unproven(balance: Balance) -> Balancer {
+    let check = config::HealthCheck {
+        kind: config::CheckKind::Tcp,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        unproven_after: Duration::from_secs(2),
+    };
+    Balancer::new(&config::Upstream { health: Some(check), ..config(balance, &[1, 1]) }, None)
+}
+
+fn prove(balancer: &Balancer, place: usize) {
+    assert!(instance(balancer, place).prove());
+    balancer.refresh();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_the_first_who_is_found_good_and_go_nowhere_else() {
+    let balancer = unproven(Balance::RoundRobin);
+    assert!(matches!(balancer.pick(wanted(&[])), Pick::Full(Wish::Any { except }) if except.is_empty()));
+    assert!(balancer.held_until().is_some() && !balancer.is_unproven());
+    prove(&balancer, 1);
+    assert_eq!((ports(&balancer, 3), balancer.held_until()), (vec![5002; 3], None));
+    prove(&balancer, 0);
+    assert_eq!(counts(&balancer, 4), BTreeMap::from([(5001, 2), (5002, 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_while_they_go_to_those_in_doubt_and_whoever_cannot_wait_at_once() {
+    let balancer = unproven(Balance::RoundRobin);
+    let taken = balancer.take_unproven(wanted(&[])).unwrap();
+    assert!(balancer.take_unproven(wanted(&[taken.instance().clone()])).is_some());
+    assert_eq!(balancer.held_until(), Some(Instant::now() + Duration::from_secs(2)));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    balancer.refresh();
+    assert_eq!(counts(&balancer, 4), BTreeMap::from([(5001, 2), (5002, 2)]));
+    assert!(balancer.is_unproven() && balancer.take_unproven(wanted(&[])).is_none());
+    // Another doubt does not make them wait once more, before one has been found good.
+    instance(&balancer, 0).doubt(Doubt::Away);
+    balancer.refresh();
+    assert_eq!(balancer.held_until(), None);
+    prove(&balancer, 0);
+    instance(&balancer, 0).doubt(Doubt::Away);
+    balancer.refresh();
+    assert!(balancer.held_until().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_been_tried_is_not_waited_for() {
+    let balancer = unproven(Balance::RoundRobin);
+    let tried: Vec<_> = balancer.upstream().instances().to_vec();
+    assert!(matches!(balancer.pick(wanted(&tried)), Pick::None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ties_and_hashes_lead_where_they_did_unless_it_is_known_that_nothing_is_left_there() {
+    let balancer = unproven(Balance::Hash(Hash { key: HashKey::Session, bound: None }));
+    let by_hash = |key| balancer.pick(Wanted { key: Some(key), ..wanted(&[]) });
+    prove(&balancer, 1);
+    let (mine, key) = (instance(&balancer, 0), (0..).find(|key| port(&by_hash(*key)) == 5001).unwrap());
+    let is_kept = || matches!(balancer.pick_tied(mine, wanted(&[])), Pick::Taken(_));
+    assert!(is_kept());
+    mine.doubt(Doubt::Away);
+    balancer.refresh();
+    assert!(is_kept());
+    assert_eq!(port(&by_hash(key)), 5002);
+    mine.doubt(Doubt::Gone);
+    balancer.refresh();
+    assert!(!is_kept());
+    prove(&balancer, 0);
+    assert!(is_kept());
+    assert_eq!(port(&by_hash(key)), 5001);
 }

@@ -33,7 +33,7 @@ impl Split {
         let mark: String = digest(route).chars().take(8).collect();
         let cookie = format!("{}-canary-{mark}", config.cookie);
         let context = format!("{route}\n{stable}\n{canary}");
-        Split(Lots::new(keys, cookie, context, canary.to_owned(), config.max_age))
+        Split(Lots::new(keys, cookie, context, canary.to_owned(), config))
     }
 
     /// Name of the cookie that keeps a client's side.
@@ -74,13 +74,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::CookieAttributes;
     use crate::secret::Secret;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
     fn split(secret: Option<&str>, max_age: u64, canary: &str) -> Split {
         let secret = secret.map(|text| Secret::new(text.as_bytes().to_vec()));
-        let config = Affinity { cookie: "tie".into(), max_age: Duration::from_secs(max_age), secret };
+        let (cookie, attributes) = ("tie".into(), CookieAttributes::default());
+        let config = Affinity { cookie, attributes, max_age: Duration::from_secs(max_age), secret };
         Split::new(keys(&config).unwrap(), &config, "/", "app", canary)
     }
 

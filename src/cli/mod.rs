@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::app;
 use crate::config;
 use crate::telemetry::logging;
 
@@ -108,6 +109,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(file) => {
             let config = config::load(&file.config)?;
             config.cautions().iter().for_each(|caution| eprintln!("caution: {caution}"));
+            if let Some(shortage) = app::shortage(&config, true) {
+                eprintln!("caution: {shortage}");
+            }
             eprintln!("{} is valid", file.config.display());
             Ok(ExitCode::SUCCESS)
         }

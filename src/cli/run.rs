@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{EXIT_CUT, signals};
-use crate::app::{App, Inheritance};
+use crate::app::{self, App, Inheritance, Shortage};
 use crate::config::Config;
 use crate::transport;
 
@@ -14,6 +14,7 @@ use crate::transport;
 pub(super) fn run(config: Config, file: PathBuf) -> anyhow::Result<ExitCode> {
     let inheritance = Inheritance::take().context("cannot take over what this process was started with")?;
     block_on(async {
+        tell_shortage(&config);
         let app = App::inherit(config, inheritance)?.reloading(file);
         signals::steer(app.handle())?;
         for address in app.addresses() {
@@ -31,9 +32,24 @@ pub(super) fn run(config: Config, file: PathBuf) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs `task` on the main thread's own runtime, with the process prepared for TLS.
+fn tell_shortage(config: &Config) {
+    if let Some(Shortage { open_files, needed, clients, upstream_connections }) = app::shortage(config, false)
+    {
+        tracing::warn!(
+            open_files,
+            needed,
+            clients,
+            upstream_connections,
+            "fewer files can be open than the configuration needs: at most so many clients and connections to instances \
+             are served at a time"
+        );
+    }
+}
+
+/// Runs `task` on the main thread's own runtime, with the process prepared for TLS and for many connections.
 pub(super) fn block_on(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     transport::install_crypto();
+    app::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the system gives no runtime")?;
     let done = runtime.block_on(task);

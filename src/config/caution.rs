@@ -1,12 +1,19 @@
 //! What may surprise the operator although the configuration is valid.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use super::mode::{Mode, Modes};
 use super::model::{Config, StoreKind};
 
 impl Config {
     /// One line each, for `check`, the start and a reload.
     pub fn cautions(&self) -> Vec<String> {
-        self.password_in_the_open().into_iter().chain(self.comparison()).collect()
+        self.password_in_the_open()
+            .into_iter()
+            .chain(self.comparison())
+            .chain(self.shared_instances())
+            .collect()
     }
 
     fn password_in_the_open(&self) -> Option<String> {
@@ -37,5 +44,60 @@ impl Config {
             )
         }));
         cautions
+    }
+
+    /// What limits mean where several upstreams have the same instance.
+    fn shared_instances(&self) -> Vec<String> {
+        let mut by_address = BTreeMap::<SocketAddr, Vec<(&str, Option<usize>)>>::new();
+        for upstream in &self.upstreams {
+            for instance in &upstream.instances {
+                let limits = by_address.entry(instance.address).or_default();
+                limits.push((&upstream.name, instance.max_requests));
+            }
+        }
+        let shared = by_address.iter().filter(|(_, limits)| limits.len() > 1);
+        shared.filter_map(|(address, limits)| about_limits(*address, limits)).collect()
+    }
+}
+
+/// `None` where nothing is limited.
+fn about_limits(address: SocketAddr, limits: &[(&str, Option<usize>)]) -> Option<String> {
+    let most = limits.iter().filter_map(|(_, limit)| *limit).max()?;
+    let each: Vec<_> = limits
+        .iter()
+        .map(|(name, limit)| match limit {
+            Some(limit) => format!("{name:?} at most {limit}"),
+            None => format!("{name:?} without a limit"),
+        })
+        .collect();
+    let free = match limits.iter().any(|(_, limit)| limit.is_none()) {
+        true => "; what has no limit takes slots of the others and is never refused",
+        false => "",
+    };
+    Some(format!(
+        "{address} is an instance of several upstreams: {} requests at a time, {most} of all together, whose requests are \
+         counted together{free}",
+        each.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_one_instance_in_several_upstreams_are_explained() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 5001));
+        assert_eq!(about_limits(address, &[("api", None), ("web", None)]), None);
+        assert_eq!(
+            about_limits(address, &[("api", Some(10)), ("streams", Some(7))]).unwrap(),
+            "127.0.0.1:5001 is an instance of several upstreams: \"api\" at most 10, \"streams\" at most 7 requests at a \
+             time, 10 of all together, whose requests are counted together"
+        );
+        let caution = about_limits(address, &[("api", Some(10)), ("web", None)]).unwrap();
+        assert!(
+            caution.ends_with("; what has no limit takes slots of the others and is never refused"),
+            "{caution}"
+        );
     }
 }

@@ -17,6 +17,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// At least 1.
     pub fall: u32,
+    /// How long new requests wait for a first good check when no instance has had one.
+    pub unproven_after: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -48,6 +48,8 @@ pub use stickiness::*;
 pub use upstream::*;
 pub use value::duration_of_text as duration;
 
+pub use crate::headers::set_cookie::{CookieAttributes, SameSite, SecureAttribute};
+
 use fault::{Fault, Report, Spot};
 use section::Section;
 

@@ -15,6 +15,7 @@ use super::change::{Pattern, Reload, Upgrade};
 use super::mode::Modes;
 use super::redis_url::{Credentials, RedisUrl};
 use super::upstream::Upstream;
+use crate::headers::set_cookie::CookieAttributes;
 use crate::secret::Secret;
 
 /// A whole, valid configuration. Immutable; shared behind an `Arc`.
@@ -47,6 +48,8 @@ pub struct Config {
 pub struct Limits {
     /// Open client connections over all workers.
     pub connections: usize,
+    /// Open connections to instances, likewise.
+    pub upstream_connections: usize,
     /// Header lines per request.
     pub header_count: usize,
     /// Bytes of request line and headers together; at least 8 KiB (hyper's smallest buffer).
@@ -55,6 +58,8 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` = unlimited.
     pub body_bytes: Option<u64>,
+    /// Bytes held of bodies of HTTP/2 clients, all connections together.
+    pub buffer_bytes: usize,
     /// Header lines per response of an instance; at most [`Limits::MAX_RESPONSE_HEADER_COUNT`].
     pub response_header_count: usize,
     /// Bytes of status line and headers together; 8 KiB to [`Limits::MAX_RESPONSE_HEADER_BYTES`].
@@ -103,6 +108,8 @@ pub enum AccessLogOutput {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forwarding {
     pub trusted_peers: Vec<IpNet>,
+    /// Headers that are passed on for everybody although they claim what only a proxy may say.
+    pub pass: Vec<HeaderName>,
     pub x_forwarded_for: ForwardedFor,
     pub x_forwarded: bool,
     pub x_real_ip: bool,
@@ -226,41 +233,11 @@ pub struct SessionCache {
 pub struct SessionCookie {
     /// An RFC 6265 token.
     pub name: String,
-    pub path: String,
-    pub domain: Option<String>,
-    pub same_site: SameSite,
-    pub secure: SecureAttribute,
+    pub attributes: CookieAttributes,
     pub max_age: Duration,
     pub clear: ClearCookie,
     /// Remove the cookie from what the upstream sees.
     pub hide: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameSite {
-    Lax,
-    Strict,
-    None,
-}
-
-impl SameSite {
-    /// The attribute's value as written in `Set-Cookie`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SameSite::Lax => "Lax",
-            SameSite::Strict => "Strict",
-            SameSite::None => "None",
-        }
-    }
-}
-
-/// When `Set-Cookie` carries `Secure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecureAttribute {
-    /// When the client came by https.
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -321,6 +298,8 @@ pub enum StoreFormat {
 pub struct Affinity {
     /// An RFC 6265 token.
     pub cookie: String,
+    /// Of all cookies that are ours: ties, sides of canaries and cohorts.
+    pub attributes: CookieAttributes,
     pub max_age: Duration,
     /// Key material, at least 32 bytes; `None`: random per process.
     pub secret: Option<Secret<Vec<u8>>>,
@@ -385,6 +364,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
     pub token: Option<Secret<String>>,
+    /// Names by which it is known besides addresses and names without a dot; lower case, without a dot at the end.
+    pub hosts: Vec<String>,
     /// Whether `/readyz` says ready while the session store does not answer.
     pub ready_without_store: bool,
 }

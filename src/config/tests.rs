@@ -85,7 +85,7 @@ fn the_reference_shows_what_is_commented_out_as_it_is_written() {
     let config = parse(&text, "reference").unwrap();
     assert_eq!(config.workers.get(), 2);
     assert_eq!(config.session.header.unwrap(), "x-session-id");
-    assert_eq!(config.session.cookie.domain.as_deref(), Some("example.com"));
+    assert_eq!(config.session.cookie.attributes.domain.as_deref(), Some("example.com"));
     assert_eq!(config.identity.headers.last().unwrap().name, "x-tenant");
     assert_eq!(config.routes[0].host, HostPattern::Exact("app.example.com".into()));
     let Some(Discovery { source: DiscoverySource::Dns(dns), .. }) = &config.upstreams[0].discovery else {

@@ -28,6 +28,8 @@ pub struct Upstream {
     pub retry: Retry,
     pub hedge: Option<Hedge>,
     pub connections: Connections,
+    /// How long, at most, a request that was given up keeps its slot.
+    pub abandoned: Duration,
     /// How long an instance that comes back takes to its full share; `None`: has it at once.
     pub slow_start: Option<Duration>,
     /// Percent of instances: when fewer are fit to serve, that is not believed any more. 0: always believed.
@@ -146,6 +148,9 @@ impl InstanceState {
 }
 
 impl Upstream {
+    /// `abandoned` when nothing is said.
+    pub const ABANDONED: Duration = Duration::from_secs(60);
+
     /// An upstream with all defaults and no instance yet.
     pub fn named(name: &str) -> Self {
         Upstream {
@@ -161,6 +166,7 @@ impl Upstream {
             retry: Retry::default(),
             hedge: None,
             connections: Connections::DEFAULT,
+            abandoned: Upstream::ABANDONED,
             slow_start: None,
             panic_below: 0,
             instances: Vec::new(),

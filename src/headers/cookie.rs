@@ -33,7 +33,23 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
-/// Lets of the value of every cookie called `name` only that part stand which `keep` says. All else stays byte for byte.
+/// A value without the quotes around it, if there are both (`cookie-value`, RFC 6265 section 4.1.1). Whether a client
+/// sends them back is its own affair, so they tell nothing.
+pub fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+/// Name, value and the rest, from the first semicolon on, of a `Set-Cookie` value, read as clients do (RFC 6265 section
+/// 5.2). `None` for one without `=`, which sets no cookie of a name.
+pub fn split_set_cookie(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let end = memchr::memchr(b';', line).unwrap_or(line.len());
+    let (pair, attributes) = line.split_at_checked(end)?;
+    let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
+    Some((trim(name), trim(value.get(1..)?), attributes))
+}
+
+/// Lets of the value of every cookie called `name` only that part stand which `keep` says of what is between the quotes,
+/// if there are any. All else stays byte for byte.
 pub fn shorten_cookie(headers: &mut HeaderMap, name: &str, keep: impl Fn(&[u8]) -> &[u8]) {
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).into_iter().cloned().collect();
     headers.remove(COOKIE);
@@ -48,7 +64,9 @@ pub fn shorten_cookie(headers: &mut HeaderMap, name: &str, keep: impl Fn(&[u8]) 
 fn shortened(part: &[u8], name: &[u8], keep: impl Fn(&[u8]) -> &[u8]) -> Vec<u8> {
     let Some(value) = value_of(part, name) else { return part.to_vec() };
     let before = part.iter().position(|byte| *byte == b'=').and_then(|place| part.get(..=place));
-    [before.unwrap_or_default(), keep(value)].concat()
+    let inner = unquoted(value);
+    let quote = if inner.len() < value.len() { &b"\""[..] } else { b"" };
+    [before.unwrap_or_default(), quote, keep(inner), quote].concat()
 }
 
 /// Makes several `Cookie` lines one, as HTTP/1.1 has it (RFC 9113 section 8.2.3): what follows may read only one
@@ -132,7 +150,35 @@ mod tests {
         let mut headers = headers(&["a=1; SID = abc~xyz ;b=~2", "SID=q; SID=\"r~s\""]);
         shorten_cookie(&mut headers, "SID", |value| value.split(|byte| *byte == b'~').next().unwrap());
         let lines: Vec<_> = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect();
-        assert_eq!(lines, ["a=1; SID =abc;b=~2", "SID=q; SID=\"r"]);
+        assert_eq!(lines, ["a=1; SID =abc;b=~2", "SID=q; SID=\"r\""]);
+    }
+
+    #[test]
+    fn only_a_pair_of_quotes_is_taken_off() {
+        for (value, inner) in [
+            ("\"a b\"", "a b"),
+            ("\"\"", ""),
+            ("\"", "\""),
+            ("\"a", "\"a"),
+            ("a\"", "a\""),
+            ("a", "a"),
+            ("\"\"a\"\"", "\"a\""),
+            ("", ""),
+        ] {
+            assert_eq!(unquoted(value.as_bytes()), inner.as_bytes(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_set_cookie_line_is_read_as_clients_read_it() {
+        let split = |line: &'static str| {
+            let text = |part: &'static [u8]| str::from_utf8(part).unwrap();
+            split_set_cookie(line.as_bytes()).map(|(name, value, rest)| (text(name), text(value), text(rest)))
+        };
+        assert_eq!(split("SID=abc; Path=/"), Some(("SID", "abc", "; Path=/")));
+        assert_eq!(split(" SID = \"a=b\" ;HttpOnly"), Some(("SID", "\"a=b\"", ";HttpOnly")));
+        assert_eq!(split("SID="), Some(("SID", "", "")));
+        assert_eq!(split("SID; a=b"), None);
     }
 
     #[test]

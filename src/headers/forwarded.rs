@@ -18,28 +18,6 @@ pub static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-p
 pub static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Every header that tells where a request came from; from an untrusted peer none of them, in any
-/// spelling, reaches an upstream.
-pub const FAMILY: [&str; 17] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-protocol",
-    "x-forwarded-scheme",
-    "x-forwarded-ssl",
-    "x-forwarded-host",
-    "x-forwarded-server",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-uri",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-request-id",
-];
-
 /// Whether `address` lies in one of the `trusted` networks; an IPv4-mapped IPv6 address counts as IPv4.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     !trusted.is_empty() && {

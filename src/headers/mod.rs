@@ -1,9 +1,11 @@
 //! Header rules as plain functions over `HeaderMap`; nothing here knows sessions or upstreams.
 
+pub mod claims;
 pub mod cookie;
 pub mod forwarded;
 pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
 pub mod name;
+pub mod set_cookie;
 pub mod target;

@@ -5,19 +5,21 @@
 
 use http::{HeaderMap, HeaderName};
 
-/// A set of header names that matches every spelling of each: case is ignored and any character that
-/// is neither letter nor digit equals any other.
+/// A set of header names that matches every spelling of each: case is ignored, any character that is neither letter
+/// nor digit equals any other, and at the end of a name it counts for nothing.
 #[derive(Debug, Clone, Default)]
 pub struct NameSet {
     /// By length: most names are dismissed without being read.
     names: Box<[Vec<Box<[u8]>>]>,
+    /// Beginnings of names.
+    prefixes: Box<[Box<[u8]>]>,
 }
 
 impl NameSet {
     /// The set of `names`, duplicates (by spelling) merged.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut by_length: Vec<Vec<Box<[u8]>>> = Vec::new();
-        for name in names {
+        for name in names.into_iter().map(trimmed) {
             if by_length.len() <= name.len() {
                 by_length.resize(name.len() + 1, Vec::new());
             }
@@ -28,29 +30,40 @@ impl NameSet {
                 equally_long.push(name);
             }
         }
-        NameSet { names: by_length.into() }
+        NameSet { names: by_length.into(), prefixes: Box::default() }
+    }
+
+    /// The same set and every name that begins with one of `prefixes`.
+    pub fn with_prefixes(mut self, prefixes: &[&str]) -> Self {
+        self.prefixes = prefixes.iter().map(|prefix| prefix.bytes().map(fold).collect()).collect();
+        self
     }
 
     /// Whether some spelling of `name` is in the set.
     pub fn matches(&self, name: &str) -> bool {
-        let is_name = |own: &[u8]| own.iter().zip(name.bytes()).all(|(a, b)| *a == fold(b));
-        self.names.get(name.len()).is_some_and(|equally_long| equally_long.iter().any(|own| is_name(own)))
+        let name = trimmed(name);
+        let begins = |own: &[u8]| own.iter().zip(name.bytes()).all(|(a, b)| *a == fold(b));
+        self.names.get(name.len()).is_some_and(|equally_long| equally_long.iter().any(|own| begins(own)))
+            || self.prefixes.iter().any(|own| own.len() <= name.len() && begins(own))
     }
 
     /// Removes every header of the set, in any spelling; returns how many names went.
     pub fn strip(&self, headers: &mut HeaderMap) -> usize {
-        self.strip_except(headers, &[])
+        strip_if(headers, |name| self.matches(name))
     }
+}
 
-    /// Like [`strip`](Self::strip), but leaves headers that are spelled exactly as in `kept` (lower case).
-    pub fn strip_except(&self, headers: &mut HeaderMap, kept: &[&str]) -> usize {
-        let goes = |name: &&HeaderName| self.matches(name.as_str()) && !kept.contains(&name.as_str());
-        let going: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
-        for name in &going {
-            headers.remove(name);
-        }
-        going.len()
+/// Removes every header whose name, in lower case, `goes`; returns how many names went.
+pub fn strip_if(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) -> usize {
+    let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
+    for name in &going {
+        headers.remove(name);
     }
+    going.len()
+}
+
+fn trimmed(name: &str) -> &str {
+    name.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric())
 }
 
 fn fold(byte: u8) -> u8 {
@@ -68,12 +81,19 @@ mod tests {
     #[test]
     fn every_spelling_of_a_name_matches() {
         let set = NameSet::new(["X-User-Id"]);
-        for name in ["x-user-id", "X_User_Id", "x.user.id", "X-USER_ID", "x~user!id"] {
+        for name in ["x-user-id", "X_User_Id", "x.user.id", "X-USER_ID", "x~user!id", "x-user-id_"] {
             assert!(set.matches(name), "{name}");
         }
         for name in ["x-user-i", "x-user-idd", "xuserid", "y-user-id"] {
             assert!(!set.matches(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_prefix_matches_what_begins_with_it_in_any_spelling() {
+        let set = NameSet::new([]).with_prefixes(&["x-ssl-"]);
+        assert!(set.matches("x-ssl-verify") && set.matches("X_SSL.Client_S_DN"));
+        assert!(!set.matches("x-ssl") && !set.matches("x-sslverify") && !set.matches("ssl-x"));
     }
 
     #[test]
@@ -96,7 +116,8 @@ mod tests {
 
     /// Equal for all spellings of a name.
     fn plain(name: &str) -> String {
-        name.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "?")
+        let plain = name.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "?");
+        plain.trim_end_matches('?').to_owned()
     }
 
     proptest! {

@@ -10,8 +10,11 @@ use crate::config::HealthCheck;
 use crate::transport::Lines;
 use crate::upstream::{Instance, Lease};
 
-/// The first checks of all instances are spread over this time, or the interval if that is less.
-const SPREAD: Duration = Duration::from_secs(1);
+/// The first checks of all instances are spread over this time, or the interval if that is less. Requests may wait for
+/// them.
+const SPREAD: Duration = Duration::from_millis(100);
+/// The longest pause between two checks of an instance that must be found good before it is used.
+const UNPROVEN: Duration = Duration::from_secs(1);
 
 /// What a check came to.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ pub(super) enum Finding {
     Busy(&'static str),
 }
 
-/// Checks for ever, and hands each finding to `tell`.
+/// Checks for ever, and hands each finding to `tell`; at once when the instance is doubted, and what was found before is
+/// then of no use.
 pub(super) async fn repeat<T: Future>(
     instance: &Arc<Instance>,
     check: &HealthCheck,
@@ -32,8 +36,19 @@ pub(super) async fn repeat<T: Future>(
     sleep(first_pause(check.interval)).await;
     loop {
         let begun = Instant::now();
-        tell(once(instance, check, lines).await).await;
-        sleep_until(begun + jittered(check.interval)).await;
+        tokio::select! {
+            biased;
+            () = instance.doubted() => continue,
+            finding = once(instance, check, lines) => tell(finding).await,
+        };
+        let pause = match instance.doubts() {
+            None => check.interval,
+            Some(_) => check.interval.min(UNPROVEN),
+        };
+        tokio::select! {
+            () = instance.doubted() => {}
+            () = sleep_until(begun + jittered(pause)) => {}
+        }
     }
 }
 
@@ -56,7 +71,7 @@ async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> F
     if limit.is_some() && slot.is_none() {
         return Finding::Busy("all slots are taken");
     }
-    let Ok(_room) = timeout_at(deadline, lines.room(instance.address, limit)).await else {
+    let Ok(_room) = timeout_at(deadline, lines.room(instance.address, instance.connections())).await else {
         return Finding::Busy("all connections are in use");
     };
     match timeout_at(deadline, probe::probe(instance.address, &check.kind)).await {
@@ -77,11 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_checks_are_spread_over_a_second_or_the_interval() {
-        for (interval, most) in [(Duration::from_millis(300), 300), (Duration::from_secs(60), 1000)] {
+    fn first_checks_are_spread_over_a_moment_or_the_interval() {
+        for (interval, most) in [(Duration::from_millis(30), 30_000), (Duration::from_secs(60), 100_000)] {
             let mut tenths = [false; 10];
             for _ in 0..1000 {
-                let pause = first_pause(interval).as_millis();
+                let pause = first_pause(interval).as_micros();
                 tenths[usize::try_from(pause * 10 / most).unwrap()] = true;
             }
             assert_eq!(tenths, [true; 10], "{interval:?}");

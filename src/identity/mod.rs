@@ -8,7 +8,6 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::{self, IdentitySource};
-use crate::headers::name::NameSet;
 use crate::session::{Content, Contents, Describe, Description, Session};
 
 pub use crate::session::IdentityError;
@@ -19,7 +18,6 @@ const MAX_VALUE: usize = 8 * 1024;
 /// The compiled identity rules. Stripping comes first and always, whether or not there is a session.
 #[derive(Debug)]
 pub struct Identity {
-    asserted: NameSet,
     constants: Vec<(HeaderName, HeaderValue)>,
     pointers: Vec<(HeaderName, String)>,
 }
@@ -33,13 +31,7 @@ impl Identity {
                 IdentitySource::Pointer(pointer) => pointers.push((header.name.clone(), pointer.clone())),
             }
         }
-        let asserted = NameSet::new(config.headers.iter().map(|header| header.name.as_str()));
-        Identity { asserted, constants, pointers }
-    }
-
-    /// The names only we may assert.
-    pub fn asserted(&self) -> &NameSet {
-        &self.asserted
+        Identity { constants, pointers }
     }
 
     /// Writes the constant headers, and those of `session` if there is one. A pointer that leads nowhere, to
@@ -135,7 +127,7 @@ mod tests {
     fn described(values: &[Value]) -> Result<Vec<Option<String>>, &'static str> {
         let name = HeaderName::from_static("x-value");
         let pointers = (0..values.len()).map(|index| (name.clone(), format!("/{index}"))).collect();
-        let identity = Identity { asserted: NameSet::new([]), constants: Vec::new(), pointers };
+        let identity = Identity { constants: Vec::new(), pointers };
         let fields: Map<String, Value> =
             values.iter().enumerate().map(|(index, value)| (index.to_string(), value.clone())).collect();
         let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).unwrap();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::canary::{Choice, Side, Tallies, Tally};
 use crate::drain::Drain;
-use crate::headers::cookie::{cookie_values, remove_cookie};
+use crate::headers::cookie::{cookie_values, remove_cookie, unquoted};
 use crate::session::Session;
 use crate::telemetry::histogram::Histogram;
 
@@ -64,7 +64,7 @@ pub(super) fn choose(
     let id = match &exchange.session_id {
         Some(id) => Some(id.expose().as_bytes()),
         // In other modes, or where no session is resolved, the id is still the client's.
-        None => cookie_values(headers, &plan.config.session.cookie.name).next(),
+        None => cookie_values(headers, &plan.config.session.cookie.name).next().map(unquoted),
     };
     let choice = canary.choose(headers, id, user);
     remove_cookie(headers, canary.cookie());

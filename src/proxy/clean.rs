@@ -10,12 +10,12 @@ use http_body::Body;
 
 use crate::body::RequestBody;
 use crate::config::{Config, ForwardedFor, Forwarding};
-use crate::headers::cookie;
 use crate::headers::forwarded::{
     self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
 };
 use crate::headers::forwarded::{X_REAL_IP, X_REQUEST_ID};
 use crate::headers::hop_by_hop::{self, Hop};
+use crate::headers::{cookie, framing};
 
 use super::client::{Client, address_value};
 use super::error::ProxyError;
@@ -56,6 +56,9 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
         && target.len() + list_size(request.headers()) > config.limits.header_bytes
     {
         return Err(ProxyError::HeaderBytes);
+    }
+    if !has_one_length(request.headers()) {
+        return Err(ProxyError::Framing);
     }
     match request.body() {
         RequestBody::Empty => Ok(()),
@@ -101,6 +104,18 @@ fn check_body(headers: &HeaderMap, config: &Config) -> Result<(), ProxyError> {
         (Some(max), Some(length)) if length > max => Err(ProxyError::BodyTooLarge),
         _ => Ok(()),
     }
+}
+
+/// Whether there is no length, or one, however often it is said (RFC 9110 section 8.6).
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return true };
+    let mut values =
+        std::iter::once(first).chain(lines).flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let Some(length) = values.next().map(<[u8]>::trim_ascii) else { return true };
+    !length.is_empty()
+        && length.iter().all(u8::is_ascii_digit)
+        && values.all(|other| other.trim_ascii() == length)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -150,13 +165,9 @@ pub(super) fn clean(
     let mut hop = hop_by_hop::take_nominated(headers, version);
     hop.websocket &= may_upgrade;
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
-    // Another spelling is the client's, passed on by a peer that knows only the proper one.
-    plan.rules.from_client.strip_except(headers, if trusted { &forwarded::FAMILY } else { &[] });
-    if trusted {
-        // A forwarding header may be asserted, too; then nobody else's word counts.
-        plan.identity.asserted().strip(headers);
-    }
+    plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
+    framing::keep_one_length(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::balance::Balancer;
 use crate::cohort::Cohorts;
 use crate::config::{InstanceState, Mode, OnLost, Route, Stick};
-use crate::headers::cookie::{cookie_values, remove_cookie};
+use crate::headers::cookie::{cookie_values, remove_cookie, unquoted};
 use crate::session::Session;
 use crate::upstream::{Instance, InstanceId};
 
@@ -88,7 +88,7 @@ pub(super) fn choose(
 ) -> Option<HeaderValue> {
     let config = &plan.config.session;
     let in_header = || headers.get(config.header.as_ref()?).map(HeaderValue::as_bytes);
-    let session = cookie_values(headers, &config.cookie.name).next().or_else(in_header);
+    let session = cookie_values(headers, &config.cookie.name).next().map(unquoted).or_else(in_header);
     let choice = cohorts.choose(headers, session);
     remove_cookie(headers, cohorts.cookie());
     exchange.mode = Some(choice.mode);

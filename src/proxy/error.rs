@@ -68,6 +68,8 @@ pub(super) enum ProxyError {
     Send(SendError),
     #[error("the instance agreed on a protocol nobody asked for")]
     UnexpectedUpgrade,
+    #[error("the answer cannot be passed on: {0}")]
+    Answer(&'static str),
     #[error("the upgraded connection broke")]
     Upgrade(#[source] hyper::Error),
     #[error(transparent)]
@@ -150,6 +152,11 @@ impl ProxyError {
                     .limit("upstream.max_requests")
                     .retry()
             }
+            ProxyError::Connect(ConnectError::TooMany) => {
+                verdict(503, "connections_full", "All connections to the instances are in use.")
+                    .limit("limits.upstream_connections")
+                    .retry()
+            }
             ProxyError::Connect(ConnectError::TimedOut) => {
                 verdict(504, "connect_timeout", "No instance could be reached in time.")
                     .limit("timeouts.connect")
@@ -171,7 +178,7 @@ impl ProxyError {
             ProxyError::Send(SendError::Unsent) => {
                 verdict(502, "unsent", "The instance closed the connection.")
             }
-            ProxyError::Send(SendError::Broken(_)) => {
+            ProxyError::Send(SendError::Broken(_) | SendError::Silent(_)) => {
                 verdict(502, "broken", "The instance gave no valid answer.")
             }
             ProxyError::Send(SendError::HeadTooLarge) => {
@@ -181,6 +188,7 @@ impl ProxyError {
             ProxyError::Send(SendError::Malformed(_)) => {
                 verdict(502, "malformed_response", "The instance gave no valid answer.")
             }
+            ProxyError::Answer(_) => verdict(502, "answer", "The instance gave no valid answer."),
             ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {
                 verdict(502, "upgrade", "The instance gave no valid answer.")
             }

@@ -1,17 +1,18 @@
 //! Step five of a request: where it may go, and what leads it there.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
 use crate::config::{InstanceState, OnLost};
 use crate::transport::{PoolSettings, UpstreamBody};
-use crate::upstream::{Instance, Lease, Wish};
+use crate::upstream::{Instance, Lease, Wish, Wished};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -101,40 +102,65 @@ impl Destination<'_> {
         on_lost == OnLost::Fail && instance.state() != InstanceState::Down
     }
 
-    /// Waits for a slot, and chooses again when what is waited for cannot come any more.
+    /// Waits for a slot, and chooses again when what is waited for cannot come any more; `None` when there is nothing
+    /// left to wait for.
     pub(super) async fn wait(
         &self,
         exchange: &mut Exchange,
-        mut wish: Wish,
+        wish: Wish,
         tried: &[Arc<Instance>],
-    ) -> Result<Lease, ProxyError> {
+    ) -> Result<Option<Lease>, ProxyError> {
         exchange.lease = None;
-        let (queue, group) = (self.balancer.upstream().config.queue, self.balancer.upstream().group());
-        let (begun, over) = (Instant::now(), sleep(queue.timeout));
-        let mut over = pin!(over);
-        let result = loop {
-            let Some(mut ticket) = group.join(wish, queue.length) else { break Err(ProxyError::QueueFull) };
-            // A slot that became free before we stood in the line is not handed to us.
-            match self.choose(tried, Instant::now()) {
-                Pick::Taken(lease) => break Ok(lease),
-                Pick::None => break Err(ProxyError::NoInstance),
-                Pick::Full(again) => wish = again,
-            }
-            tokio::select! {
-                biased;
-                Some(lease) = ticket.slot() => break Ok(lease),
-                () = &mut over => break Err(ProxyError::QueueTimeout),
-                else => {}
-            }
-        };
+        let begun = Instant::now();
+        let result = self.stand_in_line(wish, tried).await;
         exchange.service.worker().counts.update(|counts| {
             let queue = counts.queue(self.balancer.upstream().name());
             match result {
                 Err(ProxyError::QueueFull) => queue.full += 1,
                 Err(ProxyError::QueueTimeout) => queue.timeouts += 1,
-                _ => queue.waits.observe(begun.elapsed()),
+                Ok(Some(_)) => queue.waits.observe(begun.elapsed()),
+                _ => {}
             }
         });
         result
+    }
+
+    async fn stand_in_line(&self, wish: Wish, tried: &[Arc<Instance>]) -> Result<Option<Lease>, ProxyError> {
+        let (queue, group) = (self.balancer.upstream().config.queue, self.balancer.upstream().group());
+        let mut over = pin!(sleep(queue.timeout));
+        let Some(mut ticket) = group.join(wish, queue.length) else {
+            return self.unproven(tried).ok_or(ProxyError::QueueFull).map(Some);
+        };
+        loop {
+            // A slot that became free before we stood in the line for it is not handed to us.
+            let wish = match self.choose(tried, Instant::now()) {
+                Pick::Taken(lease) => return Ok(Some(lease)),
+                Pick::None => return Ok(None),
+                Pick::Full(wish) => wish,
+            };
+            match ticket.wish(wish) {
+                Wished::Before => {}
+                Wished::Anew => continue,
+                Wished::Granted(lease) => return Ok(Some(lease)),
+            }
+            tokio::select! {
+                biased;
+                slot = ticket.slot() => if let Some(lease) = slot { return Ok(Some(lease)) },
+                () = until(self.balancer.held_until()) => self.balancer.refresh(),
+                () = &mut over => return self.unproven(tried).ok_or(ProxyError::QueueTimeout).map(Some),
+            }
+        }
+    }
+
+    /// An instance that no check has found good yet is better than none for a request that cannot wait for that.
+    fn unproven(&self, tried: &[Arc<Instance>]) -> Option<Lease> {
+        self.balancer.take_unproven(Wanted { key: self.key, tried, now: Instant::now() })
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }

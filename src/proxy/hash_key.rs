@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use crate::balance::Balancer;
 use crate::config::{Balance, Hash, HashKey, Route, Stick};
-use crate::headers::cookie::cookie_values;
+use crate::headers::cookie::{cookie_values, unquoted};
 use crate::session::Session;
 
 use super::plan::Plan;
@@ -31,7 +31,7 @@ pub(super) fn of(
         HashKey::Session => session_id(plan, headers)?,
         HashKey::User => session?.user()?.as_bytes(),
         HashKey::Header(name) => headers.get(name)?.as_bytes(),
-        HashKey::Cookie(name) => cookie_values(headers, name).next()?,
+        HashKey::Cookie(name) => unquoted(cookie_values(headers, name).next()?),
         HashKey::Client => return Some(plan.affinity.key(client.to_canonical().to_string().as_bytes())),
     };
     Some(plan.affinity.key(text))
@@ -56,5 +56,5 @@ fn hashed(is_sticky: bool, balancer: &Balancer) -> Option<&HashKey> {
 fn session_id<'a>(plan: &Plan, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let config = &plan.config.session;
     let in_header = || headers.get(config.header.as_ref()?).map(|value| value.as_bytes());
-    cookie_values(headers, &config.cookie.name).next().or_else(in_header)
+    cookie_values(headers, &config.cookie.name).next().map(unquoted).or_else(in_header)
 }

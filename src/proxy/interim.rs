@@ -12,7 +12,7 @@ use crate::headers::hop_by_hop;
 
 use super::client::Client;
 use super::exchange::Exchange;
-use super::plan::HeaderRules;
+use super::header_rules::HeaderRules;
 
 /// Most bytes that wait for a client; what comes beyond is dropped, as an interim response may be.
 const MOST_WAITING: usize = 64 * 1024;

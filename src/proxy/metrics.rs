@@ -110,6 +110,8 @@ pub struct RetryCounts {
     pub exhausted: u64,
     /// Those that were also asked of a second instance.
     pub hedges: u64,
+    /// Those that went to the same instance again, on a fresh connection.
+    pub resends: u64,
 }
 
 /// Requests that found all slots taken.
@@ -201,6 +203,7 @@ impl RetryCounts {
         add_all(&mut self.reasons, &other.reasons);
         self.exhausted += other.exhausted;
         self.hedges += other.hedges;
+        self.resends += other.resends;
     }
 }
 

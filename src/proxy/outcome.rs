@@ -50,14 +50,16 @@ pub(super) fn ended(exchange: &Exchange) {
 /// `None`: the error is the client's fault, the application's or ours.
 fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Failure> {
     match error {
-        ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full) => None,
+        ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(Failure::Connect),
         ProxyError::Send(SendError::TimedOut | SendError::Stalled) => {
             // As long as the client is sending, the instance may be waiting for it.
             let has_sent_all = upload.is_none_or(RequestBodyState::is_over);
             has_sent_all.then_some(Failure::TimedOut)
         }
-        ProxyError::Send(SendError::Broken(_) | SendError::Unsent) => Some(Failure::Broken),
+        ProxyError::Send(SendError::Broken(_) | SendError::Silent(_) | SendError::Unsent) => {
+            Some(Failure::Broken)
+        }
         // What an application says is its own affair: a page with very many links must not eject its instance.
         ProxyError::Send(SendError::HeadTooLarge | SendError::Malformed(_)) => None,
         _ => None,

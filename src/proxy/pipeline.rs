@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 
 use crate::body::RequestBody;
 use crate::config::{ClearCookie, CorsPreflights, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
-use crate::headers::cookie::remove_cookie;
+use crate::headers::cookie::{remove_cookie, split_set_cookie};
 use crate::headers::{framing, hop_by_hop, host, target};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
@@ -330,6 +330,7 @@ async fn answer_clean(
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
+    check_answer(&answer)?;
     let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (version, headers) = (answer.version(), answer.headers_mut());
     let agreed = hop_by_hop::take_nominated(headers, version).websocket;
@@ -356,6 +357,24 @@ async fn answer_clean(
     Ok(answer)
 }
 
+/// Refuses what the client would read differently from us: a status that HTTP does not know (RFC 9110 section 15), and
+/// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1).
+fn check_answer<B>(answer: &Response<B>) -> Result<(), ProxyError> {
+    if answer.status().as_u16() >= 600 {
+        return Err(ProxyError::Answer("its status is none of HTTP"));
+    }
+    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity")
+    };
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if is_plain(only) => Ok(()),
+        _ => Err(ProxyError::Answer("its transfer coding is not plain chunked")),
+    }
+}
+
 fn is_event_stream(headers: &HeaderMap) -> bool {
     const KIND: &[u8] = b"text/event-stream";
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
@@ -363,8 +382,8 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
-    let names = |cookie: &HeaderValue| {
-        cookie.as_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    let names = |line: &HeaderValue| {
+        split_set_cookie(line.as_bytes()).is_some_and(|(own, _, _)| own == name.as_bytes())
     };
     headers.get_all(SET_COOKIE).iter().any(names)
 }

@@ -9,28 +9,15 @@ use crate::body::RequestBodyRules;
 use crate::canary::{Canaries, Canary};
 use crate::cohort::Cohorts;
 use crate::config::{Config, Modes, Upstream};
-use crate::headers::name::NameSet;
-use crate::headers::{forwarded, hop_by_hop};
 use crate::identity::Identity;
 use crate::secret::RandomError;
-use crate::session::{CONTROL_HEADER, CookieWriter};
+use crate::session::CookieWriter;
 use crate::transport::PoolSettings;
 use crate::upstream;
 
+use super::header_rules::HeaderRules;
 use super::labels::RouteLabels;
 use super::route::Router;
-
-/// Fields that a client may not add in a trailer, because they would change what the head said.
-const NEVER_IN_TRAILERS: [&str; 8] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "trailer",
-    "authorization",
-    "cookie",
-    "set-cookie",
-    "content-type",
-];
 
 /// A session that was not used for so long is over, where nothing else is configured.
 const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
@@ -58,15 +45,6 @@ pub struct Plan {
     pub(super) body_rules: RequestBodyRules,
 }
 
-/// Which headers end here.
-#[derive(Debug)]
-pub(super) struct HeaderRules {
-    /// Of requests; a trusted peer may send the forwarding headers, properly spelled.
-    pub(super) from_client: NameSet,
-    /// Of answers.
-    pub(super) from_upstream: NameSet,
-}
-
 impl Plan {
     /// Compiles `config`. Fails when the system gives no random numbers.
     pub fn new(config: Arc<Config>) -> Result<Self, RandomError> {
@@ -85,9 +63,8 @@ impl Plan {
         let balancers = previous.map_or(&[][..], |previous| &previous.balancers);
         let affinity = Affinity::new(&config.affinity)?;
         let identity = Identity::new(&config.identity);
-        let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
-        let forbidden = asserted.iter().copied().chain(forwarded::FAMILY).chain(NEVER_IN_TRAILERS);
-        Ok(Plan {
+        let rules = HeaderRules::new(&config);
+        let plan = Plan {
             modes: config.session.mode,
             cohorts: cohorts(&config)?,
             router: Arc::new(Router::new(&config.routes)),
@@ -95,12 +72,12 @@ impl Plan {
                 Some(previous) => previous.labels.succeed(&config.routes),
                 None => RouteLabels::default().succeed(&config.routes),
             }),
-            rules: Arc::new(HeaderRules::new(&asserted)),
             body_rules: RequestBodyRules {
                 max_bytes: config.limits.body_bytes,
                 idle: config.timeouts.client_idle,
-                forbidden_trailers: Arc::new(NameSet::new(forbidden)),
+                forbidden_trailers: rules.request_trailers.clone(),
             },
+            rules: Arc::new(rules),
             cookies: Arc::new(CookieWriter::new(&config.session.cookie)),
             affinity_cookies: config
                 .upstreams
@@ -117,7 +94,9 @@ impl Plan {
             // Last, as it changes what the instances know.
             balancers: config.upstreams.iter().map(|upstream| balancer(upstream, balancers)).collect(),
             config,
-        })
+        };
+        upstream::seat_together(plan.upstreams().map(Arc::as_ref));
+        Ok(plan)
     }
 
     /// The canaries in the order of their routes; live, and the same ones in clones of this plan.
@@ -170,20 +149,8 @@ fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
         max_requests: upstream.connections.max_requests,
         limit: None,
         warm: upstream.connections.warm,
+        abandoned: upstream.abandoned,
         header_count: config.limits.response_header_count,
         header_bytes: config.limits.response_header_bytes,
-    }
-}
-
-impl HeaderRules {
-    fn new(asserted: &[&str]) -> Self {
-        // The one expectation there is, `100-continue`, is written anew.
-        let control = CONTROL_HEADER;
-        let ours = ["expect", control.as_str()];
-        let base = asserted.iter().copied().chain(ours).chain(hop_by_hop::NAMES);
-        HeaderRules {
-            from_client: NameSet::new(base.chain(forwarded::FAMILY)),
-            from_upstream: NameSet::new(hop_by_hop::NAMES.into_iter().chain([control.as_str()])),
-        }
     }
 }

@@ -139,9 +139,12 @@ impl Body for ResponseBody {
         if exchange.poll_closed(cx).is_ready() {
             return Poll::Ready(Some(Err(UpstreamBodyError::Closed)));
         }
-        let next = Pin::new(&mut *body).poll_frame(cx);
-        match &next {
+        let mut next = Pin::new(&mut *body).poll_frame(cx);
+        match &mut next {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    exchange.plan.rules.answer_trailers.strip(trailers);
+                }
                 exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if body.is_end_stream() {
                     exchange.ending = Ending::Whole;

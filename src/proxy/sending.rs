@@ -9,9 +9,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::balance::Pick;
 use crate::body::RequestBody;
+use crate::transport::Claim;
 use crate::upstream::{Instance, Lease};
 
 use super::attempt::{Answered, Attempt};
+use super::duplicate::Duplicate;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::forward::Destination;
@@ -25,7 +27,9 @@ pub(super) struct Sending<'a> {
     to: &'a Destination<'a>,
     /// `None` once an instance may have seen it.
     request: Option<Box<Request<RequestBody>>>,
-    repeat: Option<Box<Repeat<'a>>>,
+    /// Of a request that may run twice.
+    duplicate: Option<Arc<Duplicate<'a>>>,
+    repeat: Option<Repeat<'a>>,
     /// Never asked again.
     tried: Vec<Arc<Instance>>,
 }
@@ -39,11 +43,13 @@ impl<'a> Sending<'a> {
         to: &'a Destination<'a>,
         mut request: Box<Request<RequestBody>>,
     ) -> Self {
-        let repeat = Repeat::of(to.balancer.upstream(), &request);
-        if let Some(relay) = &to.relay {
+        let (upstream, relay) = (to.balancer.upstream(), to.relay.as_ref());
+        let duplicate = Duplicate::of_repeatable(&upstream.config.retry, &request, relay);
+        let repeat = duplicate.as_ref().and_then(|_| Repeat::of(upstream, &request));
+        if let Some(relay) = relay {
             relay.attach(&mut request);
         }
-        Sending { exchange, to, request: Some(request), repeat, tried: Vec::new() }
+        Sending { exchange, to, request: Some(request), duplicate, repeat, tried: Vec::new() }
     }
 
     /// Asks instances until one gives an answer that counts, or none is left. The record ends with the lease of the
@@ -69,18 +75,10 @@ impl<'a> Sending<'a> {
                 Ok(Err(error)) => Some(self.after(error, &instance).await?),
             };
             now = Instant::now();
-            self.request = self.request.take().or_else(|| self.once_more());
+            self.request =
+                self.request.take().or_else(|| self.duplicate.as_ref().map(|duplicate| duplicate.request()));
         }
         Err(ProxyError::NoInstance)
-    }
-
-    /// The request again, if it may be sent again.
-    fn once_more(&self) -> Option<Box<Request<RequestBody>>> {
-        let mut request = self.repeat.as_ref()?.request();
-        if let Some(relay) = &self.to.relay {
-            relay.attach(&mut request);
-        }
-        Some(request)
     }
 
     /// One attempt, as patient as it must be when nobody else can be asked.
@@ -89,13 +87,22 @@ impl<'a> Sending<'a> {
             // By option, so its state is not part of every request's.
             return Box::pin(self.ask_impatiently(instance, now)).await;
         }
+        let claim = self.claim();
         let attempt = Attempt {
             service: &self.exchange.service,
+            balancer: self.to.balancer,
             upload: self.exchange.upload.as_ref(),
             connections: self.to.connections,
             until_begun: self.repeat.is_some(),
+            duplicate: self.duplicate.as_deref(),
+            claim: claim.as_ref(),
         };
         Ok(attempt.on(instance, &mut self.request, now).await)
+    }
+
+    /// A share of the slot that the request has.
+    fn claim(&mut self) -> Option<Claim> {
+        self.exchange.lease.as_mut().and_then(Lease::share)
     }
 
     fn is_impatient(&self, instance: &Instance) -> bool {
@@ -111,9 +118,17 @@ impl<'a> Sending<'a> {
         instance: &Arc<Instance>,
         now: Instant,
     ) -> Result<Answered, Replaced> {
-        let service = self.exchange.service.clone();
-        let attempt =
-            Attempt { service: &service, upload: None, connections: self.to.connections, until_begun: true };
+        let (service, duplicate, claim) =
+            (self.exchange.service.clone(), self.duplicate.clone(), self.claim());
+        let attempt = Attempt {
+            service: &service,
+            balancer: self.to.balancer,
+            upload: None,
+            connections: self.to.connections,
+            until_begun: true,
+            duplicate: duplicate.as_deref(),
+            claim: claim.as_ref(),
+        };
         let mut request = self.request.take();
         let outcome = {
             let mut first = pin!(attempt.on(instance, &mut request, now));
@@ -150,12 +165,14 @@ impl<'a> Sending<'a> {
         &mut self,
         attempt: Attempt<'_>,
         first: Pin<&mut impl Future<Output = Answered>>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Answered {
         let other = lease.instance().clone();
         self.leave(&other);
         self.exchange.attempts += 1;
-        let mut request = self.once_more();
+        let mut request = attempt.duplicate.map(Duplicate::request);
+        let claim = lease.share();
+        let attempt = Attempt { claim: claim.as_ref(), ..attempt };
         let second = pin!(attempt.on(&other, &mut request, Instant::now()));
         let (answered, is_second) = better(first, second).await;
         if is_second {
@@ -249,7 +266,7 @@ impl<'a> Sending<'a> {
             Pick::Full(wish) => {
                 let lease = Box::pin(self.to.wait(self.exchange, wish, &self.tried)).await?;
                 *now = Instant::now();
-                Ok(Some(lease))
+                Ok(lease)
             }
             Pick::None => Ok(None),
         }

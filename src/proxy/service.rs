@@ -12,10 +12,12 @@ use tokio::time::timeout;
 
 use crate::body::RequestBody;
 use crate::config::{self, Config, Limits, Mode, Timeouts};
+use crate::heap;
 use crate::secret::Fingerprints;
 use crate::session::{
     Backend, Lifecycle, MemoryStore, Resolver, SessionCache, SharedState, Store, StoreError,
 };
+use crate::stock::{Hold, Stock};
 use crate::telemetry::lines::LineBuffer;
 use crate::transport::{Lines, PoolSettings, Pools};
 
@@ -44,6 +46,8 @@ pub struct Shared {
     pub marks: Fingerprints,
     /// The connections to instances of all workers.
     pub lines: Lines,
+    /// What is held of bodies for clients that several streams serve.
+    pub stock: Arc<Stock>,
     pub drills: Drills,
 }
 
@@ -120,15 +124,16 @@ impl Service {
     }
 
     /// Answers one request: exactly one answer, one access-log line, one count. Dropping the future is the
-    /// client's leaving: the work for it ends at once.
+    /// client's leaving: the work for it ends at once. `hold` counts what is held of its body.
     pub fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
         client: Arc<Client>,
+        hold: Option<Arc<Hold>>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let plan = self.shared.plan.load_full();
         let (parts, body) = request.into_parts();
-        let (body, upload) = RequestBody::new(body, &plan.body_rules);
+        let (body, upload) = RequestBody::new(body, &plan.body_rules, hold);
         // Both are moved from step to step, which as values would cost more than most steps do.
         let exchange = Box::new(Exchange::begin(self, plan, &parts, upload, &client));
         let request = Box::new(Request::from_parts(parts, body));
@@ -173,6 +178,7 @@ impl Service {
     pub fn tidy(&self) {
         self.worker.pools.sweep();
         self.keep_warm();
+        heap::give_back();
         if let Some(lines) = &self.worker.lines {
             lines.flush();
         }
@@ -182,7 +188,7 @@ impl Service {
         let plan = self.shared.plan.load();
         for (balancer, settings) in plan.balancers.iter().zip(&*plan.connections) {
             for instance in balancer.upstream().instances().iter().filter(|instance| instance.is_open()) {
-                let settings = PoolSettings { limit: instance.slots(), ..*settings };
+                let settings = PoolSettings { limit: instance.connections(), ..*settings };
                 self.worker.pools.keep_warm(instance.address, &settings);
             }
         }
@@ -196,6 +202,11 @@ impl Service {
     /// The times that new requests and their connections keep.
     pub fn timeouts(&self) -> Timeouts {
         self.shared.plan.load().config.timeouts
+    }
+
+    /// What all connections together hold of bodies.
+    pub fn stock(&self) -> &Arc<Stock> {
+        &self.shared.stock
     }
 
     /// How long running requests have to end when the process does.

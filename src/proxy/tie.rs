@@ -3,11 +3,11 @@
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use crate::affinity::{Hint, Tied};
+use crate::affinity::{Affinity, Hint, Tied};
 use crate::balance::Balancer;
 use crate::clock::unix_seconds;
 use crate::config::Stick;
-use crate::headers::cookie::{cookie_values, remove_cookie, shorten_cookie};
+use crate::headers::cookie::{cookie_values, remove_cookie, shorten_cookie, split_set_cookie, unquoted};
 use crate::upstream::InstanceId;
 
 use super::exchange::AffinityOutcome;
@@ -17,6 +17,8 @@ use super::plan::Plan;
 const SEPARATOR: u8 = b'~';
 /// Between an application's cookie and the name of the instance that it appends itself.
 const SUFFIX: u8 = b'.';
+/// Bytes of name and value together that a browser takes; it drops a cookie with more (RFC 6265bis section 5.6).
+const LARGEST_COOKIE: usize = 4096;
 /// The cookie is written again when this part of the time is over after which a session counts as idle.
 const SIGHTINGS: u64 = 4;
 
@@ -153,7 +155,8 @@ fn is_worth_a_sighting(tied: &Tied, balancer: &Balancer, now: u64) -> bool {
 
 fn own_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut HeaderMap) -> Hint {
     let name = balancer.upstream().name();
-    let hint = best(cookie_values(headers, cookie).map(|value| plan.affinity.read(name, value)));
+    let values = cookie_values(headers, cookie).map(unquoted);
+    let hint = best(values.map(|value| plan.affinity.read(name, value)));
     if hint != Hint::None {
         remove_cookie(headers, cookie);
     }
@@ -161,16 +164,16 @@ fn own_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut Head
 }
 
 fn app_cookie(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &mut HeaderMap) -> Hint {
-    let read = |value: &[u8]| match split_at_last(value, SEPARATOR) {
-        Some((_, sealed)) => plan.affinity.read(balancer.upstream().name(), sealed),
-        None => Hint::None,
-    };
-    let hint = best(cookie_values(headers, cookie).map(read));
+    let read = |sealed: &[u8]| plan.affinity.read(balancer.upstream().name(), sealed);
+    let hint_of =
+        |value: &[u8]| split_at_last(value, SEPARATOR).map_or(Hint::None, |(_, sealed)| read(sealed));
+    let hint = best(cookie_values(headers, cookie).map(unquoted).map(hint_of));
     if hint != Hint::None {
-        // What is not ours is the application's own, whatever it looks like.
-        shorten_cookie(headers, cookie, |value| match read(value) {
-            Hint::None | Hint::Forged => value,
-            Hint::Expired | Hint::Tied(_) => split_at_last(value, SEPARATOR).map_or(value, |(own, _)| own),
+        shorten_cookie(headers, cookie, |value| match split_at_last(value, SEPARATOR) {
+            // What was sealed with a secret that is gone, as by an earlier process, is not the application's either.
+            Some((own, sealed)) if read(sealed) != Hint::Forged || Affinity::is_like_ours(sealed) => own,
+            // Anything else is the application's own.
+            _ => value,
         });
     }
     hint
@@ -182,7 +185,7 @@ fn app_suffix(plan: &Plan, cookie: &str, balancer: &Balancer, headers: &HeaderMa
         let instance = balancer.upstream().find_named(str::from_utf8(name).ok()?)?;
         Some((plan.affinity.key(value), instance))
     };
-    match cookie_values(headers, cookie).find_map(named) {
+    match cookie_values(headers, cookie).map(unquoted).find_map(named) {
         Some((client, instance)) => {
             Hint::Tied(Tied { instance: instance.id, client, since: 0, seen: 0, old: false })
         }
@@ -219,19 +222,24 @@ fn append_to_cookies(headers: &mut HeaderMap, name: &str, sealed: &str) {
     }
 }
 
+/// `None`: the line stays as it is. So does one that a browser would drop for its size with our part.
 fn appended(line: &HeaderValue, name: &str, sealed: &str) -> Option<HeaderValue> {
-    let text = line.as_bytes();
-    let start = text.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-    let end = start.iter().position(|byte| *byte == b';').unwrap_or(start.len());
-    let (value, attributes) = start.split_at_checked(end)?;
-    let (value, quote) = match value.trim_ascii().strip_suffix(b"\"") {
-        Some(open) if open.len() > 1 => (open, &b"\""[..]),
-        _ => (value.trim_ascii(), &b""[..]),
-    };
-    if value.is_empty() || value == b"\"\"" {
+    let (own_name, value, attributes) = split_set_cookie(line.as_bytes())?;
+    let inner = unquoted(value);
+    if own_name != name.as_bytes() || inner.is_empty() {
         return None;
     }
-    let parts = [name.as_bytes(), b"=", value, &[SEPARATOR], sealed.as_bytes(), quote, attributes];
+    let quote = if inner.len() < value.len() { &b"\""[..] } else { b"" };
+    let parts = [own_name, b"=", quote, inner, &[SEPARATOR], sealed.as_bytes(), quote, attributes];
+    let size = parts.iter().map(|part| part.len()).sum::<usize>() - attributes.len() - b"=".len();
+    if size > LARGEST_COOKIE {
+        tracing::debug!(
+            cookie = name,
+            size,
+            "the application's cookie has no room for the client's instance"
+        );
+        return None;
+    }
     HeaderValue::from_bytes(&parts.concat()).ok()
 }
 
@@ -250,6 +258,11 @@ mod tests {
             ("SID=abc; Path=/; HttpOnly", Some("SID=abc~xyz; Path=/; HttpOnly")),
             ("SID=abc", Some("SID=abc~xyz")),
             ("SID=\"abc\"; Path=/", Some("SID=\"abc~xyz\"; Path=/")),
+            ("SID = abc ; Path=/", Some("SID=abc~xyz; Path=/")),
+            ("SID=\"a b\"", Some("SID=\"a b~xyz\"")),
+            ("SID=abc\"", Some("SID=abc\"~xyz")),
+            ("SID=\"abc", Some("SID=\"abc~xyz")),
+            ("SID=\"", Some("SID=\"~xyz")),
             ("SID=a~b=c; Secure", Some("SID=a~b=c~xyz; Secure")),
             ("SID=; Max-Age=0", None),
             ("SID=\"\"; Max-Age=0", None),

@@ -25,7 +25,8 @@ use super::io::{Activity, ClientIo, Running};
 use super::keeper::{End, Keeper};
 use super::reader::Violation;
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
-use crate::socket::Socket;
+use crate::socket::{BUFFER, Socket};
+use crate::transport::UpstreamBodyError;
 
 /// How long a closing connection is read from: an upload that was refused may take a slow client that long to give up.
 const LINGER: Duration = Duration::from_secs(30);
@@ -38,8 +39,6 @@ const LINGER_PAUSE: Duration = Duration::from_millis(500);
 const URI_TOO_LONG: &str = "URI too long";
 /// hyper's default, which needs no allocation.
 const HYPER_HEADER_COUNT: usize = 100;
-/// hyper's default for the buffer that a whole head must fit into.
-const HYPER_BUFFER: usize = 400 * 1024;
 
 /// How a stretch of being served ended.
 pub(super) enum Served {
@@ -62,7 +61,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             let asked = Asked::of(&request);
             activity.put_follows(asked.follows);
             let (activity, client) = (&activity, &client);
-            server.service.handle(request, client.clone()).map(move |mut answer| {
+            server.service.handle(request, client.clone(), None).map(move |mut answer| {
                 if !activity.is_drained() {
                     // An earlier response is half written, and this one comes right behind it.
                     drop(client.take_interim());
@@ -74,8 +73,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     None => asked.announce_end(&mut answer, server.drain.is_retired()),
                 }
                 let trailers = asked.wants_trailers;
-                let running = |body| RunningBody { trailers, ..RunningBody::new(body, running) };
-                Ok::<_, Infallible>(answer.map(running))
+                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, running, broken: None, trailers }))
             })
         });
         let half_closed = server.service.timeouts().half_closed;
@@ -123,9 +121,8 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
 fn builder(server: &Server) -> Builder {
     let (mut builder, limits) = (Builder::new(), server.service.limits());
     builder.half_close(false).max_header_size(limits.header_bytes);
-    if limits.header_bytes > HYPER_BUFFER {
-        builder.max_buf_size(limits.header_bytes);
-    }
+    // A whole head must fit into the buffer.
+    builder.max_buf_size(limits.header_bytes.max(BUFFER));
     if limits.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(limits.header_count);
     }
@@ -205,21 +202,15 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 pub(super) struct RunningBody {
     body: ResponseBody,
     running: Running,
-    broken: Option<<ResponseBody as Body>::Error>,
+    broken: Option<UpstreamBodyError>,
     /// Whether the trailer section is written by [`Http1Io`], whatever the head said of it: hyper would leave out what
     /// was not announced (RFC 9110 section 6.5).
     trailers: bool,
 }
 
 impl RunningBody {
-    pub(super) fn new(body: ResponseBody, running: Running) -> Self {
-        RunningBody { body, running, broken: None, trailers: false }
-    }
-}
-
-impl RunningBody {
     /// As long as the socket is full, hyper asks again when it is not, and the keeper knows how long that may take.
-    fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, <ResponseBody as Body>::Error>>> {
+    fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         match self.broken.take_if(|_| !self.running.is_write_blocked()) {
             Some(error) => Poll::Ready(Some(Err(error))),
             None => Poll::Pending,
@@ -229,7 +220,7 @@ impl RunningBody {
 
 impl Body for RunningBody {
     type Data = Bytes;
-    type Error = <ResponseBody as Body>::Error;
+    type Error = UpstreamBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -239,9 +230,7 @@ impl Body for RunningBody {
         if this.broken.is_some() {
             return this.poll_broken();
         }
-        let next = Pin::new(&mut this.body).poll_frame(cx);
-        this.running.polled(next.is_ready());
-        match ready!(next) {
+        match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Err(error)) => {
                 this.broken = Some(error);
                 // A turn for what is to be written.

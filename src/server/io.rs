@@ -27,14 +27,12 @@ pub(super) struct Activity {
     requests: AtomicU64,
     /// Changes whenever bytes are read or written.
     progress: AtomicU64,
+    /// Changes whenever bytes are written.
+    written: AtomicU64,
     /// The last write found the socket full.
     write_blocked: AtomicBool,
     /// The last request came as HTTP/1.0, where the end of an answer may be the end of the connection.
     http10: AtomicBool,
-    /// How often the body of an answer was asked for more.
-    polls: AtomicU64,
-    /// Answers that have handed out data and were not asked for more since.
-    handed_out: AtomicUsize,
     /// Since when a head comes in over HTTP/2 that is not whole.
     head_since: Mutex<Option<Instant>>,
     /// What hyper found behind the last head; [`NOTHING_NEW`] when that was taken.
@@ -104,6 +102,11 @@ impl Activity {
         self.progress.load(Relaxed)
     }
 
+    /// A number that changes whenever bytes are written.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
     pub(super) fn made_progress(&self) {
         self.progress.store(self.progress() + 1, Relaxed);
     }
@@ -116,16 +119,11 @@ impl Activity {
         self.http10.load(Relaxed)
     }
 
-    /// How often answers were asked for more, if one waits to be asked.
-    pub(super) fn polls_awaited(&self) -> Option<u64> {
-        (self.handed_out.load(Relaxed) > 0).then(|| self.polls.load(Relaxed))
-    }
-
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> Running {
         self.http10.store(version == Version::HTTP_10, Relaxed);
         self.active.store(self.active() + 1, Relaxed);
         self.requests.store(self.requests() + 1, Relaxed);
-        Running { activity: self.clone(), handed_out: false }
+        Running { activity: self.clone() }
     }
 
     /// Notes since when a head is not whole; `None`: none is.
@@ -205,7 +203,6 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Running {
     activity: Arc<Activity>,
-    handed_out: bool,
 }
 
 impl Running {
@@ -218,23 +215,10 @@ impl Running {
     pub(super) fn is_write_blocked(&self) -> bool {
         self.activity.write_blocked()
     }
-
-    /// The body of the answer was asked for more; whether it had some.
-    pub(super) fn polled(&mut self, had_some: bool) {
-        let activity = &self.activity;
-        activity.polls.store(activity.polls.load(Relaxed) + 1, Relaxed);
-        if had_some != self.handed_out {
-            self.handed_out = had_some;
-            let waiting = activity.handed_out.load(Relaxed);
-            let waiting = if had_some { waiting + 1 } else { waiting.saturating_sub(1) };
-            activity.handed_out.store(waiting, Relaxed);
-        }
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.polled(false);
         self.activity.active.store(self.activity.active().saturating_sub(1), Relaxed);
         self.activity.rest();
     }
@@ -257,6 +241,7 @@ impl ClientIo {
         match result {
             Poll::Ready(Ok(_)) => {
                 self.activity.made_progress();
+                self.activity.written.store(self.activity.written() + 1, Relaxed);
                 self.activity.write_blocked.store(false, Relaxed);
             }
             Poll::Ready(Err(_)) => {}

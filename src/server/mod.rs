@@ -13,6 +13,7 @@ mod keeper;
 mod listener;
 mod piece;
 mod reader;
+mod streams;
 
 use std::sync::Arc;
 

@@ -2,15 +2,17 @@
 
 use std::cell::RefCell;
 
+use crate::stock::PIECE;
+
 /// Most bytes of one read.
-pub(super) const SIZE: usize = 64 * 1024;
+pub(super) const SIZE: usize = PIECE;
 
 thread_local! {
     /// One for all connections of a worker, which is one thread and reads them in turn.
-    static PIECE: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
+    static SPACE: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
 }
 
 /// Lends the space to `read`, which must not ask for it again.
 pub(super) fn with<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
-    PIECE.with_borrow_mut(|piece| read(piece))
+    SPACE.with_borrow_mut(|piece| read(piece))
 }

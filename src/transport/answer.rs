@@ -7,12 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, no_waker};
+use super::link::Link;
 use super::pool::Pool;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
@@ -38,8 +40,18 @@ pub struct UpstreamBody {
     source: Source,
     /// Whether the timer is set for the pause that the answer is in.
     pausing: bool,
-    /// Read before anybody asked for it.
+    /// Read before anybody asked for it, in this order.
+    ahead: Ahead,
+}
+
+/// The beginning of a body, or all of it.
+#[derive(Debug, Default)]
+struct Ahead {
     first: Option<Bytes>,
+    second: Option<Bytes>,
+    trailers: Option<Box<HeaderMap>>,
+    /// Whether nothing comes after it.
+    is_all: bool,
 }
 
 /// What the body comes from.
@@ -62,6 +74,7 @@ struct Duplex {
     upload: Arc<RequestBodyState>,
     /// Bytes of the request when the timer was set.
     uploaded: u64,
+    link: Arc<Link>,
 }
 
 impl UpstreamBody {
@@ -70,7 +83,7 @@ impl UpstreamBody {
             incoming,
             source: Source::Connection(connection, home),
             pausing: false,
-            first: None,
+            ahead: Ahead::default(),
         };
         if body.incoming.is_end_stream() {
             body.release();
@@ -87,14 +100,20 @@ impl UpstreamBody {
         timer: LazyTimer,
         upload: Arc<RequestBodyState>,
         idle: Duration,
+        link: Arc<Link>,
     ) -> Self {
-        let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0 };
-        UpstreamBody { incoming, source: Source::Task(Box::new(duplex)), pausing: false, first: None }
+        let duplex = Duplex { _task: task, timer, idle, upload, uploaded: 0, link };
+        UpstreamBody {
+            incoming,
+            source: Source::Task(Box::new(duplex)),
+            pausing: false,
+            ahead: Ahead::default(),
+        }
     }
 
     /// The body of an answer whose connection goes elsewhere.
     pub(super) fn detached(incoming: Incoming) -> Self {
-        UpstreamBody { incoming, source: Source::Over, pausing: false, first: None }
+        UpstreamBody { incoming, source: Source::Over, pausing: false, ahead: Ahead::default() }
     }
 
     /// Waits for the first piece of a body of known length, and keeps it for whoever reads the body: an answer that
@@ -104,8 +123,18 @@ impl UpstreamBody {
         if self.size_hint().exact().is_none() || self.is_end_stream() {
             return Ok(());
         }
-        let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()?;
-        self.first = frame.and_then(|frame| frame.into_data().ok());
+        let frame = poll_fn(|cx| self.poll_next(cx)).await.transpose()?;
+        self.ahead.keep(frame);
+        Ok(())
+    }
+
+    /// Keeps what has come of the body already, two pieces at most: an answer that is broken there is found out while
+    /// its client can still be told so.
+    pub fn look_ahead(&mut self) -> Result<(), UpstreamBodyError> {
+        while self.ahead.has_room() && !self.incoming.is_end_stream() {
+            let Poll::Ready(next) = self.poll_next(&mut no_waker()) else { break };
+            self.ahead.keep(next.transpose()?);
+        }
         Ok(())
     }
 
@@ -120,8 +149,10 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
-        if let Source::Connection(connection, home) = std::mem::replace(&mut self.source, Source::Over) {
-            home.put(connection);
+        match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Connection(connection, home) => home.put(connection),
+            Source::Task(duplex) => drop(duplex.link.take_claim()),
+            Source::Over => {}
         }
     }
 
@@ -180,9 +211,30 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         let this = self.get_mut();
-        if let Some(first) = this.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
+        match this.ahead.take() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None if this.ahead.is_all => Poll::Ready(None),
+            None => this.poll_next(cx),
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && (self.ahead.is_all || self.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.incoming.size_hint();
+        match rest.exact() {
+            Some(exact) => SizeHint::with_exact(self.ahead.bytes() + exact),
+            None => rest,
+        }
+    }
+}
+
+impl UpstreamBody {
+    /// What comes behind that which was read ahead.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
+        let this = self;
         match this.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pausing = false;
@@ -206,17 +258,37 @@ impl Body for UpstreamBody {
             }
         }
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.incoming.is_end_stream()
+impl Ahead {
+    fn has_room(&self) -> bool {
+        self.second.is_none() && self.trailers.is_none() && !self.is_all
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.incoming.size_hint();
-        match (&self.first, rest.exact()) {
-            // Only bodies of known length have a first piece.
-            (Some(first), Some(rest)) => SizeHint::with_exact(first.len() as u64 + rest),
-            _ => rest,
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.second.is_none() && self.trailers.is_none()
+    }
+
+    fn bytes(&self) -> u64 {
+        [&self.first, &self.second].into_iter().flatten().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Keeps what came next; `None`: nothing more comes.
+    fn keep(&mut self, frame: Option<Frame<Bytes>>) {
+        let Some(frame) = frame else {
+            self.is_all = true;
+            return;
+        };
+        match frame.into_data() {
+            Ok(piece) if self.first.is_none() => self.first = Some(piece),
+            Ok(piece) => self.second = Some(piece),
+            // Of all frames only trailers are no data.
+            Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
         }
+    }
+
+    fn take(&mut self) -> Option<Frame<Bytes>> {
+        let piece = self.first.take().or_else(|| self.second.take());
+        piece.map(Frame::data).or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
     }
 }

@@ -23,11 +23,14 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::UpstreamBody;
+use super::head_lines::{Expectation, MixedLines};
 use super::leave::BoundSocket;
 use super::line::Permit;
+use super::link::{Claim, Link};
 use super::pool::{Pool, PoolSettings};
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
+use crate::socket::BUFFER;
 
 /// Why no connection could be made. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,9 @@ pub enum ConnectError {
     /// The lack is ours, not the instance's.
     #[error("as many connections to the instance are in use as it may have")]
     Full,
+    /// The lack is ours, not the instance's.
+    #[error("as many connections to instances are in use as there may be")]
+    TooMany,
     #[error("the connection could not be set up")]
     Setup(#[source] hyper::Error),
 }
@@ -71,32 +77,47 @@ pub enum SendError {
     /// The instance may have seen the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
+    /// Likewise, but not a byte of an answer had come.
+    #[error("the connection ended before the first byte of the answer")]
+    Silent(#[source] hyper::Error),
     /// The instance has executed the request, and says more than we are to read.
     #[error("the head of the answer is larger than allowed")]
     HeadTooLarge,
-    /// The instance has executed the request; what it says is no valid HTTP.
+    /// The instance has executed the request; what it says cannot be passed on.
     #[error("the head of the answer is malformed")]
-    Malformed(#[source] hyper::Error),
+    Malformed(#[source] MalformedHead),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
     Stalled,
 }
 
+/// What is wrong with the head of an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum MalformedHead {
+    #[error(transparent)]
+    Lines(MixedLines),
+    #[error(transparent)]
+    Syntax(hyper::Error),
+}
+
 impl SendError {
-    fn of(error: hyper::Error) -> Self {
-        match error {
-            error if error.is_parse_too_large() => SendError::HeadTooLarge,
-            error if error.is_parse() && error.to_string() != NOT_HTTP => SendError::Malformed(error),
-            error => SendError::Broken(error),
+    /// Why there is no answer; `has_heard`: a byte of one had come.
+    fn of(error: hyper::Error, has_heard: bool) -> Self {
+        match MixedLines::of(&error) {
+            Some(mixed) => SendError::Malformed(MalformedHead::Lines(mixed)),
+            None if error.is_parse_too_large() => SendError::HeadTooLarge,
+            None if error.is_parse() && error.to_string() != NOT_HTTP => {
+                SendError::Malformed(MalformedHead::Syntax(error))
+            }
+            None if has_heard => SendError::Broken(error),
+            None => SendError::Silent(error),
         }
     }
 }
 
 /// hyper's only sign that what came is no HTTP at all.
 const NOT_HTTP: &str = "invalid HTTP version parsed";
-/// hyper's default for the buffer that a whole head must fit into.
-const HYPER_BUFFER: usize = 400 * 1024;
 
 /// Reads responses as RFC 9112 wants it of a proxy: without spaces before colons (section 5.1) and line folding (5.2).
 fn builder(settings: &PoolSettings) -> http1::Builder {
@@ -105,10 +126,9 @@ fn builder(settings: &PoolSettings) -> http1::Builder {
         .max_headers(settings.header_count)
         .max_header_size(settings.header_bytes)
         .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true);
-    if settings.header_bytes > HYPER_BUFFER {
-        builder.max_buf_size(settings.header_bytes);
-    }
+        .allow_obsolete_multiline_headers_in_responses(true)
+        // A whole head must fit into the buffer.
+        .max_buf_size(settings.header_bytes.max(BUFFER));
     builder
 }
 
@@ -121,12 +141,17 @@ pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// `None` when the connection has come to its end.
     driver: Option<Driver>,
+    /// Set with each request: a head comes next.
+    expectation: Arc<Expectation>,
     pub(super) timer: LazyTimer,
     /// When it was last given back.
     pub(super) idle_since: Instant,
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
+    link: Arc<Link>,
+    /// Whether something is held for the exchange.
+    claimed: bool,
 }
 
 impl Connection {
@@ -142,16 +167,28 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+        let (link, expectation) = (Arc::<Link>::default(), Arc::<Expectation>::default());
+        let abandoned = settings.abandoned;
         let (sender, driver) = builder(settings)
-            .handshake(BoundSocket::new(stream, permit))
+            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone(), expectation.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
         let driver: Driver = Box::pin(driver.with_upgrades());
         let timer = LazyTimer::new(now, limit);
         let (idle_since, opened) = (now, now);
-        let mut connection =
-            Box::new(Connection { sender, driver: Some(driver), timer, idle_since, opened, requests: 0 });
+        let driver = Some(driver);
+        let mut connection = Box::new(Connection {
+            sender,
+            driver,
+            expectation,
+            timer,
+            idle_since,
+            opened,
+            requests: 0,
+            link,
+            claimed: false,
+        });
         connection.drive(&mut no_waker());
         Ok(connection)
     }
@@ -166,6 +203,13 @@ impl Connection {
         }
     }
 
+    /// The answer is over.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.claimed) {
+            drop(self.link.take_claim());
+        }
+    }
+
     /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
     /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
     pub(super) fn rest(&mut self) -> bool {
@@ -176,11 +220,13 @@ impl Connection {
     /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
     /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
     /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
-    /// connection; the end of the answer ends what is left of the request, too.
+    /// connection; the end of the answer ends what is left of the request, too. `claim` is held until the answer is over
+    /// or, when that is not waited for, until the instance is done with the request, as far as that can be known.
     pub async fn send(
         mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&Arc<RequestBodyState>>,
+        claim: Option<Claim>,
         home: &Arc<Pool>,
         now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
@@ -188,6 +234,9 @@ impl Connection {
         let first_byte = home.settings().first_byte;
         self.timer.arm(now, first_byte);
         self.requests = self.requests.saturating_add(1);
+        self.claimed = claim.is_some();
+        self.link.begin(claim);
+        self.expectation.set();
         let sent = self.sender.try_send_request(*taken);
         let answer = self.wait_for_head(sent, upload.map(Arc::as_ref), first_byte).await;
         match answer {
@@ -201,7 +250,10 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                Err(if request.is_some() { SendError::Unsent } else { SendError::of(error.into_error()) })
+                Err(match request {
+                    Some(_) => SendError::Unsent,
+                    None => SendError::of(error.into_error(), self.link.has_heard()),
+                })
             }
         }
     }
@@ -248,7 +300,7 @@ impl Connection {
     ) -> UpstreamBody {
         // An error reaches whoever reads the answer.
         let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
-        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle)
+        UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle, self.link)
     }
 
     /// The connection belongs to the tunnel from here on; its driver hands the socket over.

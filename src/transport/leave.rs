@@ -1,10 +1,12 @@
 //! A socket to an instance that counts until the instance has let go of it.
 //!
 //! Where the number of connections is bounded, closing one and opening another at once would be one too many for an
-//! instance that has not noticed the close yet.
+//! instance that has not noticed the close yet. Many do not before they have answered: a request that was given up is
+//! worked on until then, and keeps what it holds, its slot.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,8 +16,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::head_lines::{Expectation, HeadLines};
 use super::line::Permit;
+use super::link::{Claim, Link};
 use super::upload::UploadSocket;
+use crate::socket::{Inspect, Socket};
 
 /// How long an instance may take to notice that a connection was closed.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -24,16 +29,44 @@ const NOTICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     /// Both are there until it is dropped.
-    socket: Option<UploadSocket>,
+    socket: Option<UploadSocket<Inspector>>,
     permit: Option<Permit>,
+    link: Arc<Link>,
+    abandoned: Duration,
+}
+
+/// What sees every byte before hyper does.
+#[derive(Debug)]
+struct Inspector {
+    link: Arc<Link>,
+    lines: HeadLines,
+}
+
+impl Inspect for Inspector {
+    fn inspect(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !bytes.is_empty() {
+            self.link.hear();
+        }
+        self.lines.inspect(bytes)
+    }
 }
 
 impl BoundSocket {
-    pub(super) fn new(stream: TcpStream, permit: Permit) -> Self {
-        BoundSocket { socket: Some(UploadSocket::new(stream)), permit: Some(permit) }
+    /// Heads come on it when they are `expected`. `abandoned`: how long an instance may work on a request that was given
+    /// up, for as much as we know.
+    pub(super) fn new(
+        stream: TcpStream,
+        permit: Permit,
+        abandoned: Duration,
+        link: Arc<Link>,
+        expected: Arc<Expectation>,
+    ) -> Self {
+        let inspector = Inspector { link: link.clone(), lines: HeadLines::new(expected) };
+        let socket = UploadSocket::new(Socket::inspected(stream, inspector));
+        BoundSocket { socket: Some(socket), permit: Some(permit), link, abandoned }
     }
 
-    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut UploadSocket>> {
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut UploadSocket<Inspector>>> {
         self.get_mut().socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -41,16 +74,26 @@ impl BoundSocket {
 impl Drop for BoundSocket {
     fn drop(&mut self) {
         if let (Some(socket), Some(permit)) = (self.socket.take(), self.permit.take())
-            && permit.is_counted()
+            && let claim = self.link.take_claim()
+            && (permit.is_counted() || claim.is_some())
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(leave(socket.into_inner(), permit));
+            runtime.spawn(leave(socket.into_inner(), permit, claim, self.abandoned));
         }
     }
 }
 
-/// Closes our half and waits until the instance closes its own.
-async fn leave(mut stream: TcpStream, permit: Permit) {
+/// Closes our half and waits until the instance closes its own. `claim` is let go of when it has, when it answers, or
+/// when `abandoned` is over.
+async fn leave(mut stream: TcpStream, permit: Permit, claim: Option<Claim>, abandoned: Duration) {
+    if let Some(claim) = claim {
+        let over = async {
+            stream.shutdown().await?;
+            stream.peek(&mut [0]).await
+        };
+        let _ = timeout(abandoned, over).await;
+        drop(claim);
+    }
     let closed = async {
         stream.shutdown().await?;
         let mut rest = [0; 4096];
@@ -112,7 +155,7 @@ mod tests {
     async fn there_is_room_for_another_only_when_the_instance_has_closed_too() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default(), Arc::default()));
         // The close has arrived, but was not answered.
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         assert!(line.try_enter(1).is_none());
@@ -124,7 +167,7 @@ mod tests {
     async fn an_instance_that_does_not_notice_is_not_waited_for_long() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.try_enter(1).unwrap()));
+        drop(BoundSocket::new(ours, line.try_enter(1).unwrap(), NOTICE, Arc::default(), Arc::default()));
         assert!(timeout(10 * NOTICE, line.make_room(1)).await.is_ok());
         drop(theirs);
     }
@@ -133,7 +176,7 @@ mod tests {
     async fn who_is_not_counted_is_closed_at_once() {
         let line = Lines::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
-        drop(BoundSocket::new(ours, line.enter()));
+        drop(BoundSocket::new(ours, line.enter(), NOTICE, Arc::default(), Arc::default()));
         assert!(line.try_enter(1).is_some());
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         sleep(Duration::ZERO).await;

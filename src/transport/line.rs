@@ -4,15 +4,33 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
 use super::pool::Pool;
 
 /// The lines of a process, by address. Clones are the same lines.
-#[derive(Debug, Clone, Default)]
-pub struct Lines(Arc<Mutex<BTreeMap<SocketAddr, Arc<Line>>>>);
+#[derive(Debug, Clone)]
+pub struct Lines(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    lines: Mutex<BTreeMap<SocketAddr, Arc<Line>>>,
+    total: Arc<Total>,
+}
+
+/// The connections to all addresses together.
+#[derive(Debug)]
+struct Total {
+    open: AtomicUsize,
+    limit: usize,
+    closed: Notify,
+}
+
+/// The right to one of them.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Total>);
 
 /// The connections to one address.
 #[derive(Debug, Default)]
@@ -28,9 +46,59 @@ pub struct Permit {
     line: Arc<Line>,
     /// Whether the number is bounded.
     counted: bool,
+    /// Among all connections, for those that count there.
+    place: Option<Place>,
 }
 
 impl Lines {
+    /// Lines on which there may be `limit` connections for requests, all together.
+    pub fn new(limit: usize) -> Self {
+        let total = Total { open: AtomicUsize::new(0), limit, closed: Notify::new() };
+        Lines(Arc::new(Table { lines: Mutex::default(), total: Arc::new(total) }))
+    }
+
+    /// A place among all connections. When there is none, an idle connection to any address is closed. Waits while all
+    /// are in use. Cancel-safe.
+    pub(super) async fn place(&self) -> Place {
+        let total = &self.0.total;
+        loop {
+            let mut closed = pin!(total.closed.notified());
+            // From here on a close is for us, whoever else waits.
+            closed.as_mut().enable();
+            if let Some(place) = self.try_place() {
+                return place;
+            }
+            self.close_idle();
+            closed.await;
+        }
+    }
+
+    /// A place among all connections, if there is one.
+    pub(super) fn try_place(&self) -> Option<Place> {
+        let total = &self.0.total;
+        let next = |open| (open < total.limit).then_some(open + 1);
+        total.open.fetch_update(SeqCst, SeqCst, next).ok().map(|_| Place(total.clone()))
+    }
+
+    /// Tells somebody who waits for a place that there is an idle connection which may be closed.
+    pub(super) fn look_again(&self) {
+        self.0.total.closed.notify_one();
+    }
+
+    /// Whether somebody would have to wait.
+    pub(super) fn are_full(&self) -> bool {
+        self.0.total.open.load(SeqCst) >= self.0.total.limit
+    }
+
+    fn close_idle(&self) {
+        let lines: Vec<_> = self.lines().values().cloned().collect();
+        let _ = lines.iter().any(|line| line.close_idle());
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Arc<Line>>> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Room for one more connection to `address`, where there may be `limit` of all workers together, for those who
     /// connect by themselves. When there is none, one that nobody uses is closed. Waits while all are in use.
     /// Cancel-safe.
@@ -43,7 +111,7 @@ impl Lines {
     }
 
     pub(super) fn to(&self, address: SocketAddr) -> Arc<Line> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines();
         // A line that nobody holds has no connections, and needs not be the same later.
         lines.retain(|other, line| *other == address || Arc::strong_count(line) > 1);
         lines.entry(address).or_default().clone()
@@ -61,14 +129,14 @@ impl Line {
     /// Room for one more connection.
     pub(super) fn enter(self: &Arc<Self>) -> Permit {
         self.open.fetch_add(1, SeqCst);
-        Permit { line: self.clone(), counted: false }
+        Permit { line: self.clone(), counted: false, place: None }
     }
 
     /// Room for one more connection, if there are fewer than `limit`.
     pub(super) fn try_enter(self: &Arc<Self>, limit: usize) -> Option<Permit> {
         let next = |open| (open < limit).then_some(open + 1);
         let entered = self.open.fetch_update(SeqCst, SeqCst, next).is_ok();
-        entered.then(|| Permit { line: self.clone(), counted: true })
+        entered.then(|| Permit { line: self.clone(), counted: true, place: None })
     }
 
     /// Room for one more connection where there may be `limit`: when there is none, one that nobody uses is closed, be
@@ -91,13 +159,28 @@ impl Line {
         self.closed.notify_one();
     }
 
-    fn close_idle(&self) {
+    /// Closes a connection that nobody uses; false when there is none.
+    fn close_idle(&self) -> bool {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let _ = pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_one());
+        pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_one())
+    }
+}
+
+impl Default for Lines {
+    /// Lines on which there may be any number.
+    fn default() -> Self {
+        Lines::new(usize::MAX)
     }
 }
 
 impl Permit {
+    /// The permit along with a place among all connections.
+    pub(super) fn at(self, place: Place) -> Self {
+        let mut permit = self;
+        permit.place = Some(place);
+        permit
+    }
+
     pub(super) fn is_counted(&self) -> bool {
         self.counted
     }
@@ -107,5 +190,50 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.line.open.fetch_sub(1, SeqCst);
         self.line.closed.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+        self.0.closed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_is_left_goes_to_who_waits() {
+        let lines = Lines::new(2);
+        let held = lines.to(([127, 0, 0, 1], 1).into()).enter().at(lines.try_place().unwrap());
+        let _other = lines.try_place().unwrap();
+        assert!(lines.are_full() && lines.try_place().is_none());
+        let mut waiting = pin!(lines.place());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        let _place = waiting.await;
+        assert!(lines.are_full());
+    }
+
+    #[tokio::test]
+    async fn any_number_may_wait_and_each_gets_its_place() {
+        let lines = Lines::new(3);
+        let held: Vec<_> = (0..3).map(|_| lines.try_place().unwrap()).collect();
+        let waiting: Vec<_> = (0..50)
+            .map(|_| {
+                let lines = lines.clone();
+                tokio::spawn(async move { drop(lines.place().await) })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(held);
+        for waiter in waiting {
+            waiter.await.unwrap();
+        }
+        assert!(!lines.are_full());
     }
 }

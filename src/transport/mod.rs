@@ -2,8 +2,10 @@
 
 mod answer;
 mod connection;
+mod head_lines;
 mod leave;
 mod line;
+mod link;
 mod pool;
 mod tunnel;
 mod upload;
@@ -11,6 +13,7 @@ mod upload;
 pub use answer::{UpstreamBody, UpstreamBodyError};
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};
 pub use line::{Lines, Permit};
+pub use link::Claim;
 pub use pool::{Pool, PoolSettings, Pools};
 pub use tunnel::{Tunnel, TunnelReport};
 

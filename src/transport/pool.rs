@@ -32,6 +32,8 @@ pub struct PoolSettings {
     pub limit: Option<usize>,
     /// Idle connections that are kept ready.
     pub warm: usize,
+    /// How long an instance may be at work on a request that was given up, until it closes the connection or answers.
+    pub abandoned: Duration,
     /// Most header lines of a response.
     pub header_count: usize,
     /// Most bytes of the head of a response.
@@ -44,6 +46,7 @@ pub struct PoolSettings {
 pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
+    lines: Lines,
     line: Arc<Line>,
     idle: Mutex<Idle>,
 }
@@ -51,7 +54,8 @@ pub struct Pool {
 impl Pool {
     fn new(address: SocketAddr, settings: PoolSettings, lines: &Lines) -> Arc<Self> {
         let line = lines.to(address);
-        let pool = Arc::new(Pool { address, settings, line, idle: Mutex::default() });
+        let lines = lines.clone();
+        let pool = Arc::new(Pool { address, settings, lines, line, idle: Mutex::default() });
         pool.line.add(&pool);
         pool
     }
@@ -82,15 +86,23 @@ impl Pool {
                 timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
-        Connection::open(self.address, &self.settings, permit).await
+        let place = match self.lines.try_place() {
+            Some(place) => place,
+            None => timeout(connect, self.lines.place()).await.map_err(|_| ConnectError::TooMany)?,
+        };
+        Connection::open(self.address, &self.settings, permit.at(place)).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         let now = Instant::now();
+        connection.end();
         if self.is_worth_keeping(&connection, now) && connection.rest() {
             connection.idle_since = now;
             self.idle().push(connection);
+            if self.lines.are_full() {
+                self.lines.look_again();
+            }
         }
     }
 
@@ -111,11 +123,12 @@ impl Pool {
             None => Some(self.line.enter()),
             Some(limit) => self.line.try_enter(limit),
         };
-        let Some(permit) = permit else { return };
+        let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
         // An instance that cannot be reached is found out by those who need it.
-        if let Ok(connection) = Connection::open(self.address, &self.settings, permit).await {
+        if let Ok(connection) = Connection::open(self.address, &self.settings, permit.at(place)).await {
             self.idle().insert(0, connection);
             self.line.look_again();
+            self.lines.look_again();
         }
     }
 

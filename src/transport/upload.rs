@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Waker};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::net::TcpStream;
 
-use crate::socket::Socket;
+use crate::socket::{Inspect, Socket};
 
 /// A socket to a server that may answer before it has read everything. Once the peer has refused a write, no more is
 /// written, and the failure shows only when nothing is left to be read.
 #[derive(Debug)]
-pub(super) struct UploadSocket {
-    socket: Socket,
+pub(super) struct UploadSocket<I = ()> {
+    socket: Socket<I>,
     refusal: Option<Refusal>,
 }
 
@@ -29,9 +29,9 @@ enum Refusal {
     Final(io::ErrorKind),
 }
 
-impl UploadSocket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        UploadSocket { socket: Socket::new(stream), refusal: None }
+impl<I> UploadSocket<I> {
+    pub(super) fn new(socket: Socket<I>) -> Self {
+        UploadSocket { socket, refusal: None }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -76,7 +76,7 @@ fn is_refusal(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-impl Read for UploadSocket {
+impl<I: Inspect> Read for UploadSocket<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.refusal.is_none() {
@@ -86,7 +86,7 @@ impl Read for UploadSocket {
     }
 }
 
-impl UploadSocket {
+impl<I: Inspect> UploadSocket<I> {
     /// Reads after a refused write. In pieces of its own, to see the end.
     fn read_on(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut piece = [0; 4096];
@@ -101,7 +101,7 @@ impl UploadSocket {
     }
 }
 
-impl Write for UploadSocket {
+impl<I: Unpin> Write for UploadSocket<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(refused) = this.poll_refused(cx) {
@@ -157,7 +157,7 @@ mod tests {
         let all = if orderly { 2 } else { 1 };
         theirs.read_exact(&mut [0; 2][..all]).await.unwrap();
         drop(theirs);
-        let mut socket = UploadSocket::new(ours);
+        let mut socket = UploadSocket::new(Socket::new(ours));
         while socket.refusal.is_none() {
             poll_fn(|cx| {
                 let result = Pin::new(&mut socket).poll_write(cx, b"more");

@@ -51,7 +51,7 @@ impl Group {
     /// in vain now is told to choose again.
     pub fn settle(&self, instances: &[Arc<Instance>]) {
         self.queue.settle(instances);
-        instances.iter().for_each(|instance| self.queue.serve(instance));
+        instances.iter().for_each(|instance| instance.offer());
     }
 
     /// Wakes the warden when requests have met something at an instance that it should look at.
@@ -95,6 +95,6 @@ impl Group {
         if let Some(tournament) = &*self.tournament.load() {
             tournament.update(instance);
         }
-        self.queue.serve(instance);
+        instance.offer();
     }
 }

@@ -8,13 +8,16 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::deadline::{Deadline, Orders};
 use super::group::Group;
 use super::pinned::Pinned;
+use super::proof::{Doubt, Proof};
 use super::record::{Outcome, Record};
+use super::seats::Seats;
 use super::standing::{Cause, CheckResult, Ejection, Health, Judgement, Standing};
 use super::streams::Streams;
 use crate::backoff::Backoff;
@@ -35,7 +38,7 @@ impl InstanceId {
 /// What is known of an instance's ability to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// No check has ended yet, or none is configured.
+    /// No checks are configured, or none has ended since it was let back in for want of others.
     Unchecked,
     /// Checks succeed.
     Up,
@@ -45,6 +48,8 @@ pub enum Condition {
     Ejected,
     /// Nothing of that, but connecting failed; it is left alone for a moment.
     BackingOff,
+    /// Nothing of that, but no check has found it good since it was away, or since we began.
+    Unproven,
     /// It is treated as dead, for a rehearsal.
     Fenced,
 }
@@ -58,6 +63,7 @@ impl Condition {
             Condition::Down => "down",
             Condition::Ejected => "ejected",
             Condition::BackingOff => "backing_off",
+            Condition::Unproven => "unproven",
             Condition::Fenced => "fenced",
         }
     }
@@ -92,6 +98,7 @@ pub struct Instance {
     state: AtomicU8,
     orders: Mutex<Orders>,
     judgement: Judgement,
+    proof: Proof,
     record: Record,
     /// Nothing goes there, whatever else is known of it. Written by whoever performs the operator's wishes only.
     fenced: AtomicBool,
@@ -100,6 +107,8 @@ pub struct Instance {
     /// Its place in the group's tournament. Written by the balancer only.
     place: AtomicU32,
     in_flight: AtomicUsize,
+    /// Where other upstreams have an instance with this address.
+    seats: ArcSwapOption<Seats>,
     requests: AtomicU64,
     streams: Streams,
     pinned: Pinned,
@@ -132,11 +141,13 @@ impl Instance {
             state: AtomicU8::new(READY),
             orders: Mutex::new(Orders { since: born, deadline: None }),
             judgement: Judgement::default(),
+            proof: Proof::default(),
             record: Record::default(),
             fenced: AtomicBool::new(false),
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
             in_flight: AtomicUsize::new(0),
+            seats: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             streams: Streams::default(),
             pinned: Pinned::new(born),
@@ -161,6 +172,7 @@ impl Instance {
             Health::Down => Condition::Down,
             Health::Ejected => Condition::Ejected,
             _ if self.is_backing_off(now) => Condition::BackingOff,
+            _ if self.doubts().is_some() => Condition::Unproven,
             Health::Up => Condition::Up,
             Health::Unchecked => Condition::Unchecked,
         }
@@ -177,6 +189,37 @@ impl Instance {
     /// Its health with the reason, and what led to it. Takes a lock: not for requests.
     pub fn standing(&self) -> Standing {
         self.judgement.standing()
+    }
+
+    /// Why it needs a good check before new requests go there; `None` without checks, and after a good one.
+    pub fn doubts(&self) -> Option<Doubt> {
+        self.proof.doubts()
+    }
+
+    /// Whether new requests may go there by what is known of it, if the operator wants that.
+    pub fn is_fit(&self) -> bool {
+        self.is_healthy() && !self.is_fenced()
+    }
+
+    /// Where there are checks, a good one that begins from now on is needed before new requests go there. The balancer
+    /// must be told.
+    pub fn doubt(&self, why: Doubt) {
+        self.proof.doubt(why);
+    }
+
+    /// A check has found it good; only the warden calls this. True when that was in doubt, which the balancer must be
+    /// told.
+    pub fn prove(&self) -> bool {
+        self.proof.prove()
+    }
+
+    /// Completes when a check is wanted, for the one who makes them. Cancel-safe.
+    pub async fn doubted(&self) {
+        self.proof.doubted().await;
+    }
+
+    pub(super) fn set_checked(&self, checked: bool, at_first: Doubt) {
+        self.proof.set_checked(checked, at_first);
     }
 
     /// Whether connecting failed so recently that it is not tried again yet.
@@ -259,6 +302,7 @@ impl Instance {
     pub fn set_state(&self, state: InstanceState) {
         if state == InstanceState::Ready && self.state() != InstanceState::Ready {
             self.joined.store(unix_seconds(), Relaxed);
+            self.doubt(Doubt::Away);
         }
         let state = match state {
             InstanceState::Ready => READY,
@@ -276,9 +320,16 @@ impl Instance {
         }
     }
 
-    /// Whether it serves those who are tied to it.
+    /// Whether it serves those who are tied to it. Doubt does not move them, unless what it kept of them is gone.
     pub fn keeps_ties(&self) -> bool {
-        self.is_open() || (self.state.load(Relaxed) != TAKEN_OUT && self.is_healthy() && !self.is_fenced())
+        let is_in = self.state.load(Relaxed) != TAKEN_OUT;
+        self.is_open() || (is_in && self.is_fit() && self.doubts() != Some(Doubt::Gone))
+    }
+
+    /// Whether it takes requests that a hash leads to it. As long as nothing else is known they are not led elsewhere,
+    /// as that may be a tie.
+    pub fn takes_led(&self) -> bool {
+        self.is_open() || (self.doubts() == Some(Doubt::Unknown) && self.is_in_use() && self.is_fit())
     }
 
     /// Whether it is treated as if it were dead, for a rehearsal.
@@ -306,7 +357,9 @@ impl Instance {
 
     /// The balancer must be told.
     pub fn set_weight(&self, weight: u32) {
-        self.weight.store(weight, Relaxed);
+        if self.weight.swap(weight, Relaxed) == 0 && weight > 0 {
+            self.doubt(Doubt::Away);
+        }
     }
 
     /// Most requests at a time.
@@ -374,17 +427,52 @@ impl Instance {
     }
 
     /// A connection could not be made: new requests leave the instance alone for a while, longer each time.
-    /// Of many that fail together, one counts.
-    pub fn connect_failed(&self, now: Instant) {
+    /// Of many that fail together, one counts. True when the balancer must be told.
+    pub fn connect_failed(&self, now: Instant, is_refused: bool) -> bool {
         if self.is_backing_off(now) {
-            return;
+            return false;
+        }
+        let why = if is_refused { Doubt::Gone } else { Doubt::Away };
+        let is_news = self.doubts().is_none_or(|doubt| doubt < why);
+        if is_news {
+            self.doubt(why);
         }
         let failures = self.connect_failures.fetch_add(1, Relaxed);
         let pause = u64::try_from(CONNECT_BACKOFF.delay(failures).as_millis()).unwrap_or(u64::MAX);
         self.retry_at.store(self.millis(now).saturating_add(pause.max(1)), Relaxed);
+        is_news && self.doubts().is_some()
     }
 
-    /// Requests under way, streams and upgraded connections included.
+    /// Most connections to its address; more than [`Instance::slots`] where other upstreams have more.
+    pub fn connections(&self) -> Option<usize> {
+        let own = self.slots()?;
+        let seats = self.seats.load();
+        Some(seats.as_ref().and_then(|seats| seats.limit()).map_or(own, |all| all.max(own)))
+    }
+
+    /// True when that is a change.
+    pub(super) fn set_seats(&self, seats: Option<Arc<Seats>>) -> bool {
+        let before = self.seats.load();
+        let is_same = match (&*before, &seats) {
+            (Some(before), Some(after)) => before.is_of(after),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            self.seats.store(seats);
+        }
+        !is_same
+    }
+
+    /// Hands its free slots, and what they make room for in other upstreams, to those who wait for them.
+    pub(super) fn offer(self: &Arc<Self>) {
+        match &*self.seats.load() {
+            None => self.group.queue().serve(self),
+            Some(seats) => seats.serve(),
+        }
+    }
+
+    /// Requests under way, streams, upgraded connections and those that were given up but are worked on included.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
@@ -447,6 +535,9 @@ impl Instance {
         if slots == usize::MAX {
             self.in_flight.fetch_add(1, SeqCst);
             return true;
+        }
+        if let Some(seats) = &*self.seats.load() {
+            return seats.enter(&self.in_flight, slots);
         }
         let next = |taken| (taken < slots).then_some(taken + 1);
         self.in_flight.fetch_update(SeqCst, SeqCst, next).is_ok()

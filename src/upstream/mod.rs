@@ -7,8 +7,10 @@ mod instance;
 mod lease;
 mod pace;
 mod pinned;
+mod proof;
 mod queue;
 mod record;
+mod seats;
 mod standing;
 mod streams;
 mod tournament;
@@ -22,8 +24,10 @@ pub use group::Group;
 pub use instance::{Condition, Instance, InstanceId};
 pub use lease::Lease;
 pub use pinned::Pinned;
-pub use queue::{Ticket, Wish};
+pub use proof::Doubt;
+pub use queue::{Ticket, Wish, Wished};
 pub use record::{Failure, Outcome, Record, Tally};
+pub use seats::seat_together;
 pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
 pub use streams::{STREAM_AFTER, Stream};
 pub use tournament::Tournament;
@@ -58,15 +62,19 @@ impl Upstream {
             .collect();
         for instance in &instances {
             instance.set_slow_start(config.slow_start);
+            // Who comes while others serve already has nobody's session, and can wait to be found good.
+            let at_first = if instance.joined() == 0 { Doubt::Unknown } else { Doubt::Away };
+            instance.set_checked(config.health.is_some(), at_first);
             instance.record().follow(&config.outlier);
         }
         let by_id: HashMap<_, _> =
             instances.iter().zip(0..).map(|(instance, place)| (instance.id, place)).collect();
         let before = previous.map_or(&[][..], Upstream::instances);
-        before
-            .iter()
-            .filter(|instance| !by_id.contains_key(&instance.id))
-            .for_each(|gone| gone.set_open(false));
+        before.iter().filter(|instance| !by_id.contains_key(&instance.id)).for_each(|gone| {
+            gone.set_open(false);
+            // Nothing more goes there, tied or not, also of requests that still wait by the previous upstream.
+            gone.set_state(config::InstanceState::Down);
+        });
         let named = config.instances.iter().zip(0..);
         let by_name = named.filter_map(|(instance, place)| Some((instance.name.clone()?, place))).collect();
         Upstream { config: config.clone(), instances, by_id, by_name, group }

@@ -5,7 +5,7 @@
 //! [`OVERTAKERS`] times. The line's lock is taken only while somebody waits, and never held across an await.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use super::group::Group;
 use super::instance::{Instance, InstanceId};
 use super::lease::Lease;
+
+/// Of all queues, so that it can be told who has waited longest.
+static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
 /// How many who came later may be served before somebody.
 const OVERTAKERS: u64 = 16;
@@ -25,6 +28,8 @@ pub enum Wish {
     Any { except: Vec<InstanceId> },
     /// The one that keeps the client's session.
     Only(InstanceId),
+    /// The one that a hash leads to at present.
+    Led(InstanceId),
 }
 
 impl Wish {
@@ -32,6 +37,7 @@ impl Wish {
         match self {
             Wish::Any { except } => instance.is_open() && !except.contains(&instance.id),
             Wish::Only(id) => *id == instance.id && instance.keeps_ties(),
+            Wish::Led(id) => *id == instance.id && instance.takes_led(),
         }
     }
 }
@@ -53,15 +59,18 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     wish: Wish,
+    arrived: u64,
     worker: ThreadId,
-    slot: oneshot::Sender<Lease>,
+    /// `None`: it was told to choose again, and keeps its place meanwhile.
+    slot: Option<oneshot::Sender<Lease>>,
 }
 
 impl Line {
     /// Whose turn it is when a slot of `instance` becomes free here.
     fn next_for(&self, instance: &Instance) -> Option<u64> {
         let here = thread::current().id();
-        let mut suited = self.waiters.iter().filter(|(_, waiter)| waiter.wish.suits(instance));
+        let is_next = |waiter: &Waiter| waiter.slot.is_some() && waiter.wish.suits(instance);
+        let mut suited = self.waiters.iter().filter(|(_, waiter)| is_next(waiter));
         let (first, waiter) = suited.next()?;
         if waiter.worker == here {
             return Some(*first);
@@ -85,18 +94,39 @@ impl Queue {
         }
         let number = line.next;
         line.next += 1;
-        line.waiters.insert(number, Waiter { wish, worker: thread::current().id(), slot: sender });
+        line.waiters.insert(
+            number,
+            Waiter {
+                wish,
+                arrived: ARRIVALS.fetch_add(1, Relaxed),
+                worker: thread::current().id(),
+                slot: Some(sender),
+            },
+        );
         queue.waiting.store(line.waiters.len(), SeqCst);
         Some(Ticket { number, group: group.clone(), slot })
     }
 
     /// Hands the free slots of `instance` to those who wait for them.
     pub(super) fn serve(&self, instance: &Arc<Instance>) {
-        while self.len() > 0 {
-            let Some((waiter, lease)) = self.call_up(instance) else { return };
-            // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
-            let _ = waiter.slot.send(lease);
+        while self.len() > 0 && self.serve_one(instance) {}
+    }
+
+    /// Hands one; false when there is none, or nobody for it.
+    pub(super) fn serve_one(&self, instance: &Arc<Instance>) -> bool {
+        let Some((waiter, lease)) = self.call_up(instance) else { return false };
+        // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
+        let _ = waiter.slot.map(|slot| slot.send(lease));
+        true
+    }
+
+    /// When whoever is next for a slot of `instance` came: the less, the longer ago, over all queues.
+    pub(super) fn arrival_of_next(&self, instance: &Instance) -> Option<u64> {
+        if self.len() == 0 {
+            return None;
         }
+        let line = self.line();
+        Some(line.waiters.get(&line.next_for(instance)?)?.arrived)
     }
 
     /// The first who can use `instance`, with a slot.
@@ -110,11 +140,16 @@ impl Queue {
         waiter.map(|waiter| (waiter, lease))
     }
 
-    /// Sends away whoever waits for what `instances` cannot give; they choose again.
+    /// Tells whoever waits for what `instances` cannot give to choose again, and who was led by a hash, which may lead
+    /// elsewhere now. They keep their places.
     pub(super) fn settle(&self, instances: &[Arc<Instance>]) {
         let mut line = self.line();
-        line.waiters.retain(|_, waiter| instances.iter().any(|instance| waiter.wish.suits(instance)));
-        self.waiting.store(line.waiters.len(), SeqCst);
+        for waiter in line.waiters.values_mut() {
+            let is_led = matches!(waiter.wish, Wish::Led(_));
+            if is_led || !instances.iter().any(|instance| waiter.wish.suits(instance)) {
+                waiter.slot = None;
+            }
+        }
     }
 
     fn leave(&self, number: u64) {
@@ -136,10 +171,41 @@ pub struct Ticket {
     slot: oneshot::Receiver<Lease>,
 }
 
+/// What became of a wish.
+#[derive(Debug)]
+pub enum Wished {
+    /// It is what was waited for already.
+    Before,
+    /// From now on it is waited for. A slot that became free just before is not handed out, so that one must choose
+    /// once more.
+    Anew,
+    /// A slot had come already.
+    Granted(Lease),
+}
+
 impl Ticket {
     /// The slot waited for; `None` when it cannot come any more, and another choice must be made. Cancel-safe.
     pub async fn slot(&mut self) -> Option<Lease> {
         (&mut self.slot).await.ok()
+    }
+
+    /// Waits for this from now on, in the same place.
+    pub fn wish(&mut self, wish: Wish) -> Wished {
+        let group = self.group.clone();
+        let mut line = group.queue().line();
+        let Some(waiter) = line.waiters.get_mut(&self.number) else {
+            drop(line);
+            // Whoever is not in the line any more has been handed a slot, which may not be on its way yet.
+            return self.slot.try_recv().map_or(Wished::Before, Wished::Granted);
+        };
+        if waiter.slot.is_some() && waiter.wish == wish {
+            return Wished::Before;
+        }
+        let (sender, slot) = oneshot::channel();
+        (waiter.wish, waiter.slot) = (wish, Some(sender));
+        drop(line);
+        self.slot = slot;
+        Wished::Anew
     }
 }
 
@@ -148,6 +214,9 @@ impl Drop for Ticket {
         self.group.queue().leave(self.number);
     }
 }
+
+#[cfg(test)]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

@@ -355,9 +355,10 @@ async fn each_line_of_the_log_tells_the_cohort_and_what_it_was_compared_with() {
 
 #[test]
 fn a_check_tells_what_a_comparison_takes() {
-    let config =
-        Config::to(&["127.0.0.1:5001".parse().unwrap()]).upstream("session_control = true").with(HALVES);
-    let file = write(&config.toml());
+    // Few enough for any machine: too few open files are a caution of their own.
+    let few = "[limits]\nconnections = 10\nupstream_connections = 10";
+    let config = Config::to(&["127.0.0.1:5001".parse().unwrap()]).upstream("session_control = true");
+    let file = write(&config.with(HALVES).with(few).toml());
     let checked = command().args(["check", "-c"]).arg(file.path()).output().unwrap();
     let said = String::from_utf8(checked.stderr).unwrap();
     assert_eq!(checked.status.code(), Some(0), "{said}");

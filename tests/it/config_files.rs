@@ -93,7 +93,7 @@ fn every_invalid_file_is_told_all_its_problems() {
         let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
         assert_eq!(format!("{problems}\n"), expected, "{name}");
     }
-    assert_eq!(files.len(), 17, "{files:?}");
+    assert_eq!(files.len(), 18, "{files:?}");
 }
 
 #[test]

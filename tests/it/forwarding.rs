@@ -385,7 +385,8 @@ async fn a_truncated_answer_never_looks_complete() {
             let proxy = in_front_of(&upstream).await;
             let mut client = proxy.connect().await;
             client.send_request("GET", "/", &[], b"").await;
-            assert!(client.try_response().await.is_err());
+            // Nothing of it may have been passed on yet; then there is a better answer.
+            assert!(client.try_response().await.map_or(true, |answer| answer.status == 502));
         }
         let signal = Signal::new();
         let upstream = Upstream::answering(half.wait(&signal).close()).await;

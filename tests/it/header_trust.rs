@@ -102,7 +102,17 @@ async fn no_spelling_gets_through_over_http_2() {
 async fn trailers_carry_no_identity() {
     let (redis, upstream) = (Redis::start().await, Upstream::answering(Reply::body_back()).await);
     let proxy = guarded(&redis, &upstream).await;
-    for name in ["X-User-Id", "x_user_id", "X-Forwarded-For", "Cookie", "Authorization", "Content-Type"] {
+    let names = [
+        "X-User-Id",
+        "x_user_id",
+        "X-Forwarded-For",
+        "Cookie",
+        "Authorization",
+        "Content-Type",
+        "X-Forwarded-User",
+        "Proxy",
+    ];
+    for name in names {
         let mut client = proxy.connect().await;
         let head = format!("Trailer: {name}, X-Sum\r\nTransfer-Encoding: chunked");
         client.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}\r\n\r\n")).await;
@@ -120,6 +130,136 @@ async fn a_value_that_cannot_be_a_header_stops_the_request() {
     let proxy = guarded(&redis, &upstream).await;
     assert_eq!(proxy.get("/", &[("Cookie", "session-id=odd")]).await.status, 500);
     assert_eq!(upstream.requests().len(), 0);
+}
+
+/// What an application might take from a proxy, spelled in each way that it might.
+const PROXY_CLAIMS: &[&str] = &[
+    "X-Forwarded-User",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Email",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Access-Token",
+    "X-Forwarded-Method",
+    "X-Forwarded-Path",
+    "X-Forwarded-By",
+    "X-Forwarded-Client-Cert",
+    "X-Forwarded",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Original-Host",
+    "X-Host",
+    "Forwarded-For",
+    "X-Original-Forwarded-For",
+    "X-Scheme",
+    "Front-End-Https",
+    "Fastly-Client-IP",
+    "X-Remote-User",
+    "Remote-User",
+    "Remote-Groups",
+    "X-Auth-Request-User",
+    "X-Auth-Request-Groups",
+    "X-SSL-Client-Verify",
+    "Ssl-Client-Cert",
+    "Client-Cert",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "Script-Name",
+    "Client-IP",
+    "X-WebAuth-User",
+];
+
+/// A request with one header line more, as `lines` of the instance show it; answered with 200.
+async fn sent_on(proxy: &Vestibule, upstream: &Upstream, name: &str) -> Request {
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: h\r\n{name}: evil\r\n\r\n")).await;
+    assert_eq!(client.response().await.status, 200, "{name}");
+    upstream.requests().pop().unwrap()
+}
+
+#[tokio::test]
+async fn an_untrusted_client_cannot_claim_what_a_proxy_may() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    for preset in ["x-user", "remote-user", "none"] {
+        let config = Config::to(&[upstream.address()]).with(&format!("[identity]\npreset = \"{preset}\""));
+        let proxy = Vestibule::start(config).await;
+        for name in PROXY_CLAIMS {
+            for spelled in [(*name).to_owned(), name.to_uppercase().replace('-', "_"), name.replace('-', ".")]
+            {
+                let request = sent_on(&proxy, &upstream, &spelled).await;
+                assert_eq!(values(&request, name), [""; 0], "{spelled} with preset {preset}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_untrusted_client_cannot_claim_over_http_2_either() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let proxy = Vestibule::start(Config::to(&[upstream.address()])).await;
+    let mut client = H2Client::connect(proxy.address()).await;
+    for name in ["x-forwarded-user", "x_forwarded_user", "remote_user", "proxy", "content_length"] {
+        let request = http::Request::get("http://h/").header(name, "evil").body(Default::default()).unwrap();
+        assert_eq!(client.request(request).await.unwrap().status.as_u16(), 200);
+        assert_eq!(values(&upstream.requests().pop().unwrap(), name), [""; 0], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_peer_may_claim_in_proper_spelling_only() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let trusting = Config::to(&[upstream.address()]).with("[forwarding]\ntrusted_peers = [\"127.0.0.0/8\"]");
+    let proxy = Vestibule::start(trusting).await;
+    for name in PROXY_CLAIMS {
+        assert_eq!(values(&sent_on(&proxy, &upstream, name).await, name), ["evil"], "{name}");
+        let respelled = name.replace('-', "_");
+        if respelled != *name {
+            assert_eq!(values(&sent_on(&proxy, &upstream, &respelled).await, name), [""; 0], "{respelled}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_can_say_proxy_or_frame_a_message_in_another_spelling() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    for trusted in ["", "[forwarding]\ntrusted_peers = [\"127.0.0.0/8\"]"] {
+        let proxy = Vestibule::start(Config::to(&[upstream.address()]).with(trusted)).await;
+        for name in [
+            "Proxy",
+            "Content_Length",
+            "Content.Length",
+            "Content_Type",
+            "Transfer_Encoding",
+            "Host_",
+            "Cookie_",
+        ] {
+            let request = sent_on(&proxy, &upstream, name).await;
+            let evil = request.headers.0.iter().find(|(_, value)| value == "evil");
+            assert_eq!(evil, None, "{name} {trusted}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_passed_by_name_passes_in_its_proper_spelling() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let pass = "[forwarding]\npass = [\"X-HTTP-Method-Override\"]";
+    let proxy = Vestibule::start(Config::to(&[upstream.address()]).with(pass)).await;
+    let name = "x-http-method-override";
+    assert_eq!(values(&sent_on(&proxy, &upstream, name).await, name), ["evil"]);
+    let respelled = sent_on(&proxy, &upstream, "X_HTTP_Method_Override").await;
+    assert_eq!(values(&respelled, name), [""; 0]);
+    assert_eq!(values(&sent_on(&proxy, &upstream, "x-method-override").await, "x-method-override"), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_no_claim_passes() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let proxy = Vestibule::start(Config::to(&[upstream.address()])).await;
+    for name in
+        ["X-CSRF-Token", "X_Custom_Field", "X-Original-Filename", "Sec-Fetch-Site", "Origin", "X-Api-Key"]
+    {
+        assert_eq!(values(&sent_on(&proxy, &upstream, name).await, name), ["evil"], "{name}");
+    }
 }
 
 /// What an upstream behind `forwarding` sees of a request with these header lines.

@@ -40,6 +40,7 @@ async fn served_by(proxy: &Vestibule) -> Vec<String> {
 async fn an_instance_leaves_when_its_checks_fail_and_returns_when_they_succeed() {
     let ((a, _), (b, status)) = (instance("a").await, instance("b").await);
     let proxy = Vestibule::start(Config::to(&[a.address(), b.address()]).upstream(CHECK)).await;
+    proxy.wait_for_metric("upstream_instance_up", "", 2.0).await;
     assert_eq!(served_by(&proxy).await, ["a", "b"]);
     for (answer, up, served) in [(500, 1.0, &["a"][..]), (302, 2.0, &["a", "b"]), (404, 1.0, &["a"])] {
         status.store(answer, Relaxed);
@@ -57,7 +58,7 @@ async fn an_instance_leaves_when_its_checks_fail_and_returns_when_they_succeed()
 async fn one_bad_check_is_forgiven() {
     let (upstream, status) = instance("a").await;
     let proxy = Vestibule::start(Config::to(&[upstream.address()]).upstream(CHECK)).await;
-    upstream.wait_until("a good check", |seen| !seen.requests.is_empty()).await;
+    proxy.wait_for_metric("upstream_instance_up", "", 1.0).await;
     status.store(500, Relaxed);
     let before = upstream.requests().len();
     upstream.wait_until("one bad check", |seen| seen.requests.len() > before).await;
@@ -73,7 +74,7 @@ async fn without_an_instance_in_use_it_is_unavailable() {
     let (upstream, status) = instance("a").await;
     status.store(503, Relaxed);
     let proxy = Vestibule::start(Config::to(&[upstream.address()]).upstream(CHECK)).await;
-    proxy.wait_for_metric("upstream_instance_up", "", 0.0).await;
+    proxy.wait_for_metric("upstream_instance_condition", "condition=\"down\"", 1.0).await;
     let response = proxy.get("/", &[]).await;
     assert_problem(&response, 503);
     assert!(response.headers.get("retry-after").is_some());
@@ -84,7 +85,7 @@ async fn without_an_instance_in_use_it_is_unavailable() {
 async fn a_silent_instance_fails_its_checks() {
     let upstream = Upstream::answering(Reply::after_body().hang()).await;
     let proxy = Vestibule::start(Config::to(&[upstream.address()]).upstream(CHECK)).await;
-    proxy.wait_for_metric("upstream_instance_up", "", 0.0).await;
+    proxy.wait_for_metric("upstream_instance_condition", "condition=\"down\"", 1.0).await;
 }
 
 #[tokio::test]
@@ -92,6 +93,7 @@ async fn a_sticky_client_leaves_an_instance_whose_checks_fail() {
     let ((a, status_of_a), (b, status_of_b)) = (instance("a").await, instance("b").await);
     let config = Config::to(&[a.address(), b.address()]).upstream(CHECK).with("[session]\nmode = \"sticky\"");
     let proxy = Vestibule::start(config).await;
+    proxy.wait_for_metric("upstream_instance_up", "", 2.0).await;
     let first = proxy.get("/", &[]).await;
     let cookie = first.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     let status = if first.text() == "a" { status_of_a } else { status_of_b };

@@ -87,7 +87,9 @@ async fn what_the_application_says_in_json_ejects_nobody_and_html_does() {
 
 #[tokio::test]
 async fn answers_that_break_off_eject() {
-    let cut = Reply::after_body().head(200, &[("content-length", "9")]).raw("half").reset();
+    // More than is read before the head is passed on.
+    let half = "x".repeat(100_000);
+    let cut = Reply::after_body().head(200, &[("content-length", "200000")]).raw(&half).close();
     let pair = Pair::start(STRICT, cut).await;
     pair.ask(6).await;
     pair.wait_until_ejected(1.0).await;

@@ -50,6 +50,8 @@ async fn what_is_kept_knows_what_it_knew() {
     let health = "[upstream.health]\npath = \"/\"\ninterval = \"1h\"";
     let config = |instances: &[SocketAddr]| Config::to(instances).instance(health);
     let program = Program::start(config(&addresses[..2])).await;
+    let up = "condition=\"up\"";
+    metrics::wait_for(program.admin, "upstream_instance_condition", up, 2.0).await;
     for _ in 0..4 {
         client::get(program.address, "/").await;
     }
@@ -60,6 +62,7 @@ async fn what_is_kept_knows_what_it_knew() {
     assert_eq!((given(addresses[0]).await, given(addresses[1]).await), (2.0, 2.0));
     program.configure(&config(&addresses[1..]));
     program.reload(DONE).await;
+    metrics::wait_for(program.admin, "upstream_instance_condition", up, 2.0).await;
     assert_eq!(given(addresses[1]).await, 2.0);
     let texts = [client::get(program.address, "/").await, client::get(program.address, "/").await];
     assert!(texts.iter().any(|text| text.text() == "three") && texts.iter().any(|text| text.text() == "two"));

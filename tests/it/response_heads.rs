@@ -147,7 +147,7 @@ async fn a_reset_right_behind_a_whole_answer_takes_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn a_reset_behind_a_head_leaves_the_head_and_shows_that_the_rest_is_missing() {
+async fn a_reset_behind_a_head_never_looks_like_the_end_of_the_answer() {
     for length in [&[("Content-Length", "9")][..], &[("Transfer-Encoding", "chunked")], &[]] {
         let upstream = Upstream::answering(Reply::after_body().head(201, length).reset()).await;
         let proxy = in_front_of(&upstream, "").await;
@@ -155,8 +155,9 @@ async fn a_reset_behind_a_head_leaves_the_head_and_shows_that_the_rest_is_missin
             let mut client = proxy.connect().await;
             client.send_request("POST", "/", &[], b"once").await;
             let mut response = client.start_response().await;
-            assert_eq!(response.status, 201, "{length:?}");
-            assert!(client.finish(&mut response).await.is_err(), "{length:?}");
+            let end = client.finish(&mut response).await;
+            // The reset may have come before anything was passed on.
+            assert!(matches!((response.status, end), (201, Err(_)) | (502, Ok(()))), "{length:?}");
         }
     }
 }

@@ -21,6 +21,7 @@ impl Run {
             instances.push(Upstream::answering(Reply::text(200, "ok")).await);
         }
         let proxy = Vestibule::start_text(&shipped(mode, &redis, &instances)).await;
+        proxy.wait_for_metric("upstream_instance_up", "", 4.0).await;
         let mut cookie = "session-id=abc".to_owned();
         for _ in 0..8 {
             let response = proxy.get("/page", &[("Cookie", &cookie)]).await;

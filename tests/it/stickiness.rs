@@ -182,3 +182,125 @@ async fn only_idle_sessions_move_to_instances_that_came_later() {
     assert_eq!(proxy.metric("affinity_total", "outcome=\"moved\"").await, f64::from(moved));
     assert_eq!(proxy.metric("affinity_total", "outcome=\"lost\"").await, 0.0);
 }
+
+/// The cookies that an instance was sent with its last request.
+fn last_cookies(app: &Upstream) -> String {
+    app.requests().pop().unwrap().headers.get("cookie").unwrap_or_default().to_owned()
+}
+
+/// Answers with its name and logs everybody in who asks for `/login`, with this `Set-Cookie`.
+async fn logging_in(name: &'static str, set_cookie: &str) -> Upstream {
+    let set_cookie = set_cookie.to_owned();
+    Upstream::start(move |request| {
+        let headers = [("set-cookie", set_cookie.as_str())];
+        Reply::with_headers(200, if request.target == "/login" { &headers } else { &[] }, name)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_applications_cookie_of_any_form_comes_back_as_it_was_and_keeps_the_tie() {
+    let stick = "stick = { app_cookie = \"SID\" }";
+    for value in ["abc", "\"abc\"", "\"a b,c\\d\"", "\"abc", "abc\"", "a~b", "\"a~b\"", "a=\"b\"", "\"a\"b\""]
+    {
+        let line = format!("SID = {value} ; Path=/; HttpOnly");
+        let apps = [logging_in("a", &line).await, logging_in("b", &line).await];
+        let proxy = sticky(&apps, stick).await;
+        for _ in 0..2 {
+            let login = proxy.get("/login", &[]).await;
+            let cookie = cookie(&login).unwrap();
+            let kept = cookie.split_once('=').unwrap().1.trim();
+            assert_ne!(kept, value, "{cookie}");
+            assert_eq!(
+                kept.len() > 1 && kept.ends_with('"'),
+                value == "\"a\"b\"" || is_quoted(value),
+                "{kept}"
+            );
+            let place = usize::from(login.text() == "b");
+            // Some clients send the value without its quotes.
+            let bare = if is_quoted(value) { kept.trim_matches('"') } else { kept };
+            let own = if is_quoted(value) { value.trim_matches('"') } else { value };
+            for (sent, seen) in [(kept, value), (bare, own)] {
+                for _ in 0..2 {
+                    let next = proxy.get("/", &[("Cookie", &format!("x=1; SID={sent}; y=2"))]).await;
+                    assert_eq!(next.text(), login.text(), "{sent}");
+                    assert_eq!(last_cookies(&apps[place]), format!("x=1; SID={seen}; y=2"));
+                }
+            }
+        }
+    }
+}
+
+fn is_quoted(value: &str) -> bool {
+    value.len() > 1 && value.starts_with('"') && value.ends_with('"')
+}
+
+#[tokio::test]
+async fn an_applications_cookie_sealed_by_an_earlier_process_reaches_it_as_its_own() {
+    for (value, quote) in [("abc", ""), ("\"abc\"", "\"")] {
+        let line = format!("SID={value}; Path=/");
+        let apps = [logging_in("a", &line).await, logging_in("b", &line).await];
+        let config = Config::to(&addresses(&apps)).upstream("stick = { app_cookie = \"SID\" }");
+        let config = config.with("[session]\nmode = \"sticky\"");
+        let (before, after) = (Vestibule::start(config.clone()).await, Vestibule::start(config).await);
+        let sealed = cookie(&before.get("/login", &[]).await).unwrap();
+        let next = after.get("/", &[("Cookie", &sealed)]).await;
+        assert_eq!(last_cookies(&apps[usize::from(next.text() == "b")]), format!("SID={value}"));
+        // What only looks a little like it is the application's own.
+        let own = format!("SID={quote}abc~def{quote}");
+        let next = after.get("/", &[("Cookie", &own)]).await;
+        assert_eq!(last_cookies(&apps[usize::from(next.text() == "b")]), own);
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_that_would_grow_too_large_for_a_browser_is_left_as_it_is() {
+    let line = format!("SID={}; Path=/", "x".repeat(4050));
+    let apps = [logging_in("a", &line).await, logging_in("b", &line).await];
+    let proxy = sticky(&apps, "stick = { app_cookie = \"SID\" }").await;
+    let login = proxy.get("/login", &[]).await;
+    assert_eq!(login.headers.get("set-cookie"), Some(line.as_str()));
+}
+
+#[tokio::test]
+async fn quotes_around_a_cookie_change_nothing_whatever_ties_the_client() {
+    let apps = [app("a", "").await, app("b", "").await];
+    let named: String = apps
+        .iter()
+        .zip(["one", "two"])
+        .map(|(app, name)| {
+            format!("[[upstream.instance]]\naddress = \"{}\"\nname = \"{name}\"\n", app.address())
+        })
+        .collect();
+    let config = Config::to(&[]).upstream("stick = { app_suffix = \"SID\" }").instance(&named);
+    let proxy = Vestibule::start(config.with("[session]\nmode = \"sticky\"")).await;
+    for (suffix, name) in [("one", "a"), ("two", "b")] {
+        for quote in ["", "\""] {
+            for _ in 0..3 {
+                let cookie = format!("SID={quote}abc.def.{suffix}{quote}");
+                let answer = proxy.get("/", &[("Cookie", &cookie)]).await;
+                assert_eq!(answer.text(), name, "{cookie}");
+            }
+        }
+    }
+    assert_eq!(proxy.metric("affinity_total", "outcome=\"kept\"").await, 12.0);
+
+    for (key, name) in [("cookie:k", "k"), ("session", "session-id")] {
+        let proxy = sticky(&apps, &format!("stick = {{ hash = \"{key}\" }}")).await;
+        for value in 0..16 {
+            let bare = proxy.get("/", &[("Cookie", &format!("{name}=v{value}"))]).await;
+            let quoted = proxy.get("/", &[("Cookie", &format!("{name}=\"v{value}\""))]).await;
+            assert_eq!(bare.text(), quoted.text(), "{key} {value}");
+        }
+    }
+
+    let proxy = sticky(&apps, "").await;
+    for _ in 0..4 {
+        let first = proxy.get("/", &[]).await;
+        let own = first.headers.all("set-cookie").into_iter().find(|line| line.starts_with("vestibule"));
+        let (name, value) = own.unwrap().split(';').next().unwrap().split_once('=').unwrap();
+        let next = proxy.get("/", &[("Cookie", &format!("{name}=\"{value}\""))]).await;
+        assert_eq!(next.text(), first.text());
+    }
+    assert_eq!(proxy.metric("affinity_total", "outcome=\"forged\"").await, 0.0);
+}

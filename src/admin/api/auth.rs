@@ -40,7 +40,12 @@ mod tests {
 
     fn checked(token: Option<&str>, lines: &[&str]) -> Result<(), Problem> {
         let token = token.map(|token| Secret::new(token.to_owned()));
-        let admin = config::Admin { address: ([127, 0, 0, 1], 0).into(), token, ready_without_store: true };
+        let admin = config::Admin {
+            address: ([127, 0, 0, 1], 0).into(),
+            token,
+            hosts: Vec::new(),
+            ready_without_store: true,
+        };
         let line = |line: &&str| (AUTHORIZATION, HeaderValue::from_str(line).unwrap());
         check(Some(&admin), &lines.iter().map(line).collect())
     }

@@ -4,6 +4,7 @@ use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::admin::hosts::HostError;
 use crate::admin::reply::{self, Reply};
 use crate::proxy::drill::DrillError;
 use crate::proxy::operate::OrderError;
@@ -19,6 +20,8 @@ pub(in crate::admin) enum Problem {
     NoToken,
     #[error("send the token of [admin] in one header: Authorization: Bearer <token>")]
     Unauthorized,
+    #[error(transparent)]
+    Host(HostError),
     #[error("the API has no such address")]
     NotFound,
     #[error(transparent)]
@@ -72,6 +75,7 @@ impl Problem {
         match self {
             Problem::NoToken => StatusCode::FORBIDDEN,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
+            Problem::Host(error) => error.status(),
             Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -94,6 +98,7 @@ impl Problem {
         match self {
             Problem::NoToken => "no_token",
             Problem::Unauthorized => "unauthorized",
+            Problem::Host(_) => "host",
             Problem::NotFound => "not_found",
             Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
                 "over"

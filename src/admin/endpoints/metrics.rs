@@ -44,6 +44,7 @@ struct Snapshot {
     mode: &'static str,
     drill: Option<&'static str>,
     connections: u64,
+    buffered: u64,
     lines_dropped: u64,
     reloads: ReloadStats,
 }
@@ -53,7 +54,7 @@ impl Snapshot {
         let plan = admin.shared.plan.load();
         let mut counts = Counts::default();
         admin.shards.iter().for_each(|shard| counts.merge(&shard.read()));
-        let places = plan.config.limits.connections.saturating_sub(admin.places.available_permits());
+        let places = admin.most_clients.saturating_sub(admin.places.available_permits());
         Snapshot {
             counts,
             routes: plan.labels().names().to_vec(),
@@ -64,6 +65,7 @@ impl Snapshot {
             mode: plan.modes.as_str(),
             drill: admin.shared.drills.running(),
             connections: places as u64,
+            buffered: admin.shared.stock.held() as u64,
             reloads: admin.reloads.stats(),
             lines_dropped: admin.dropped_lines.as_ref().map_or(0, |lines| lines.load(Relaxed)),
         }
@@ -152,6 +154,8 @@ impl Snapshot {
 
     fn encode_process(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         gauge(out, "client_connections", "Open client connections")?.encode_gauge(&self.connections)?;
+        let help = "Bytes held of bodies of HTTP/2 clients";
+        gauge(out, "client_buffer_bytes", help)?.encode_gauge(&self.buffered)?;
         let help = "Access-log lines lost because the output did not keep up";
         encode_number(out, "access_log_lines_dropped", help, self.lines_dropped)?;
         let mut drill = gauge(out, "vestibule_drill", "1 while a failure is rehearsed")?;

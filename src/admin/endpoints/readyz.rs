@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::admin::Admin;
 use crate::admin::reply::{Reply, text};
 use crate::config::Mode;
+use crate::proxy::Plan;
 
 /// Something that work needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +14,11 @@ enum Condition {
     Accepting,
     /// The session store answers.
     Store,
+    /// Of every upstream with checks some instance was found good.
+    Instances,
 }
 
-const CONDITIONS: [Condition; 2] = [Condition::Accepting, Condition::Store];
+const CONDITIONS: [Condition; 3] = [Condition::Accepting, Condition::Store, Condition::Instances];
 
 /// How a condition is met.
 type State = Result<&'static str, String>;
@@ -25,6 +28,7 @@ impl Condition {
         match self {
             Condition::Accepting => "accepting",
             Condition::Store => "store",
+            Condition::Instances => "instances",
         }
     }
 
@@ -35,6 +39,10 @@ impl Condition {
         match self {
             Condition::Accepting => true,
             Condition::Store => config.as_ref().is_some_and(|admin| !admin.ready_without_store),
+            // Only as long as requests would wait for it; no other vestibule would find better instances.
+            Condition::Instances => {
+                admin.shared.plan.load().balancers().iter().any(|one| one.held_until().is_some())
+            }
         }
     }
 
@@ -47,8 +55,28 @@ impl Condition {
                 let answered = admin.sessions.ping(&admin.shared).await;
                 answered.map(|()| "ok").map_err(|error| error.to_string())
             }
+            Condition::Instances => instances(&admin.shared.plan.load()),
         }
     }
+}
+
+fn instances(plan: &Plan) -> State {
+    let balancers = plan.balancers();
+    if balancers.iter().all(|balancer| balancer.upstream().config.health.is_none()) {
+        return Ok("not checked");
+    }
+    let problems: Vec<_> = balancers
+        .iter()
+        .filter_map(|balancer| {
+            let what = match balancer.held_until() {
+                Some(_) => "no instance has passed a check yet, and requests wait for that",
+                None if balancer.is_unproven() => "serves with instances that have passed no check",
+                None => return None,
+            };
+            Some(format!("{}: {what}", balancer.upstream().name()))
+        })
+        .collect();
+    if problems.is_empty() { Ok("ok") } else { Err(problems.join("; ")) }
 }
 
 /// 200 when every required condition is met, otherwise 503. With `verbose` in the query all conditions are

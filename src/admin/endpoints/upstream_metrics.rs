@@ -171,6 +171,13 @@ fn encode_retries(counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Resu
         let labels = [("upstream", upstream.as_str())];
         metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&retries.hedges, None)?;
     }
+    let help =
+        "Requests that were sent again to the same instance because a kept connection ended without a byte";
+    let mut metric = counter(out, "upstream_resends", help)?;
+    for (upstream, retries) in &counts.retries {
+        let labels = [("upstream", upstream.as_str())];
+        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&retries.resends, None)?;
+    }
     Ok(())
 }
 

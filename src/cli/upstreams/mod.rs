@@ -1,6 +1,7 @@
 //! `vestibule upstreams`.
 
 mod progress;
+mod ready;
 mod table;
 
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::admin::{AdminArgs, AdminClient};
 use super::run;
+use crate::config;
 use progress::{Progress, Verdict};
 
 const UPSTREAMS: &str = "/api/v1/upstreams";
@@ -35,7 +37,7 @@ enum Command {
     /// Give an instance no more requests
     Down(LeaveArgs),
     /// Let an instance serve again
-    Ready(ChangeArgs),
+    Ready(ReadyArgs),
     /// Change an instance's share of requests
     Weight(WeightArgs),
 }
@@ -77,6 +79,22 @@ struct LeaveArgs {
     wait: bool,
 }
 
+#[derive(Debug, Args)]
+struct ReadyArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Wait until a check has found the instance good (exit code 0), or until the deadline has passed (1)
+    #[arg(long)]
+    wait: bool,
+    /// Longest wait, such as 5m; default: as long as it takes
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = time)]
+    deadline: Option<Duration>,
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text).ok_or("write a whole number and ms, s, m or h, such as 5m")
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Then {
     /// They end as they would have
@@ -100,7 +118,7 @@ pub(super) fn run(UpstreamsArgs { command }: UpstreamsArgs) -> anyhow::Result<Ex
         Command::List(output) => list(&output),
         Command::Drain(args) => leave(&args, "drain"),
         Command::Down(args) => leave(&args, "down"),
-        Command::Ready(args) => change(&args, args.order("state", "ready".into())),
+        Command::Ready(args) => ready(&args),
         Command::Weight(args) => change(&args.change, args.change.order("weight", args.weight.into())),
     }
 }
@@ -120,6 +138,18 @@ fn change(args: &ChangeArgs, order: Map<String, Value>) -> anyhow::Result<ExitCo
         let (_, report) = client.post(UPSTREAMS, &order.into()).await?;
         args.output.show(&args.concerned(report), &mut io::stdout())?;
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
+    let order = args.change.order("state", "ready".into());
+    if !args.wait {
+        return change(&args.change, order);
+    }
+    let client = args.change.output.admin.client()?;
+    run::block_on(async {
+        let (_, report) = client.post(UPSTREAMS, &order.into()).await?;
+        ready::wait(&args.change, &client, report, args.deadline).await
     })
 }
 

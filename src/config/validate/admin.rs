@@ -16,8 +16,27 @@ pub(super) fn admin(s: &mut Section<'_>) -> Admin {
     Admin {
         address: s.value("address", socket_address, Admin::DEFAULT_ADDRESS),
         token: s.optional("token", token),
+        hosts: s.list("hosts", host),
         ready_without_store: s.value("ready_without_store", boolean, true),
     }
+}
+
+/// A host name as it may stand in `Host`, without a port.
+fn host(node: &Node) -> Result<String, Fault> {
+    let text = text(node)?;
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if name.split('.').all(is_label) {
+        return Ok(name);
+    }
+    Err(Fault::new(
+        format!("{text:?} is not a host name"),
+        "no request would be for it",
+        "write the name alone, such as \"vestibule.example.com\"; addresses need not be listed",
+    ))
 }
 
 /// A reference to a token.
@@ -51,6 +70,16 @@ fn checked(bytes: Vec<u8>) -> Result<Secret<String>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_are_names_without_port_or_scheme() {
+        let of =
+            |text: &str| host(&Node { span: 0..0, value: crate::config::file::Value::Text(text.to_owned()) });
+        assert_eq!(of("Vestibule.Example.com.").unwrap(), "vestibule.example.com");
+        for bad in ["", "a:1", "http://a", "*.example.com", "a..b", "[::1]", "a b"] {
+            assert_eq!(of(bad).unwrap_err().what, format!("{bad:?} is not a host name"));
+        }
+    }
 
     #[test]
     fn a_token_is_long_enough_and_can_be_sent() {

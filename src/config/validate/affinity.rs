@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cookie::attributes;
 use super::http_text::cookie_name;
 use crate::config::fault::Fault;
 use crate::config::file::Node;
@@ -15,8 +16,10 @@ use crate::secret::Secret;
 const SECRET_BYTES: usize = 32;
 
 pub(super) fn affinity(s: &mut Section<'_>, session_cookie: &str) -> Affinity {
+    let cookie = s.value("cookie", cookie_name, "vestibule-affinity".to_owned());
     let affinity = Affinity {
-        cookie: s.value("cookie", cookie_name, "vestibule-affinity".to_owned()),
+        attributes: attributes(s, &cookie),
+        cookie,
         max_age: s.value("max_age", whole_seconds, Duration::from_secs(12 * 3600)),
         secret: s.optional("secret", secret),
     };

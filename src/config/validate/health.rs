@@ -22,6 +22,7 @@ pub(super) fn health(s: &mut Section<'_>) -> HealthCheck {
         timeout: s.value("timeout", duration, Duration::from_secs(1)),
         rise: s.value("rise", integer(1..=1000), 2),
         fall: s.value("fall", integer(1..=1000), 3),
+        unproven_after: s.value("unproven_after", duration, Duration::from_secs(2)),
     }
 }
 

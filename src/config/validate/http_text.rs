@@ -32,7 +32,8 @@ pub(super) fn is_cookie_name(text: &str) -> bool {
 pub(super) fn cookie_path(node: &Node) -> Result<String, Fault> {
     let text = text(node)?;
     let fits = |c: char| c != ';' && (c == ' ' || c.is_ascii_graphic());
-    if text.starts_with('/') && text.chars().all(fits) {
+    // A longer attribute is not looked at (RFC 6265bis section 5.6).
+    if text.starts_with('/') && text.len() <= 1024 && text.chars().all(fits) {
         return Ok(text.to_owned());
     }
     Err(Fault::new(

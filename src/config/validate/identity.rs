@@ -108,6 +108,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_client_can_say_what_another_preset_would() {
+        let claims = crate::headers::claims::claims();
+        for (name, _) in [X_USER, OAUTH2_PROXY, REMOTE_USER].into_iter().flatten() {
+            assert!(claims.matches(name), "{name}");
+        }
+    }
+
+    #[test]
     fn pointers_lead_to_a_member() {
         for good in ["/user_id", "/a/b", "/~0~1", "/"] {
             assert_eq!(checked_pointer(good).unwrap(), good);

@@ -7,6 +7,7 @@ mod balance;
 mod canary;
 mod canary_match;
 mod change;
+mod cookie;
 mod discovery;
 mod header;
 mod health;
@@ -58,7 +59,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
         reload: s.table("reload", change::reload),
         upgrade: s.table("upgrade", change::upgrade),
         access_log: s.table("access_log", process::access_log),
-        forwarding: s.table("forwarding", process::forwarding),
+        forwarding: s.table("forwarding", |s| process::forwarding(s, &identity)),
         session,
         affinity,
         identity,

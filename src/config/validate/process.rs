@@ -5,15 +5,18 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::header::HeaderName;
 use ipnet::IpNet;
 
+use super::header::free_name;
 use crate::config::fault::Fault;
 use crate::config::file::Node;
-use crate::config::model::{AccessLogOutput, ForwardedFor, Forwarding, Limits, Shutdown, Timeouts};
+use crate::config::model::{AccessLogOutput, ForwardedFor, Forwarding, Identity, Limits, Shutdown, Timeouts};
 use crate::config::section::Section;
 use crate::config::value::{
     boolean, choice, duration, duration_or_zero, integer, size, size_or_unlimited, text,
 };
+use crate::headers::claims::{claims, is_proper};
 
 /// Most workers: each holds a thread, sockets and store connections.
 const MAX_WORKERS: usize = 1024;
@@ -26,6 +29,7 @@ pub(super) fn workers(s: &mut Section<'_>) -> NonZeroUsize {
 pub(super) fn limits(s: &mut Section<'_>) -> Limits {
     Limits {
         connections: s.value("connections", integer(1..=10_000_000), 10_000),
+        upstream_connections: s.value("upstream_connections", integer(1..=10_000_000), 10_000),
         header_count: s.value("header_count", integer(1..=10_000), 100),
         // The lower bound is hyper's smallest buffer.
         header_bytes: s.value("header_bytes", size(8 << 10..=16 << 20), 64 << 10),
@@ -43,6 +47,8 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
             size(8 << 10..=Limits::MAX_RESPONSE_HEADER_BYTES),
             64 << 10,
         ),
+        // The lower bound is what one connection may hold, and some more.
+        buffer_bytes: s.value("buffer_bytes", size(1 << 20..=1 << 40), 512 << 20),
     }
 }
 
@@ -88,7 +94,7 @@ fn log_output(node: &Node) -> Result<AccessLogOutput, Fault> {
     }
 }
 
-pub(super) fn forwarding(s: &mut Section<'_>) -> Forwarding {
+pub(super) fn forwarding(s: &mut Section<'_>, identity: &Identity) -> Forwarding {
     let x_forwarded_for = choice(&[
         ("append", ForwardedFor::Append),
         ("replace", ForwardedFor::Replace),
@@ -96,12 +102,28 @@ pub(super) fn forwarding(s: &mut Section<'_>) -> Forwarding {
     ]);
     Forwarding {
         trusted_peers: s.list("trusted_peers", network),
+        pass: s.list("pass", |node| passed(node, identity)),
         x_forwarded_for: s.value("x_forwarded_for", x_forwarded_for, ForwardedFor::Append),
         x_forwarded: s.value("x_forwarded", boolean, true),
         x_real_ip: s.value("x_real_ip", boolean, true),
         forwarded: s.value("forwarded", boolean, false),
         request_id: s.value("request_id", boolean, true),
     }
+}
+
+/// A header that would be removed from requests of those who are not trusted, and must not be asserted by us.
+fn passed(node: &Node, identity: &Identity) -> Result<HeaderName, Fault> {
+    let name = free_name(text(node)?)?;
+    if !is_proper(name.as_str()) || !claims().matches(name.as_str()) {
+        let why = "the list is for headers that would be removed from requests of clients";
+        return Err(Fault::new(format!("`{name}` is not such a header"), why, "leave it out"));
+    }
+    if identity.headers.iter().any(|header| header.name == name) {
+        let why = "a client could say who it is";
+        let help = "leave it out, or tell the application in another header under [identity]";
+        return Err(Fault::new(format!("`{name}` is an identity header"), why, help));
+    }
+    Ok(name)
 }
 
 fn network(node: &Node) -> Result<IpNet, Fault> {

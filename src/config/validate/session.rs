@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::header::HeaderName;
 use regex::{Regex, RegexBuilder};
 
+use super::cookie::attributes;
 use super::header::{are_confused, free_name};
-use super::http_text::{cookie_domain, cookie_name, cookie_path, location};
+use super::http_text::{cookie_name, location};
 use super::identity::checked_pointer;
 use super::mode::modes;
 use super::session_cache::session_cache;
@@ -14,8 +15,7 @@ use super::store::store;
 use crate::config::fault::Fault;
 use crate::config::file::{Node, Value};
 use crate::config::model::{
-    ClearCookie, CorsPreflights, Identity, OnAbsent, OnUnreadable, Renewal, SameSite, SecureAttribute,
-    Session, SessionCookie,
+    ClearCookie, CorsPreflights, Identity, OnAbsent, OnUnreadable, Renewal, Session, SessionCookie,
 };
 use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_off, text, whole_seconds};
@@ -132,51 +132,16 @@ fn broken_pattern(pattern: &str, error: &regex::Error) -> Fault {
 }
 
 fn cookie(s: &mut Section<'_>) -> SessionCookie {
-    let same_site = choice(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let name = s.value("name", cookie_name, "session-id".to_owned());
     let clear =
         choice(&[("never", ClearCookie::Never), ("ended", ClearCookie::Ended), ("all", ClearCookie::All)]);
-    let secure = choice(&[
-        ("auto", SecureAttribute::Auto),
-        ("always", SecureAttribute::Always),
-        ("never", SecureAttribute::Never),
-    ]);
-    let cookie = SessionCookie {
-        name: s.value("name", cookie_name, "session-id".to_owned()),
-        path: s.value("path", cookie_path, "/".to_owned()),
-        domain: s.optional("domain", cookie_domain),
-        same_site: s.value("same_site", same_site, SameSite::Lax),
-        secure: s.value("secure", secure, SecureAttribute::Auto),
+    SessionCookie {
+        attributes: attributes(s, &name),
+        name,
         max_age: s.value("max_age", whole_seconds, Duration::from_secs(3600)),
         clear: s.value("clear", clear, ClearCookie::Ended),
         hide: s.value("hide", boolean, false),
-    };
-    if cookie.same_site == SameSite::None && cookie.secure == SecureAttribute::Never {
-        s.fault(s.spot("secure"), insecure("a cookie with same_site = \"none\""));
     }
-    check_prefix(s, &cookie);
-    cookie
-}
-
-/// The promises a name makes to browsers (RFC 6265bis, section 4.1.3).
-fn check_prefix(s: &mut Section<'_>, cookie: &SessionCookie) {
-    let is_host = cookie.name.starts_with("__Host-");
-    if !is_host && !cookie.name.starts_with("__Secure-") {
-        return;
-    }
-    if cookie.secure == SecureAttribute::Never {
-        s.fault(s.spot("secure"), insecure("a cookie of this name"));
-    }
-    if is_host && (cookie.path != "/" || cookie.domain.is_some()) {
-        let key = if cookie.domain.is_some() { "domain" } else { "path" };
-        let what = "a `__Host-` cookie has no domain, and its path is `/`";
-        let help = "leave `domain` and `path` out, or choose another name";
-        s.fault(s.spot(key), Fault::new(what, "browsers refuse it otherwise", help));
-    }
-}
-
-fn insecure(which: &str) -> Fault {
-    let what = format!("{which} needs the attribute Secure");
-    Fault::new(what, "browsers refuse it otherwise", "set secure to \"always\" or \"auto\"")
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Modes) -> Upstream {
         hedge: s.optional_table("hedge", |s| hedge(s, &retry)),
         retry,
         connections: s.table("connections", |s| connections(s, timeouts)),
+        abandoned: s.value("abandoned", duration, Upstream::ABANDONED),
         slow_start: s.value("slow_start", duration_or_off, None),
         panic_below: s.value("panic_below", integer(0..=100), 0),
         instances: instances(s, max_requests, discovery.named),

@@ -76,10 +76,12 @@ impl<C: Fn()> Warden<C> {
             return false;
         };
         let health = instance.health();
+        let mut is_proven_now = false;
         let verdict = match finding {
             Finding::Good => {
                 instance.count_check(CheckResult::Ok);
                 instance.connected();
+                is_proven_now = instance.prove();
                 streak.record(true)
             }
             Finding::Bad(_) => {
@@ -101,7 +103,7 @@ impl<C: Fn()> Warden<C> {
         let next = match (health, verdict, finding) {
             (_, Some(false), _) => Health::Down,
             (Health::Ejected, _, Finding::Good) if is_over(instance, now) => Health::Up,
-            (Health::Ejected, ..) => return false,
+            (Health::Ejected, ..) => return is_proven_now,
             (_, Some(true), _) | (Health::Unchecked, _, Finding::Good) => Health::Up,
             (health, None, _) => health,
         };
@@ -113,7 +115,7 @@ impl<C: Fn()> Warden<C> {
             say(self.upstream.name(), instance, next);
         }
         let has_relented = next == Health::Down && self.relent();
-        has_changed || has_relented
+        has_changed || has_relented || is_proven_now
     }
 
     /// Failures in a row may be too many.
@@ -244,7 +246,7 @@ fn step(config: &Outlier) -> Duration {
 }
 
 fn serves(instance: &Instance) -> bool {
-    instance.is_healthy() && instance.is_in_use() && !instance.is_fenced()
+    instance.is_fit() && instance.is_in_use() && instance.doubts().is_none()
 }
 
 fn is_over(instance: &Instance, now: Instant) -> bool {

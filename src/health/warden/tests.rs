@@ -7,7 +7,7 @@ use tokio::time::advance;
 use super::*;
 use crate::config::{self, CheckKind, HealthCheck};
 use crate::health::probe::ProbeError;
-use crate::upstream::{Failure, Outcome};
+use crate::upstream::{Doubt, Failure, Outcome};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BAD: Outcome = Outcome::Failed(Failure::Status(502));
@@ -24,7 +24,14 @@ fn upstream(instances: u16, outlier: Outlier, health: Option<HealthCheck>) -> Ar
 }
 
 fn checks() -> Option<HealthCheck> {
-    Some(HealthCheck { kind: CheckKind::Tcp, interval: SECOND, timeout: SECOND, rise: 2, fall: 3 })
+    Some(HealthCheck {
+        kind: CheckKind::Tcp,
+        interval: SECOND,
+        timeout: SECOND,
+        rise: 2,
+        fall: 3,
+        unproven_after: SECOND,
+    })
 }
 
 fn warden(instances: u16, outlier: Outlier, health: Option<HealthCheck>) -> Warden<fn()> {
@@ -184,6 +191,7 @@ async fn what_happened_before_it_came_back_is_forgotten() {
 async fn with_checks_it_comes_back_with_a_good_one_after_its_time() {
     let mut warden = warden(2, Outlier::DEFAULT, checks());
     warden.find(0, Finding::Good);
+    warden.find(1, Finding::Good);
     warden.eject_now(0);
     advance(29 * SECOND).await;
     assert!(!warden.find(0, Finding::Good));
@@ -200,12 +208,35 @@ async fn with_checks_it_comes_back_with_a_good_one_after_its_time() {
 async fn failing_checks_keep_an_ejected_instance_out_after_its_time() {
     let mut warden = warden(2, Outlier::DEFAULT, checks());
     warden.find(0, Finding::Good);
+    warden.find(1, Finding::Good);
     warden.eject_now(0);
     assert!(!(0..3).any(|_| warden.find(0, bad())), "it was out already");
     assert_eq!(warden.instance(0).health(), Health::Down);
     advance(60 * SECOND).await;
     assert!(!warden.find(0, Finding::Good));
     assert!(warden.find(0, Finding::Good));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_good_check_ends_a_doubt() {
+    let mut warden = warden(2, Outlier::DEFAULT, checks());
+    assert!(warden.find(0, Finding::Good));
+    assert_eq!((warden.instance(0).doubts(), warden.instance(1).doubts()), (None, Some(Doubt::Unknown)));
+    warden.instance(0).doubt(Doubt::Away);
+    assert!(!warden.find(0, bad()) && !warden.find(0, Finding::Busy("full")));
+    assert_eq!(warden.instance(0).doubts(), Some(Doubt::Away));
+    assert!(warden.find(0, Finding::Good));
+    assert_eq!((warden.instance(0).doubts(), warden.instance(0).health()), (None, Health::Up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_ejected_in_favour_of_one_in_doubt() {
+    let mut warden = warden(2, Outlier::DEFAULT, checks());
+    warden.find(0, Finding::Good);
+    warden.fail(0, 5);
+    assert!(!warden.look(Instant::now()));
+    warden.find(1, Finding::Good);
+    assert!(warden.look(Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,6 +128,7 @@ fn bind_app(config: Config, admin: SocketAddr) -> Result<App, AppError> {
     match App::bind(config.clone()) {
         Err(AppError::Bind { address, .. }) if address == admin => {
             let any = config::Admin {
+                hosts: Vec::new(),
                 address: SocketAddr::new(admin.ip(), 0),
                 token: None,
                 ready_without_store: true,

@@ -13,12 +13,12 @@ fn identity_depends_on_the_address_alone() {
 async fn a_failed_connect_pauses_for_longer_each_time_and_a_success_ends_it() {
     let instance = Instance::with_slots(None);
     let now = Instant::now();
-    instance.connect_failed(now);
+    instance.connect_failed(now, false);
     assert_eq!(instance.condition(now), Condition::BackingOff);
     assert_eq!(instance.condition(now + Duration::from_secs(10)), Condition::Unchecked);
     let later = now + Duration::from_secs(10);
-    instance.connect_failed(later);
-    instance.connect_failed(later);
+    instance.connect_failed(later, false);
+    instance.connect_failed(later, false);
     assert_eq!(instance.condition(later + Duration::from_millis(240)), Condition::BackingOff);
     instance.connected();
     assert_eq!(instance.condition(later), Condition::Unchecked);

@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod command;
+mod hosts;
 mod readiness;
 mod upstreams;
 

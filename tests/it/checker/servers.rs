@@ -70,6 +70,8 @@ pub(super) async fn switch(house: &mut House, world: &World) {
 /// The sentinels choose another primary, which may not have all that was written last.
 pub(super) async fn fail_over(house: &mut House, world: &World, kind: Kind, lasts: Duration) {
     let begun = world.log.now();
+    // On a busy machine they may just have chosen another one by themselves.
+    follow_sentinels(house, world, begun).await;
     let old = house.primary;
     let Servers::Sentinels(sentinels) = &mut house.servers else { return };
     let before = sentinels.named(0).await;
@@ -94,7 +96,9 @@ pub(super) async fn fail_over(house: &mut House, world: &World, kind: Kind, last
 /// The replica that may be chosen does not follow while sessions are revoked, and one that may not does; then the
 /// primary dies, and every vestibule that remembers.
 pub(super) async fn lose_all_but_backup(house: &mut House, world: &World, lasts: Duration) {
-    let (begun, old, dead_end) = (world.log.now(), house.primary, RefusedPort::new());
+    let (begun, dead_end) = (world.log.now(), RefusedPort::new());
+    follow_sentinels(house, world, begun).await;
+    let old = house.primary;
     let [chosen, backup] = [(old + 1) % 3, (old + 2) % 3];
     let () = house.server(backup).command("CONFIG", ["SET", "replica-priority", "0"].as_slice()).await;
     let nowhere = dead_end.address();

@@ -8,7 +8,7 @@ use vestibule::lab::demo::{Demo, Options};
 
 use super::{JSON, post};
 use crate::support::client::{Response, get, get_with};
-use crate::support::within;
+use crate::support::{metrics, within};
 
 const ALL: [&str; 4] = ["api-1", "api-2", "api-3", "api-4"];
 
@@ -26,8 +26,9 @@ impl Visitor {
     async fn of_new_demo() -> Self {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let demo = Demo::bind(Options { listen: any_port, admin: any_port }).await.unwrap();
-        let address = demo.address();
+        let (address, admin) = (demo.address(), demo.admin_address().unwrap());
         tokio::spawn(demo.run(std::future::pending()));
+        metrics::wait_for(admin, "upstream_instance_up", "upstream=\"dify\"", 4.0).await;
         Visitor { address, cookies: BTreeMap::new() }
     }
 

@@ -1,6 +1,7 @@
 //! What the program promises under load and over time. Every proof has a short form, which is always run, and
 //! a long one with figures, which `tests/run.sh --long` runs against the release build.
 
+mod abandoned_runs;
 mod black_holes;
 mod broken_instances;
 mod canaries;
@@ -12,7 +13,9 @@ mod durable_revocations;
 mod event_streams;
 mod failovers;
 mod idle_clients;
+mod kept_connections;
 mod large_bodies;
+mod late_starters;
 mod load_figures;
 mod look_ups;
 mod newcomers;

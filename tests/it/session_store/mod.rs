@@ -122,10 +122,7 @@ fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Sess
         user: "/user_id".to_owned(),
         cookie: config::SessionCookie {
             name: "session-id".to_owned(),
-            path: "/".to_owned(),
-            domain: None,
-            same_site: config::SameSite::Lax,
-            secure: config::SecureAttribute::Auto,
+            attributes: config::CookieAttributes::default(),
             max_age: Duration::from_secs(3600),
             clear: config::ClearCookie::Ended,
             hide: false,

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -34,10 +35,15 @@ impl H2Client {
         Self { sender }
     }
 
-    /// Sends `request`, whose URI is absolute (`http://host/path`), and reads the whole answer.
-    pub(crate) async fn request(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<H2Response> {
+    /// Sends `request`, whose URI is absolute (`http://host/path`), and reads the head of the answer.
+    pub(crate) async fn begin(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         within("readiness", self.sender.ready()).await?;
-        let (head, body) = within("answer", self.sender.send_request(request)).await?.into_parts();
+        within("answer", self.sender.send_request(request)).await
+    }
+
+    /// Likewise, and reads the whole answer.
+    pub(crate) async fn request(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<H2Response> {
+        let (head, body) = self.begin(request).await?.into_parts();
         let body = within("body", body.collect()).await?.to_bytes();
         Ok(H2Response { status: head.status, headers: head.headers, body })
     }
@@ -55,9 +61,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let answer = service_fn(async |request: Request<hyper::body::Incoming>| {
+            let answer = service_fn(async |request: Request<Incoming>| {
                 let body = format!("{:?} {}", request.version(), request.uri());
-                Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(body))))
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(body))))
             });
             http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await
         });

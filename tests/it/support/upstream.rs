@@ -77,10 +77,13 @@ impl Signal {
 enum Step {
     ReadBody,
     Send(Vec<u8>),
+    Fill(usize),
     SendBodyBack,
     Wait(Signal),
+    Busy(Signal),
     Delay(Duration),
     Hang,
+    StandStill,
     EchoBytes,
     Close,
     Reset,
@@ -91,6 +94,12 @@ enum Step {
 pub(crate) struct Reply(Vec<Step>);
 
 impl Reply {
+    /// A whole answer of so many bytes, which are made as they are sent.
+    pub(crate) fn large(bytes: usize) -> Self {
+        let length = bytes.to_string();
+        Self::after_body().head(200, &[("content-length", length.as_str())]).then(Step::Fill(bytes))
+    }
+
     /// Nothing yet; not even the body of the request is read.
     pub(crate) fn early() -> Self {
         Self::default()
@@ -159,6 +168,11 @@ impl Reply {
         self.then(Step::Wait(signal.clone()))
     }
 
+    /// Waits without looking at the connection: whoever leaves meanwhile is not noticed.
+    pub(crate) fn busy(self, signal: &Signal) -> Self {
+        self.then(Step::Busy(signal.clone()))
+    }
+
     pub(crate) fn delay(self, duration: Duration) -> Self {
         self.then(Step::Delay(duration))
     }
@@ -166,6 +180,11 @@ impl Reply {
     /// Holds the connection open without another byte.
     pub(crate) fn hang(self) -> Self {
         self.then(Step::Hang)
+    }
+
+    /// Holds the connection open, and neither sends nor reads another byte.
+    pub(crate) fn stand_still(self) -> Self {
+        self.then(Step::StandStill)
     }
 
     /// Sends every further byte of the client back, as a tunnel does.
@@ -227,6 +246,10 @@ impl Upstream {
 
     pub(crate) fn connections_opened(&self) -> usize {
         self.seen.borrow().opened
+    }
+
+    pub(crate) fn connections_closed(&self) -> usize {
+        self.seen.borrow().closed
     }
 
     /// Waits until `reached` holds for what was seen.
@@ -315,14 +338,29 @@ impl Connection {
         match step {
             Step::ReadBody => self.read_body(position, framing).await,
             Step::Send(bytes) => self.wire.stream.write_all(&bytes).await,
+            Step::Fill(bytes) => {
+                const PART: [u8; 16 * 1024] = [b'x'; 16 * 1024];
+                let mut left = bytes;
+                while left > 0 {
+                    let part = PART.get(..left).unwrap_or(&PART);
+                    self.wire.stream.write_all(part).await?;
+                    left -= part.len();
+                }
+                Ok(())
+            }
             Step::SendBodyBack => {
                 let body = self.seen.borrow().requests[position].body.clone();
                 let head = format!("HTTP/1.1 200 Scripted\r\ncontent-length: {}\r\n\r\n", body.len());
                 self.wire.stream.write_all(&[head.as_bytes(), &body].concat()).await
             }
             Step::Wait(signal) => self.wire.until(signal.wait()).await,
+            Step::Busy(signal) => {
+                signal.wait().await;
+                Ok(())
+            }
             Step::Delay(duration) => self.wire.until(tokio::time::sleep(duration)).await,
             Step::Hang => self.wire.until(std::future::pending()).await,
+            Step::StandStill => std::future::pending().await,
             Step::EchoBytes => loop {
                 let bytes = self.wire.take_buffer();
                 self.wire.stream.write_all(&bytes).await?;

@@ -121,6 +121,11 @@ impl Program {
         Self::start_command(config, command().envs(environment.iter().copied())).await
     }
 
+    /// Like [`start`](Self::start), by a command that has the program and its arguments appended.
+    pub(crate) async fn start_by(config: Config, command: &mut Command) -> Self {
+        Self::start_command(config, command).await
+    }
+
     async fn start_command(config: Config, command: &mut Command) -> Self {
         let file = write(&config.toml());
         command.args(["--log-format", "json", "run", "-c"]).arg(file.path());

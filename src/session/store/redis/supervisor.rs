@@ -65,14 +65,13 @@ async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
             }
             End::Unused => return opened.elapsed(),
             // The old one serves on while no other one can be opened.
-            End::Aged => match pool.primary.connect().await {
-                Ok(fresh) => {
+            End::Aged => {
+                if let Ok(fresh) = pool.primary.connect().await {
                     let old = std::mem::replace(&mut link, Arc::new(fresh));
                     pool.publish(&link, role);
                     pool.withdraw(&old);
                 }
-                Err(_) => {}
-            },
+            }
         }
     }
 }

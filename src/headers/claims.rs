@@ -1,0 +1,169 @@
+//! Headers in which a request claims what only a proxy in front of the application may say: where it comes from, whose
+//! it is, and what else than its request line asks for.
+//!
+//! An application that believes one of them believes whoever can reach it, so they come from those the operator trusts,
+//! from vestibule itself, or not at all.
+
+use super::name::NameSet;
+
+/// Where the request comes from.
+const ORIGIN: &[&str] = &[
+    "forwarded",
+    "x-forwarded",
+    "forwarded-for",
+    "forwarded-host",
+    "forwarded-proto",
+    "x-forward-for",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-proto",
+    "x-real-ip",
+    "x-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "cluster-client-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "remote-addr",
+    "x-originating-ip",
+    "x-proxyuser-ip",
+    "proxy-client-ip",
+    "wl-proxy-client-ip",
+    "x-host",
+    "x-scheme",
+    "x-url-scheme",
+    "front-end-https",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cf-visitor",
+    "fastly-client-ip",
+    "fastly-ssl",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-appengine-user-ip",
+    "x-envoy-external-address",
+    "x-request-id",
+];
+
+/// Whose it is: the headers of every identity preset, and those of other authenticating proxies.
+const IDENTITY: &[&str] = &[
+    "x-user-id",
+    "x-user-name",
+    "x-user-email",
+    "remote-user",
+    "remote-name",
+    "remote-email",
+    "remote-groups",
+    "x-remote-user",
+    "x-remote-name",
+    "x-remote-email",
+    "x-remote-group",
+    "x-remote-groups",
+    "x-webauth-user",
+    "x-vouch-user",
+    "cf-access-authenticated-user-email",
+];
+
+/// What it asks for, in place of its own method, target and body.
+const TARGET: &[&str] = &[
+    "x-original-url",
+    "x-original-uri",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-override-url",
+    "x-waws-unencoded-url",
+    "x-http-destinationurl",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+    "x-script-name",
+    "script-name",
+    "path-info",
+    "request-uri",
+    "x-sendfile-type",
+    "x-accel-mapping",
+];
+
+/// Beginnings of families that are a proxy's as a whole.
+const PREFIXES: &[&str] = &[
+    "x-forwarded-",
+    "x-auth-request-",
+    "x-ssl-client-",
+    "ssl-client-",
+    "x-client-cert",
+    "client-cert",
+    "x-authentik-",
+    "x-pomerium-",
+    "x-goog-authenticated-user-",
+    "x-amzn-oidc-",
+    "x-ms-client-principal",
+    "tailscale-user-",
+];
+
+/// What nobody may say: CGI turns it into the variable `HTTP_PROXY`, through which programs send their own requests.
+pub const NEVER: [&str; 1] = ["proxy"];
+
+/// What frames a message, says where it goes and for whom, and has one spelling only. Another one is none of ours to
+/// read, and the same to an application behind CGI or WSGI.
+const FRAME: [&str; 7] =
+    ["host", "authorization", "cookie", "content-type", "content-length", "content-encoding", "trailer"];
+
+/// Every claim.
+pub fn claims() -> NameSet {
+    claims_and([])
+}
+
+/// Every claim and `others`.
+pub fn claims_and<'a>(others: impl IntoIterator<Item = &'a str>) -> NameSet {
+    NameSet::new(ORIGIN.iter().chain(IDENTITY).chain(TARGET).copied().chain(others)).with_prefixes(PREFIXES)
+}
+
+/// Names of which only the [proper](is_proper) spelling may pass.
+pub fn frame() -> NameSet {
+    NameSet::new(FRAME)
+}
+
+/// Whether `name`, in lower case, is spelled as headers are: in letters and digits, joined by `-`.
+pub fn is_proper(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_families_are_claims_in_every_spelling() {
+        let claims = claims();
+        for name in
+            ["x-forwarded-anything", "x_forwarded_user", "x-auth-request-email", "remote_user", "x-real-ip_"]
+        {
+            assert!(claims.matches(name), "{name}");
+        }
+        for name in
+            ["x-forwarding", "x-original-filename", "x-csrf-token", "x-auth-token", "user-agent", "origin"]
+        {
+            assert!(!claims.matches(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_letters_digits_and_hyphens_are_proper() {
+        assert!(is_proper("x-user-id") && is_proper("sec-ch-ua-wow64"));
+        for name in ["x_user_id", "x.user", "host_", "host-", "x~y"] {
+            assert!(!is_proper(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn proper_spellings_are_what_the_lists_hold() {
+        for name in ORIGIN.iter().chain(IDENTITY).chain(TARGET).chain(&FRAME).chain(&NEVER) {
+            assert!(is_proper(name) && *name == name.to_ascii_lowercase(), "{name}");
+        }
+    }
+}

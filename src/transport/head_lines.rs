@@ -1,0 +1,200 @@
+//! The line ends of the head of an answer.
+//!
+//! RFC 9112 section 2.2 lets a line feed alone end a line, and some old servers end all of theirs so. Where lines end in
+//! two bytes, a single line feed was put in by somebody else: an application that keeps carriage returns out of its
+//! headers, but not line feeds, would let its users write headers of their own.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::socket::Inspect;
+
+/// Whether the next bytes of a connection are the head of an answer. Written by whoever sends requests on it.
+#[derive(Debug, Default)]
+pub(super) struct Expectation(AtomicBool);
+
+/// Follows the heads of one connection.
+#[derive(Debug)]
+pub(super) struct HeadLines {
+    expected: Arc<Expectation>,
+    /// `None` between heads.
+    head: Option<Head>,
+}
+
+/// A head as far as it has come.
+#[derive(Debug, Default)]
+struct Head {
+    /// How its first line ended; `None` within that.
+    ends_in_two: Option<bool>,
+    /// The beginning of the first line, as far as it tells the status.
+    start: [u8; STATUS.end],
+    started: usize,
+    /// Bytes of the line so far, and whether the last one is a carriage return.
+    length: usize,
+    after_return: bool,
+}
+
+/// Where the status stands in the first line (RFC 9112 section 4).
+const STATUS: std::ops::Range<usize> = 9..12;
+
+/// A line feed alone among lines that end in two bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a line of the head ends in a line feed alone, unlike the others")]
+pub struct MixedLines;
+
+impl Expectation {
+    /// The next bytes are a head.
+    pub(super) fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.load(Relaxed) && {
+            self.0.store(false, Relaxed);
+            true
+        }
+    }
+}
+
+impl HeadLines {
+    /// Follows a connection on which heads come when they are `expected`.
+    pub(super) fn new(expected: Arc<Expectation>) -> Self {
+        HeadLines { expected, head: None }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), MixedLines> {
+        if self.head.is_none() && !bytes.is_empty() && self.expected.take() {
+            self.head = Some(Head::default());
+        }
+        let mut rest = bytes;
+        while let Some(head) = &mut self.head {
+            let Some(end) = memchr::memchr(b'\n', rest) else {
+                head.add(rest);
+                break;
+            };
+            let (line, behind) = rest.split_at(end);
+            rest = behind.get(1..).unwrap_or_default();
+            head.add(line);
+            if head.end_line()? {
+                // An interim answer is followed by another head.
+                self.head = head.is_interim().then(Head::default);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inspect for HeadLines {
+    fn inspect(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.read(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+impl MixedLines {
+    /// Whether this lies behind `error`.
+    pub(super) fn of(error: &hyper::Error) -> Option<MixedLines> {
+        let io = error.source()?.downcast_ref::<io::Error>()?;
+        io.get_ref()?.downcast_ref::<MixedLines>().copied()
+    }
+}
+
+impl Head {
+    /// A part of a line.
+    fn add(&mut self, part: &[u8]) {
+        if self.ends_in_two.is_none() {
+            let room = self.start.get_mut(self.started..).unwrap_or_default();
+            for (to, from) in room.iter_mut().zip(part) {
+                *to = *from;
+                self.started += 1;
+            }
+        }
+        self.length = self.length.saturating_add(part.len());
+        self.after_return = part.last().map_or(self.after_return, |last| *last == b'\r');
+    }
+
+    /// A line feed. True at the end of the head.
+    fn end_line(&mut self) -> Result<bool, MixedLines> {
+        let after_return = std::mem::take(&mut self.after_return);
+        let is_empty = std::mem::take(&mut self.length) == usize::from(after_return);
+        match self.ends_in_two {
+            // Empty lines before the first one are nobody's.
+            None if is_empty => {
+                self.started = 0;
+                Ok(false)
+            }
+            None => {
+                self.ends_in_two = Some(after_return);
+                Ok(false)
+            }
+            Some(true) if !after_return => Err(MixedLines),
+            Some(_) => Ok(is_empty),
+        }
+    }
+
+    /// Whether this is the head of an answer that another follows (RFC 9110 section 15.2).
+    fn is_interim(&self) -> bool {
+        self.start.get(STATUS).is_some_and(|status| status.starts_with(b"1") && status != b"101")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(pieces: &[&[u8]]) -> Result<(), MixedLines> {
+        let expected = Arc::new(Expectation::default());
+        let mut lines = HeadLines::new(expected.clone());
+        expected.set();
+        pieces.iter().try_for_each(|piece| lines.read(piece))
+    }
+
+    #[test]
+    fn lines_that_end_differently_are_found_in_the_head_only() {
+        for good in [
+            "HTTP/1.1 200 OK\r\nA: b\r\n\r\n\n\n",
+            "HTTP/1.1 200 OK\nA: b\n\nbody\r\n\n",
+            "\r\nHTTP/1.1 200 OK\r\nA: b\r\n\r\n",
+            "HTTP/1.1 101 S\r\n\r\n\n\n",
+        ] {
+            assert_eq!(read(&[good.as_bytes()]), Ok(()), "{good:?}");
+        }
+        for bad in [
+            "HTTP/1.1 200 OK\r\nA: b\nSet-Cookie: c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\n\r\n",
+            "HTTP/1.1 200 OK\r\n\n",
+            "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n",
+        ] {
+            assert_eq!(read(&[bad.as_bytes()]), Err(MixedLines), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_request_has_one_head() {
+        let expected = Arc::new(Expectation::default());
+        let mut lines = HeadLines::new(expected.clone());
+        expected.set();
+        assert_eq!(lines.read(b"HTTP/1.1 200 OK\r\n\r\na\nb"), Ok(()));
+        assert_eq!(lines.read(b"HTTP/1.1 200 OK\r\nc\nd\r\n\r\n"), Ok(()));
+        expected.set();
+        assert_eq!(lines.read(b"HTTP/1.1 200 OK\r\nc\nd\r\n\r\n"), Err(MixedLines));
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_bytes_are_parted_makes_no_difference(
+            lines in vec("[aHT/1 20\r]{0,4}(\r\n|\n)", 0..8), at in vec(0..40_usize, 0..4)
+        ) {
+            let all = format!("HTTP/1.1 200 OK\r\n{}", lines.concat());
+            let mut cuts: Vec<usize> = at.into_iter().map(|cut| cut.min(all.len())).collect();
+            cuts.extend([0, all.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &all.as_bytes()[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(read(&pieces), read(&[all.as_bytes()]));
+        }
+    }
+}
