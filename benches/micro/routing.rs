@@ -41,6 +41,7 @@ fn route(host: HostPattern, number: usize) -> Route {
         on_outage: OnOutage::Deny,
         session: true,
         single: false,
+        headers: Vec::new(),
         canary: None,
     }
 }

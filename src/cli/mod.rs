@@ -1,7 +1,8 @@
 //! The command line.
 //!
 //! Exit codes: 0 all went well, 1 failed, invalid configuration or something left at a deadline, 2 wrong usage
-//! (clap's), 3 requests were cut by a forced stop.
+//! (clap's), 3 requests were cut by a forced stop, 10 a load or a comparison passed a limit or is worse than its
+//! baseline.
 
 mod admin;
 mod canaries;
@@ -15,6 +16,7 @@ mod run;
 mod sessions;
 mod signals;
 mod stub;
+mod threshold;
 mod upstreams;
 
 use std::path::PathBuf;

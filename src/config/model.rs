@@ -14,6 +14,7 @@ use super::canary::Canary;
 use super::change::{Pattern, Reload, Upgrade};
 use super::mode::Modes;
 use super::redis_url::{Credentials, RedisUrl};
+use super::route_header::RouteHeader;
 use super::upstream::Upstream;
 use crate::headers::set_cookie::CookieAttributes;
 use crate::secret::Secret;
@@ -343,6 +344,8 @@ pub struct Route {
     pub session: bool,
     /// Whether all its requests go to one instance, the same for all, as long as that can serve.
     pub single: bool,
+    /// What its requests are given on the way; names are unique and none of them is asserted as identity.
+    pub headers: Vec<RouteHeader>,
     /// A second version that gets a share of the clients.
     pub canary: Option<Canary>,
 }

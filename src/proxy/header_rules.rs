@@ -69,9 +69,10 @@ impl HeaderRules {
         // The one expectation there is, `100-continue`, is written anew.
         let ours = ["expect", control.as_str()];
         let base = asserted.iter().copied().chain(ours).chain(NEVER).chain(hop_by_hop::NAMES);
+        let set = config.routes.iter().flat_map(|route| &route.headers).map(|header| header.name.as_str());
         let of_answers = hop_by_hop::NAMES.into_iter().chain([control.as_str()]);
         HeaderRules {
-            request_trailers: Arc::new(claims_and(base.clone().chain(NEVER_IN_TRAILERS))),
+            request_trailers: Arc::new(claims_and(base.clone().chain(set).chain(NEVER_IN_TRAILERS))),
             ends_here: NameSet::new(base),
             claims: claims(),
             passed: config.forwarding.pass.clone(),

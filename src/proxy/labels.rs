@@ -54,6 +54,7 @@ mod tests {
             on_outage,
             session: true,
             single: false,
+            headers: Vec::new(),
             canary: None,
         }
     }

@@ -26,6 +26,7 @@ mod plan;
 mod repeat;
 mod respond;
 mod route;
+mod route_headers;
 mod sending;
 mod service;
 mod tie;

@@ -171,7 +171,11 @@ fn clean_head(
     client: &Client,
     exchange: &Exchange,
 ) -> Origin {
-    clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref())
+    let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
+    if let Some(headers) = exchange.route.and_then(|index| plan.route_headers.get(index)) {
+        headers.apply(request, &origin, exchange.host.as_ref());
+    }
+    origin
 }
 
 /// Step 3. `None`: the request goes on without a session; the exchange says why.

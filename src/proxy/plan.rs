@@ -18,6 +18,7 @@ use crate::upstream;
 use super::header_rules::HeaderRules;
 use super::labels::RouteLabels;
 use super::route::Router;
+use super::route_headers::RouteHeaders;
 
 /// A session that was not used for so long is over, where nothing else is configured.
 const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
@@ -30,6 +31,8 @@ pub struct Plan {
     /// While modes are compared.
     pub(super) cohorts: Option<Arc<Cohorts>>,
     pub(super) router: Arc<Router>,
+    /// In the order of the configuration's routes.
+    pub(super) route_headers: Arc<[RouteHeaders]>,
     pub(super) identity: Arc<Identity>,
     pub(super) affinity: Arc<Affinity>,
     pub(super) cookies: Arc<CookieWriter>,
@@ -68,6 +71,7 @@ impl Plan {
             modes: config.session.mode,
             cohorts: cohorts(&config)?,
             router: Arc::new(Router::new(&config.routes)),
+            route_headers: RouteHeaders::of(&config.routes).into(),
             labels: Arc::new(match previous {
                 Some(previous) => previous.labels.succeed(&config.routes),
                 None => RouteLabels::default().succeed(&config.routes),

@@ -111,6 +111,7 @@ mod tests {
             on_outage: OnOutage::Deny,
             session: true,
             single: false,
+            headers: Vec::new(),
             canary: None,
         };
         Router::new(&routes.iter().map(route).collect::<Vec<_>>())

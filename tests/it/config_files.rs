@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use vestibule::config::{self, Config, ForwardedFor, LoadError, Mode, Modes, StoreKind};
 
@@ -73,6 +74,8 @@ fn dify_is_served_without_looking_into_its_sessions() {
             ("/files", "api"),
             ("/mcp", "api"),
             ("/triggers", "api"),
+            ("/openapi", "api"),
+            ("/socket.io", "api_websocket"),
             ("/e", "plugin_daemon"),
             ("/", "web"),
         ]
@@ -85,6 +88,16 @@ fn dify_is_served_without_looking_into_its_sessions() {
 }
 
 #[test]
+fn dify_is_given_no_more_than_its_workers_take_and_streams_have_time_to_end() {
+    let config = shipped("dify.toml");
+    let api = &config.upstreams[0];
+    assert!(api.instances.iter().all(|instance| instance.max_requests == Some(10)));
+    assert_eq!((api.queue.length, api.queue.timeout.as_secs()), (256, 30));
+    assert_eq!(api.retry.per_try_timeout, Some(Duration::from_secs(5)));
+    assert!(config.admin.is_some());
+}
+
+#[test]
 fn every_invalid_file_is_told_all_its_problems() {
     let files = files("tests/it/invalid", "toml");
     for file in &files {
@@ -93,7 +106,7 @@ fn every_invalid_file_is_told_all_its_problems() {
         let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
         assert_eq!(format!("{problems}\n"), expected, "{name}");
     }
-    assert_eq!(files.len(), 18, "{files:?}");
+    assert_eq!(files.len(), 19, "{files:?}");
 }
 
 #[test]

@@ -325,6 +325,45 @@ async fn forwarding_headers_can_be_left_out() {
     }
 }
 
+/// Ways to say where a hook was called.
+const HOOKS: [&str; 6] = [
+    "Dify-Hook-Url: http://evil/",
+    "dify_hook_url: http://evil/",
+    "Dify.Hook.Url: http://evil/\r\nDify-Hook-Url: http://evil/",
+    "Dify-Hook-Url: http://evil/\r\nConnection: Dify-Hook-Url",
+    "Dify-Hook-Url:",
+    "Accept: */*",
+];
+
+#[tokio::test]
+async fn what_a_route_sets_is_never_the_clients_word() {
+    let upstream = Upstream::answering(Reply::text(200, "")).await;
+    let hook = "headers = { \"Dify-Hook-Url\" = \"{scheme}://{authority}{request_uri}\", \"X-Debug\" = \"\", \"X-Of\" = \"{host} for {client}\" }";
+    let route = format!("[[route]]\npath = \"/e\"\nupstream = \"app\"\n{hook}");
+    let trusted = "[forwarding]\ntrusted_peers = [\"127.0.0.0/8\"]";
+    for (trust, scheme) in [("", "http"), (trusted, "https")] {
+        let config = Config::to(&[upstream.address()]).with(&route).with(trust);
+        let proxy = Vestibule::start(config).await;
+        for lines in HOOKS {
+            let mut client = proxy.connect().await;
+            let head = "X-Forwarded-Proto: https\r\nX-Debug: 1\r\nX-Of: evil";
+            client
+                .send(format!(
+                    "GET /e/a%20b?c=d HTTP/1.1\r\nHost: Dify.example:81\r\n{head}\r\n{lines}\r\n\r\n"
+                ))
+                .await;
+            assert_eq!(client.response().await.status, 200, "{lines:?}");
+            let request = upstream.requests().pop().unwrap();
+            let url = format!("{scheme}://Dify.example:81/e/a%20b?c=d");
+            assert_eq!(values(&request, "dify-hook-url"), [url.as_str()], "{lines:?}");
+            assert_eq!(values(&request, "x-debug"), [""; 0], "{lines:?}");
+            assert_eq!(values(&request, "x-of"), ["dify.example for 127.0.0.1"], "{lines:?}");
+        }
+        assert_eq!(proxy.get("/other", &[("X-Debug", "1")]).await.status, 200);
+        assert_eq!(values(&upstream.requests().pop().unwrap(), "x-debug"), ["1"], "other routes set nothing");
+    }
+}
+
 #[tokio::test]
 async fn framing_and_host_cannot_be_named_away() {
     let upstream = Upstream::answering(Reply::body_back()).await;

@@ -12,20 +12,19 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+use super::threshold::{self, EXIT_BEYOND, Measure, Threshold};
 use super::{run, signals};
-use crate::lab::compare::{self, Compared, Comparison, Regression, Status};
+use crate::lab::compare::{self, Compared, Comparison, Figure, ModeResult, Regression, Status};
 use crate::lab::report;
 
 pub(super) use request::CompareArgs;
-
-/// A figure is worse than in the baseline.
-const EXIT_WORSE: u8 = 10;
 
 /// Compares, reports, and judges.
 pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     let directory = args.out.clone().unwrap_or_else(new_directory);
     report::vacant(&directory)?;
+    let limits = args.fail_if.clone();
     let plan = args.plan(baseline.as_ref().map(|baseline| baseline.setup.seed))?;
     run::block_on(async {
         let interrupted = signals::shutdown()?;
@@ -36,7 +35,7 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
             never = progress::show(watched) => match never {},
         };
         progress::clear();
-        conclude(&compared?, baseline.as_ref(), &directory)
+        conclude(&compared?, baseline.as_ref(), &limits, &directory)
     })
 }
 
@@ -44,6 +43,7 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
 fn conclude(
     Compared { comparison, objections }: &Compared,
     baseline: Option<&Comparison>,
+    limits: &[Threshold],
     directory: &Path,
 ) -> anyhow::Result<ExitCode> {
     let written = report::write(comparison, directory)?;
@@ -55,15 +55,48 @@ fn conclude(
         objections.iter().for_each(|objection| eprintln!("  {objection}"));
         return Ok(ExitCode::FAILURE);
     }
-    let Some(baseline) = baseline else { return Ok(ExitCode::SUCCESS) };
+    let passed = passed(comparison, limits);
+    threshold::tell(&passed, out)?;
+    let is_worse = baseline.map_or(Ok(false), |baseline| is_worse(baseline, comparison, out))?;
+    Ok(if passed.is_empty() && !is_worse { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BEYOND) })
+}
+
+/// Says what is worse than in the baseline, if anything is.
+fn is_worse(baseline: &Comparison, comparison: &Comparison, out: &mut impl Write) -> anyhow::Result<bool> {
     let worse = compare::regressions(baseline, comparison)?;
     if worse.is_empty() {
         writeln!(out, "no figure is worse than in the baseline")?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(false);
     }
     writeln!(out, "worse than in the baseline:")?;
     worse.iter().try_for_each(|regression| writeln!(out, "  {}", told(regression)))?;
-    Ok(ExitCode::from(EXIT_WORSE))
+    Ok(true)
+}
+
+/// The limits that the modes have passed.
+fn passed(comparison: &Comparison, limits: &[Threshold]) -> Vec<String> {
+    let modes = |limit: &Threshold| {
+        let only = limit.mode.map(|mode| mode.as_str());
+        comparison.modes.iter().filter(move |mode| only.is_none_or(|only| only == mode.mode))
+    };
+    let all = limits.iter().flat_map(|limit| modes(limit).map(move |mode| (limit, mode)));
+    let passed = |(limit, mode): (&Threshold, &ModeResult)| {
+        limit.passed(&mode.mode, mode.figure(figure(limit.measure)).map(|estimate| estimate.mean))
+    };
+    all.filter_map(passed).collect()
+}
+
+fn figure(measure: Measure) -> Figure {
+    match measure {
+        Measure::Lost => Figure::SessionsLost,
+        Measure::Failed => Figure::ActionsFailed,
+        Measure::Rate => Figure::ActionsPerSecond,
+        Measure::Mean => Figure::LatencyMean,
+        Measure::P50 => Figure::LatencyP50,
+        Measure::P95 => Figure::LatencyP95,
+        Measure::P99 => Figure::LatencyP99,
+        Measure::FirstEvent => Figure::FirstTokenP50,
+    }
 }
 
 fn told(Regression { mode, figure, old, new, difference }: &Regression) -> String {

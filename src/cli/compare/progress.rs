@@ -48,7 +48,8 @@ fn line(status: &Status) -> String {
     let left = status.left().as_secs();
     format!(
         "{part}  {mode:<7} {:>3.0}/{:.0} s  {:>5.0}/s  p99 {:>5.0} ms  {} failed  {} lost  {}:{:02} left{event}",
-        load.elapsed.as_secs_f64(),
+        // Answers that are still read take longer than the load.
+        load.elapsed.min(load.total).as_secs_f64(),
         load.total.as_secs_f64(),
         // Not "-0".
         load.rate + 0.0,
@@ -83,5 +84,8 @@ mod tests {
             line(&status),
             "round 1/3  sticky    4/12 s     81/s  p99   120 ms  1 failed  2 lost  2:02 left  api-1 killed"
         );
+        let load = Progress { elapsed: Duration::from_secs(13), ..status.load.clone() };
+        let late = line(&Status { load, ..status });
+        assert!(late.starts_with("round 1/3  sticky   12/12 s "), "{late}");
     }
 }

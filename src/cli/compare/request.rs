@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
+use crate::cli::threshold::Threshold;
 use crate::config::staging::Staging;
 use crate::config::{self, Scenario};
 use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
@@ -54,6 +55,10 @@ pub(in crate::cli) struct CompareArgs {
     /// Where the report is written; default: compare-YYYYmmdd-HHMMSS
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
+    /// Exit with 10 if a mode comes to this on average over the rounds, such as "lost > 1%", or only this mode, such as
+    /// "shared lost > 0%"; also failed (%), rate (/s), mean, p50, p95, p99 and first_event (ms or s), and several times
+    #[arg(long, value_name = "LIMIT", value_parser = Threshold::parse)]
+    pub(super) fail_if: Vec<Threshold>,
     /// The comparison.json of an earlier report: exit 10 when a figure has become worse
     #[arg(long, value_name = "FILE")]
     pub(super) baseline: Option<PathBuf>,
@@ -68,6 +73,10 @@ impl CompareArgs {
     pub(super) fn plan(self, earlier: Option<u64>) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
         let (modes, events) = (self.modes(&scenario.staging), self.events(&scenario.staging));
+        let stranger = self.fail_if.iter().filter_map(|limit| limit.mode).find(|mode| !modes.contains(mode));
+        if let Some(mode) = stranger {
+            bail!("--fail-if names the mode {}, which is not compared", mode.as_str());
+        }
         let seed = self.seed.or(earlier).unwrap_or_else(|| fastrand::u64(..1_000_000));
         Ok(Plan {
             target: self.target(&scenario.staging)?,

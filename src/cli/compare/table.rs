@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::lab::compare::{Comparison, Estimate, Figure, ModeResult, Published};
+use crate::lab::compare::{Comparison, Estimate, Figure, Interval, ModeResult, Published};
 
 /// Verdict, table and conditions.
 pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result<()> {
@@ -60,11 +60,23 @@ fn told(estimate: &Estimate, figure: Figure) -> String {
     let unit = figure.unit().symbol();
     match estimate.interval {
         None => number(estimate.mean, unit),
+        Some(interval) if is_cut(estimate, &interval) => format!(
+            "{} ({} to {})",
+            number(estimate.mean, unit),
+            number(interval.low, ""),
+            number(interval.high, "")
+        ),
         Some(interval) => {
             let half = (interval.high - interval.low) / 2.0;
             format!("{} ± {}", number(estimate.mean, ""), number(half, unit))
         }
     }
+}
+
+/// Whether the mean is not in the middle, as a figure cannot be less than nothing or more than all.
+fn is_cut(estimate: &Estimate, interval: &Interval) -> bool {
+    let (below, above) = (estimate.mean - interval.low, interval.high - estimate.mean);
+    (below - above).abs() > f64::max(below, above) * 1e-6
 }
 
 /// Three digits that count, and the unit.
@@ -102,7 +114,14 @@ fn align(table: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::compare::Interval;
+
+    #[test]
+    fn no_interval_reaches_below_nothing_or_beyond_all() {
+        let within = |low, high| Some(Interval { low, high });
+        let estimate = |mean, interval| Estimate { mean, interval, rounds: vec![mean] };
+        assert_eq!(told(&estimate(0.25, within(0.0, 0.75)), Figure::SessionsLost), "0.25 % (0.00 to 0.75)");
+        assert_eq!(told(&estimate(99.0, within(90.0, 100.0)), Figure::ScaleOutShare), "99.0 % (90.0 to 100)");
+    }
 
     #[test]
     fn modes_stand_side_by_side_and_what_is_missing_is_a_dash() {

@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::threshold::{self, EXIT_BEYOND, Measure, Threshold};
 use super::{run, signals};
 use crate::config::scenario::{Arrival, Spacing};
 use crate::config::{self, Scenario};
@@ -56,6 +57,10 @@ pub(super) struct LoadArgs {
     /// Threads that the users are spread over; default: as many as the rate needs
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// Exit with 10 if it comes to this, such as "lost > 1%", "failed > 0.5%", "p99 > 2s" or "rate < 50/s"; also mean,
+    /// p50, p95 and first_event, and several times
+    #[arg(long, value_name = "LIMIT", value_parser = threshold::without_mode)]
+    fail_if: Vec<Threshold>,
     /// Write the whole result into this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,7 +90,13 @@ pub(super) fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         let result = result?;
         summary::write(&result, &mut io::stdout())?;
         json.map(|file| save(&result, file)).transpose()?;
-        Ok(ExitCode::SUCCESS)
+        let passed: Vec<String> = args
+            .fail_if
+            .iter()
+            .filter_map(|limit| limit.passed("", measured(&result, limit.measure)))
+            .collect();
+        threshold::tell(&passed, &mut io::stdout())?;
+        Ok(if passed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BEYOND) })
     })
 }
 
@@ -112,6 +123,22 @@ impl LoadArgs {
             Some(_) => scenario.arrival = Arrival::Closed,
             None => {}
         }
+    }
+}
+
+/// `None` when there was nothing to measure it by.
+fn measured(result: &LoadResult, measure: Measure) -> Option<f64> {
+    let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
+    let latency = (result.all.latency.count > 0).then_some(&result.all.latency);
+    match measure {
+        Measure::Lost => ratio(result.sessions.lost as f64 * 100.0, result.sessions.begun as f64),
+        Measure::Failed => ratio(result.all.failed as f64 * 100.0, result.all.done as f64),
+        Measure::Rate => ratio(result.all.done.saturating_sub(result.all.failed) as f64, result.seconds),
+        Measure::Mean => latency.map(|latency| latency.mean),
+        Measure::P50 => latency.map(|latency| latency.p50),
+        Measure::P95 => latency.map(|latency| latency.p95),
+        Measure::P99 => latency.map(|latency| latency.p99),
+        Measure::FirstEvent => (result.first_token.count > 0).then_some(result.first_token.p50),
     }
 }
 

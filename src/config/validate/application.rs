@@ -6,13 +6,15 @@ use crate::config::application::{Application, ApplicationInstance};
 use crate::config::fault::Fault;
 use crate::config::mode::Mode;
 use crate::config::section::Section;
-use crate::config::value::{boolean, text};
+use crate::config::value::{boolean, duration, text};
 
 /// Reads the whole file. `None` was reported.
 pub(in crate::config) fn application(s: &mut Section<'_>) -> Option<Application> {
     super::version(s);
     let health = s.optional("health", target);
     let session = s.optional("session", |node| text(node).map(str::to_owned));
+    let upstream = s.optional("upstream", |node| text(node).map(str::to_owned));
+    let start_timeout = s.value("start_timeout", duration, Application::DEFAULT_START_TIMEOUT);
     let environment = s.table("env", environment);
     let mut instances: Vec<ApplicationInstance> = Vec::new();
     let read = |s: &mut Section<'_>| (s.own_spot(), instance(s));
@@ -33,7 +35,14 @@ pub(in crate::config) fn application(s: &mut Section<'_>) -> Option<Application>
         let what = "an instance that comes later cannot be started";
         s.fault(s.spot("instance"), Fault::new(what, "the scale-out needs nobody's help", help));
     }
-    (!instances.is_empty()).then_some(Application { health, session, environment, instances })
+    (!instances.is_empty()).then_some(Application {
+        health,
+        session,
+        upstream,
+        start_timeout,
+        environment,
+        instances,
+    })
 }
 
 fn environment(s: &mut Section<'_>) -> Vec<(Option<Mode>, String, String)> {
@@ -62,6 +71,8 @@ fn instance(s: &mut Section<'_>) -> Option<ApplicationInstance> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::config::{Mode, parse_application};
 
     #[test]
@@ -69,11 +80,12 @@ mod tests {
         let text = include_str!("../../../config/applications/own.toml");
         let own = parse_application(text, "own.toml").unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(own.health.as_deref(), Some("/health"));
+        assert_eq!(own.start_timeout, Duration::from_secs(90));
         assert_eq!(own.instances.iter().map(|instance| instance.later).collect::<Vec<_>>(), [false, true]);
         assert_eq!(own.instances[1].name, "127.0.0.1:5002");
         let of = |mode| own.environment.iter().filter(|(only, ..)| *only == mode).count();
         assert_eq!([None, Some(Mode::Local), Some(Mode::Sticky), Some(Mode::Shared)].map(of), [1; 4]);
-        for key in ["health", "session", "name", "address", "start", "later"] {
+        for key in ["health", "session", "upstream", "start_timeout", "name", "address", "start", "later"] {
             assert!(text.contains(&format!("{key} = ")), "{key}");
         }
     }

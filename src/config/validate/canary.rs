@@ -8,18 +8,19 @@ use super::route::upstream;
 use crate::config::canary::{Canary, CanaryAuto, Percent};
 use crate::config::fault::Fault;
 use crate::config::file::Node;
-use crate::config::model::Session;
+use crate::config::model::{Identity, Session};
 use crate::config::section::Section;
 use crate::config::upstream::Upstream;
 use crate::config::value::{duration, text};
 
 const WHOLE: u32 = 10_000;
 
-/// What a canary is checked against.
+/// What a route and its canary are checked against.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
     pub(super) upstreams: &'a [Upstream],
     pub(super) session: &'a Session,
+    pub(super) identity: &'a Identity,
 }
 
 /// The canary beside the route's own upstream, `stable`; `None` was reported.

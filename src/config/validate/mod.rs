@@ -18,6 +18,7 @@ mod mode;
 mod process;
 mod retry;
 mod route;
+mod route_header;
 mod scenario;
 mod scenario_ask;
 mod session;
@@ -48,7 +49,8 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     let affinity = s.table("affinity", |s| affinity::affinity(s, &session.cookie.name));
     let timeouts = s.table("timeouts", process::timeouts);
     let upstreams = upstream::upstreams(s, &timeouts, session.mode);
-    let routes = route::routes(s, canary::Around { upstreams: &upstreams, session: &session });
+    let routes =
+        route::routes(s, canary::Around { upstreams: &upstreams, session: &session, identity: &identity });
     Some(Config {
         workers,
         listeners,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::canary::{Around, canary};
 use super::http_text::{domain, host};
+use super::route_header::route_headers;
 use super::session::{cors_preflights, on_absent};
 use super::store::on_outage;
 use crate::config::fault::{Fault, Spot};
@@ -46,11 +47,12 @@ struct Written {
 }
 
 fn route(s: &mut Section<'_>, around: Around<'_>) -> Option<Written> {
-    let Around { upstreams, session: default, .. } = around;
+    let Around { upstreams, session: default, identity } = around;
     let host = s.value("host", host_pattern, HostPattern::Any);
     let path = s.value("path", path, "/".to_owned());
     let session = s.value("session", boolean, true);
     let single = s.value("single", boolean, false);
+    let headers = route_headers(s, identity);
     let own_on_absent = s.optional("on_absent", on_absent);
     let own_on_outage = s.optional("on_outage", on_outage);
     if own_on_absent.is_some() && !session {
@@ -70,8 +72,18 @@ fn route(s: &mut Section<'_>, around: Around<'_>) -> Option<Written> {
     let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams)).flatten();
     let canary = s.optional_table("canary", |s| canary(s, around, upstream)).flatten();
     let upstream = upstream?;
-    let route =
-        Route { host, path, upstream, on_absent, cors_preflights, on_outage, session, single, canary };
+    let route = Route {
+        host,
+        path,
+        upstream,
+        on_absent,
+        cors_preflights,
+        on_outage,
+        session,
+        single,
+        headers,
+        canary,
+    };
     let written = Written { spot: s.spot("path"), on_absent: s.spot("on_absent"), route };
     s.are_sound(&["host", "path", "session", "on_absent", "cors_preflights", "on_outage"]).then_some(written)
 }

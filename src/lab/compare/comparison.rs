@@ -41,7 +41,7 @@ pub struct Compared {
 pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compared, CompareError> {
     let feasible = plan.feasible()?;
     let plan = &feasible.plan;
-    let created = jiff::Timestamp::now().to_string();
+    let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let (mut runs, mut configurations, mut objections) = (Vec::new(), Vec::new(), Vec::new());
     status.send_modify(|status| {
         let assumptions = plan.scenario.staging.assumptions.len() as u32;
@@ -127,7 +127,7 @@ fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
     let runs: Vec<&Run> = runs.iter().filter(|run| run.mode == mode.as_str()).collect();
     let figures = Figure::ALL.into_iter().filter_map(|figure| {
         let rounds: Vec<f64> = runs.iter().map(|run| run.figure(figure)).collect::<Option<_>>()?;
-        Some((figure, estimate(&rounds)))
+        Some((figure, figure.possible(estimate(&rounds))))
     });
     ModeResult { mode: mode.as_str().to_owned(), figures: figures.collect() }
 }

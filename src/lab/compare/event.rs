@@ -95,7 +95,8 @@ pub(super) struct Played {
 }
 
 impl Play<'_> {
-    /// Lets the events happen, evenly over the time that counts; `began` is when the load did.
+    /// Lets the events happen, evenly over the time that counts, and each some time after the one before it is over, so
+    /// that what follows from one is not taken for the other's; `began` is when the load did.
     pub(super) async fn run(&self, stage: &mut Stage, began: Instant) -> Result<Played, StageError> {
         let over = Some(began + self.warm_up + self.duration);
         let mut played = Played { over, instances: stage.names().len(), ..Played::default() };
@@ -103,8 +104,9 @@ impl Play<'_> {
         let timed: Vec<Event> =
             self.events.iter().copied().filter(|event| *event != Event::HotSpot).collect();
         let step = self.duration / (timed.len() as u32 + 1);
+        let mut apart = began;
         for (place, event) in (1..).zip(timed) {
-            sleep_until(began + self.warm_up + step * place).await;
+            sleep_until(apart.max(began + self.warm_up + step * place)).await;
             let at = began.elapsed().as_secs_f64();
             let (name, subject, passes) = self.happen(event, stage, &mut rng, &mut played).await?;
             let until = began.elapsed().as_secs_f64();
@@ -118,6 +120,7 @@ impl Play<'_> {
                 played.growth = Some((at, until));
             }
             self.now.send_replace(None);
+            apart = Instant::now() + step / 2;
         }
         Ok(played)
     }

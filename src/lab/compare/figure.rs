@@ -1,6 +1,6 @@
 //! What each figure is called, what it is measured in and which way is better.
 
-use super::Figure;
+use super::{Estimate, Figure, Interval};
 
 /// How a figure is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,14 @@ impl Figure {
         matches!(self, Figure::ScaleOutShare | Figure::ActionsPerSecond)
     }
 
+    /// `estimate` of this figure, its interval within what the figure can be: nothing is lost less often than never.
+    pub(super) fn possible(self, estimate: Estimate) -> Estimate {
+        let most = if self.unit() == Unit::Percent { 100.0 } else { f64::INFINITY };
+        let within =
+            |Interval { low, high }| Interval { low: f64::max(low, 0.0), high: f64::min(high, most) };
+        Estimate { interval: estimate.interval.map(within), ..estimate }
+    }
+
     /// Up to here a difference from `base` matters to nobody, even when it is certain.
     pub fn trifle(self, base: f64) -> f64 {
         match self.unit() {
@@ -206,6 +214,7 @@ fn grouped(digits: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::compare::estimate;
 
     #[test]
     fn every_figure_is_listed_under_the_name_that_it_has_in_json() {
@@ -214,6 +223,14 @@ mod tests {
         }
         let known: std::collections::BTreeSet<_> = Figure::ALL.into_iter().collect();
         assert_eq!(known.len(), Figure::ALL.len());
+    }
+
+    #[test]
+    fn an_interval_holds_only_what_can_be() {
+        let of = |figure: Figure, rounds: &[f64]| figure.possible(estimate(rounds)).interval.unwrap();
+        assert_eq!(of(Figure::SessionsLost, &[0.0, 0.0, 0.6]).low, 0.0);
+        assert_eq!(of(Figure::ActionsFailed, &[100.0, 100.0, 97.0]).high, 100.0);
+        assert!(of(Figure::LatencyMean, &[100.0, 400.0, 700.0]).high > 700.0);
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Target {
         }
     }
 
+    /// Longest time that an instance gets until it serves.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Target::Stubs(_) => Application::DEFAULT_START_TIMEOUT,
+            Target::Own(own) => own.start_timeout,
+        }
+    }
+
     /// In words.
     pub(super) fn words(&self) -> String {
         match self {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::outgoing::Outgoing;
+use super::problem::Problem;
 use super::reading::{Events, Search};
 use super::request::{Filling, Prepared};
 use super::user::User;
@@ -40,13 +41,15 @@ pub(super) struct Answer {
     pub(super) login: Option<String>,
     /// Whether the body held what it should.
     whole: bool,
+    /// What it says of why it is not what was asked for.
+    why: Option<Box<str>>,
 }
 
 impl Answer {
     /// Whether it is what was expected.
     pub(super) fn verdict(&self, prepared: &Prepared) -> Result<(), Failure> {
         if !prepared.ask.expects(self.status) {
-            return Err(Failure::Status(self.status));
+            return Err(Failure::Status(self.status, self.why.clone()));
         }
         if self.whole { Ok(()) } else { Err(Failure::UnexpectedBody) }
     }
@@ -110,6 +113,7 @@ async fn read(
     let login = text(&head.headers, shared.scenario.login_header.as_ref());
     let mut search = Search::new(ask.prepared.ask.contains.as_deref().unwrap_or_default());
     let (mut events, mut bytes) = (Events::default(), 0);
+    let mut problem = Problem::of(&head.headers);
     let mut broken = None;
     while let Some(frame) = wire.frame(&mut body).await {
         let (frame, now) = match frame {
@@ -122,6 +126,7 @@ async fn read(
         let Some(data) = frame.data_ref() else { continue };
         bytes += data.len() as u64;
         search.push(data);
+        problem.push(data);
         if ask.stream {
             for _ in 0..events.push(data) {
                 let before = events.note(now);
@@ -136,7 +141,7 @@ async fn read(
         Some(failure) => Err(failure),
         None => {
             let whole = search.found() && (!ask.stream || events.any());
-            Ok(Answer { status: head.status, instance, login, whole })
+            Ok(Answer { status: head.status, instance, login, whole, why: problem.told() })
         }
     }
 }

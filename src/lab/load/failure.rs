@@ -1,5 +1,6 @@
 //! Why an action failed.
 
+use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
@@ -17,7 +18,8 @@ pub(super) enum Failure {
     Cut,
     /// What came is not HTTP, or the request could not be made of what was filled in.
     Invalid,
-    Status(StatusCode),
+    /// An unexpected status, with what a problem document (RFC 9457) says of it.
+    Status(StatusCode, Option<Box<str>>),
     /// The body does not hold what it should, or the stream no event.
     UnexpectedBody,
     /// The session was lost, and its user left or had no login left to try.
@@ -30,6 +32,47 @@ pub(super) enum Failure {
     Unfinished,
 }
 
+/// Why there is no connection: what is counted, and what lay behind it for a person to read.
+#[derive(Debug)]
+pub(super) struct NoConnection {
+    pub(super) failure: Failure,
+    pub(super) cause: String,
+}
+
+impl NoConnection {
+    /// `failure` with `error` and everything behind it.
+    pub(super) fn new(failure: Failure, error: &dyn Error) -> Self {
+        let mut cause = error.to_string();
+        let mut behind = error.source();
+        while let Some(error) = behind {
+            let told = error.to_string();
+            // Many errors tell what lies behind them already.
+            if !cause.contains(&told) {
+                cause = format!("{cause}: {told}");
+            }
+            behind = error.source();
+        }
+        NoConnection { failure, cause }
+    }
+}
+
+impl From<NoConnection> for Failure {
+    fn from(none: NoConnection) -> Self {
+        none.failure
+    }
+}
+
+impl Failure {
+    /// The same without an application's own words.
+    pub(super) fn plain(self) -> Failure {
+        match self {
+            Failure::Status(status, _) => Failure::Status(status, None),
+            Failure::Login(failure) => Failure::Login(Box::new(failure.plain())),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -38,7 +81,8 @@ impl fmt::Display for Failure {
             Failure::Timeout => "timeout",
             Failure::Cut => "cut",
             Failure::Invalid => "invalid",
-            Failure::Status(status) => return write!(f, "status {}", status.as_u16()),
+            Failure::Status(status, None) => return write!(f, "status {}", status.as_u16()),
+            Failure::Status(status, Some(why)) => return write!(f, "status {}: {why}", status.as_u16()),
             Failure::UnexpectedBody => "unexpected body",
             Failure::SessionLost => "session lost",
             Failure::Login(failure) => return write!(f, "login: {failure}"),

@@ -17,6 +17,7 @@ mod jar;
 mod open;
 mod outgoing;
 mod pacer;
+mod problem;
 mod progress;
 mod reading;
 mod record;

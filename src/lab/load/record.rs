@@ -14,6 +14,9 @@ pub(super) const SLICE: Duration = Duration::from_millis(500);
 /// Nanoseconds; what takes longer is counted as this long.
 const LONGEST: u64 = 3600 * 1_000_000_000;
 
+/// Kinds of failures that are told apart by an application's own words, in each thread.
+const MAX_FAILURES: usize = 64;
+
 /// Nanoseconds by how often they were met.
 pub(super) type Times = Histogram<u64>;
 
@@ -127,6 +130,8 @@ impl Records {
             None => record.latency.saturating_record(latency),
             Some(failure) => {
                 record.failed += 1;
+                let is_known = self.failures.len() < MAX_FAILURES || self.failures.contains_key(&failure);
+                let failure = if is_known { failure } else { failure.plain() };
                 *self.failures.entry(failure).or_default() += 1;
             }
         }

@@ -30,8 +30,8 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Nobody answers there as a target must.
-    #[error("cannot connect to {target} ({reason})")]
-    Connect { target: String, reason: String },
+    #[error("cannot connect to {target}: {cause}")]
+    Connect { target: String, cause: String },
     #[error("the system gives no thread or no timer")]
     System(#[from] io::Error),
     #[error("the records cannot be kept")]
@@ -52,10 +52,7 @@ impl Load {
         stop: CancellationToken,
     ) -> Result<LoadResult, LoadError> {
         let wire = Wire::connect(&self.target, self.scenario.timeout).await;
-        drop(wire.map_err(|failure| LoadError::Connect {
-            target: self.target.url(),
-            reason: failure.to_string(),
-        })?);
+        drop(wire.map_err(|none| LoadError::Connect { target: self.target.url(), cause: none.cause })?);
         let cut = CancellationToken::new();
         let times = Times { began: Instant::now() + HEAD_START, closing: cut.child_token(), cut };
         // Whoever does not want the result any more does not want the load either.

@@ -1,5 +1,6 @@
 //! Where a load goes, and how it gets there.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::failure::Failure;
+use super::failure::{Failure, NoConnection};
 use super::jar::Jar;
 use super::stream::Stream;
 use super::tls;
@@ -78,14 +79,15 @@ impl Target {
     }
 
     /// A stream to it, and whether HTTP/2 is spoken on it.
-    pub(super) async fn connect(&self) -> Result<(Stream, bool), Failure> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = connected.map_err(|_| Failure::Connect)?;
-        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+    pub(super) async fn connect(&self) -> Result<(Stream, bool), NoConnection> {
+        let unreached = |error: io::Error| NoConnection::new(Failure::Connect, &error);
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreached)?;
+        stream.set_nodelay(true).map_err(unreached)?;
         let Some(tls) = &self.tls else { return Ok((Stream::Plain(stream), self.http2)) };
-        let name = ServerName::try_from(self.host.clone()).map_err(|_| Failure::Handshake)?;
+        let name = ServerName::try_from(self.host.clone());
+        let name = name.map_err(|error| NoConnection::new(Failure::Handshake, &error))?;
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
-        let stream = stream.map_err(|_| Failure::Handshake)?;
+        let stream = stream.map_err(|error| NoConnection::new(Failure::Handshake, &error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Stream::Tls(Box::new(stream)), http2))
     }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failure::Failure;
+use super::failure::{Failure, NoConnection};
 use super::outgoing::Outgoing;
 use super::stream::Stream;
 use super::target::Target;
@@ -55,22 +55,26 @@ pub(super) enum NoAnswer {
 
 impl Wire {
     /// Connects; `patience` is the longest time for that, and later without a byte of an answer.
-    pub(super) async fn connect(target: &Target, patience: Duration) -> Result<Wire, Failure> {
-        timeout(patience, Wire::open(target, patience)).await.map_err(|_| Failure::Timeout)?
+    pub(super) async fn connect(target: &Target, patience: Duration) -> Result<Wire, NoConnection> {
+        timeout(patience, Wire::open(target, patience)).await.map_err(|_| NoConnection {
+            failure: Failure::Timeout,
+            cause: format!("no connection within {} ms", patience.as_millis()),
+        })?
     }
 
-    async fn open(target: &Target, patience: Duration) -> Result<Wire, Failure> {
+    async fn open(target: &Target, patience: Duration) -> Result<Wire, NoConnection> {
+        let refused = |error: hyper::Error| NoConnection::new(Failure::Handshake, &error);
         let (stream, http2) = target.connect().await?;
         let io = TokioIo::new(stream);
         let (sender, driver, task) = if http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             let hands = builder.timer(TokioTimer::new()).handshake(io).await;
-            let (sender, connection) = hands.map_err(|_| Failure::Handshake)?;
+            let (sender, connection) = hands.map_err(refused)?;
             // An error reaches whoever waits for an answer.
             let task = tokio::spawn(async move { drop(connection.await) });
             (Sender::Http2(sender), None, Some(AbortOnDropHandle::new(task)))
         } else {
-            let (sender, driver) = http1::handshake(io).await.map_err(|_| Failure::Handshake)?;
+            let (sender, driver) = http1::handshake(io).await.map_err(refused)?;
             (Sender::Http1(sender), Some(Box::pin(driver)), None)
         };
         let now = Instant::now();
@@ -78,7 +82,10 @@ impl Wire {
             Wire { sender, driver, _task: task, patience, timer: LazyTimer::new(now, patience), used: now };
         match wire.is_usable().await {
             true => Ok(wire),
-            false => Err(Failure::Handshake),
+            false => Err(NoConnection {
+                failure: Failure::Handshake,
+                cause: "it was accepted and closed at once".to_owned(),
+            }),
         }
     }
 

@@ -38,6 +38,30 @@ async fn instances_are_started_by_their_command_in_each_modes_environment() {
 }
 
 #[tokio::test]
+async fn events_keep_apart_however_long_an_instance_takes_to_come() {
+    let program = command().get_program().to_str().unwrap().to_owned();
+    let start = format!("start = 'sleep 2; exec {program} stub --listen $HOST:$PORT'\n");
+    let file = write(&application(&start, [free(), free()], "").replacen(
+        "[[instance]]",
+        "[[instance]]\nlater = true",
+        1,
+    ));
+    let path = file.path().to_str().unwrap();
+    let arguments = ["--rounds", "1", "--modes", "local", "--events", "scale-out,instance-killed"];
+    let compared = Compared::of(&[&["--config", path], &arguments[..]].concat()).await;
+    assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
+    let events = &compared.runs("local")[0]["events"];
+    let at = |event: usize| events[event]["at"].as_f64().unwrap();
+    // Half of the second between two events of three seconds; moments are told to the millisecond or better.
+    assert!(at(1) - at(0) > 0.499, "{events}");
+    let created = compared.json()["created"].clone();
+    assert!(
+        created.as_str().is_some_and(|created| created.len() == "2026-11-27T22:23:20Z".len()),
+        "{created}"
+    );
+}
+
+#[tokio::test]
 async fn instances_that_run_already_are_neither_started_nor_stopped() {
     let (one, other) = (Stub::start(&[]).await, Stub::start(&[]).await);
     let file = write(&application("", [one.address.port(), other.address.port()], ""));

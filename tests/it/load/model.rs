@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vestibule::lab::load::{Histogram, LoadError, Progress};
+use vestibule::lab::load::{Histogram, Progress};
 
 use super::{load, run, wait_for};
 use crate::support::RefusedPort;
 use crate::support::service::{Service, send};
+use crate::support::vestibule::{command, write};
 
 const TWO_ACTIONS: &str = "
 [users]
@@ -139,6 +140,22 @@ async fn every_failure_is_told_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_status_is_told_with_what_its_problem_document_says() {
+    let service = Service::start(async |request, wire| {
+        let kind = if request.start_line.contains("/problem") { "problem+json" } else { "json" };
+        let headers = [("Content-Type", format!("application/{kind}"))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        send(wire, 503, &headers, "{\"detail\":\"Every instance is busy.\"}").await
+    });
+    for (path, failure) in [("problem", "status 503: Every instance is busy"), ("other", "status 503")] {
+        let tables =
+            format!("duration = '100ms'\n[arrival]\nrate = 50\n[[action]]\nname = 'a'\npath = '/{path}'");
+        let result = run(load(&tables, service.address())).await;
+        assert_eq!(result.failures.into_keys().collect::<Vec<_>>(), [failure]);
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_failure() {
     let service = Service::start(async |_, wire| {
         send(wire, 200, &[], "told").await?;
@@ -169,5 +186,31 @@ async fn nobody_at_the_target_is_no_load() {
     let port = RefusedPort::new();
     let (progress, _) = watch::channel(Progress::default());
     let refused = load(TWO_ACTIONS, port.address()).run(progress, CancellationToken::new()).await;
-    assert!(matches!(refused, Err(LoadError::Connect { .. })), "{refused:?}");
+    let told = refused.unwrap_err().to_string();
+    let expected = format!("cannot connect to http://{}: Connection refused", port.address());
+    assert!(told.starts_with(&expected), "{told}");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_passed_is_an_exit_code() {
+    let service = Service::telling(|_| "told".to_owned());
+    let scenario = write(
+        "name = 'x'\nwarm_up = '0s'\nduration = '200ms'\n[arrival]\nrate = 50\n[[action]]\nname = 'a'\npath = '/'\n",
+    );
+    let path = scenario.path().to_str().unwrap();
+    for (limits, code, told) in [
+        (&["failed > 0%", "rate < 0.01/s"][..], 0, ""),
+        (&["failed > 0%", "p50 >= 0ms"], 10, "  p50 >= 0ms: it is "),
+        (&["lost > 1%"], 10, "  lost > 1%: nothing was measured\n"),
+        (&["losses > 1%"], 2, ""),
+    ] {
+        let mut command = command();
+        command.args(["load", path, "--target", &format!("http://{}", service.address())]);
+        command.args(limits.iter().flat_map(|limit| ["--fail-if", limit]));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{limits:?}\n{stdout}");
+        assert!(stdout.contains(told), "{limits:?}\n{stdout}");
+        assert_eq!(stdout.contains("failed by --fail-if:"), code == 10, "{stdout}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::Application;
 use crate::lab::compare::mode::SessionMode;
 use crate::lab::compare::target::Target;
 
@@ -22,6 +23,10 @@ pub(super) fn proxy(target: &Target, mode: SessionMode, store: &str, instances: 
             None => ("kind = \"tcp\"".to_owned(), own.session.is_some()),
         },
     };
+    let upstream = match target {
+        Target::Own(Application { upstream: Some(text), .. }) => format!("{}\n", text.trim_end()),
+        _ => String::new(),
+    };
     let looks = if resolved || !mode.is_shared() { "" } else { "session = false\n" };
     format!(
         "version = 1\n\n\
@@ -31,6 +36,7 @@ pub(super) fn proxy(target: &Target, mode: SessionMode, store: &str, instances: 
          [[upstream]]\nname = \"app\"\nsession_control = true\n{slots}\
          # A run is short: who comes back is believed soon.\n\
          outlier = {{ eject = \"1s\" }}\n\
+         {upstream}\
          [upstream.health]\n{health}\ninterval = \"250ms\"\nrise = 1\nfall = 2\n\
          [upstream.discovery]\nfile = {:?}\n\n\
          [[route]]\npath = \"/\"\nupstream = \"app\"\n{looks}\n\
@@ -91,6 +97,22 @@ mod tests {
             parsed(SessionMode::Shared).session.renewal,
             parsed(SessionMode::SharedSynchronous).session.renewal
         );
+    }
+
+    #[test]
+    fn own_instances_get_the_upstream_that_their_file_says() {
+        let upstream = "max_requests = 7\n[upstream.queue]\ntimeout = \"40s\"\n";
+        let text = format!(
+            "version = 1\nupstream = '''\n{upstream}'''\n[[instance]]\naddress = \"127.0.0.1:5001\"\n"
+        );
+        let own = config::parse_application(&text, "test").unwrap_or_else(|problems| panic!("{problems}"));
+        let text = proxy(&Target::Own(own), SessionMode::Local, "memory:", Path::new("/tmp/instances.toml"));
+        assert!(text.contains("max_requests = 7\n"), "{text}");
+        let text = text.replace(&format!("token = \"env:{TOKEN}\"\n"), "");
+        let config = config::parse(&text, "test").unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+        let upstream = &config.upstreams[0];
+        assert_eq!(upstream.queue.timeout.as_secs(), 40);
+        assert!(upstream.health.is_some() && upstream.discovery.is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a stage does not stand.
 
 use std::io;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -16,8 +17,8 @@ pub enum StageError {
     Start { name: String, source: io::Error },
     #[error("{name} has ended; the last it said:{output}")]
     Ended { name: String, output: String },
-    #[error("{name} is not ready after 30 s; the last it said:{output}")]
-    Silent { name: String, output: String },
+    #[error("{name} is not ready after {} s; the last it said:{output}", waited.as_secs())]
+    Silent { name: String, output: String, waited: Duration },
     #[error("{name} does not answer at its address: start it, or give its `start` command")]
     Absent { name: String },
     /// The proxy's configuration, which is partly the user's.
@@ -29,8 +30,11 @@ pub enum StageError {
     Admin(#[source] io::Error),
     #[error("the proxy's admin API refuses with {0}: {1}")]
     Refused(StatusCode, String),
-    #[error("the proxy does not find {0} ready to serve within 30 s")]
-    NotServing(String),
+    #[error(
+        "the proxy does not find {what} ready to serve within {} s: where your own instances need longer, say so \
+         with `start_timeout`", waited.as_secs()
+    )]
+    NotServing { what: String, waited: Duration },
     #[error("the session store does not answer")]
     Store(#[source] io::Error),
     #[error("the session store has no new primary within 30 s")]

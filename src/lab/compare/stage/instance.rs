@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::process::{Process, Program};
-use super::{PATIENCE, PAUSE, StageError};
+use super::{PAUSE, StageError};
 use crate::lab::compare::mode::SessionMode;
 use crate::lab::compare::target::{Command, Stubs, Target};
 use crate::lab::stub::scale_for;
@@ -28,6 +28,8 @@ pub(super) struct Instance {
     pub(super) address: SocketAddr,
     origin: Origin,
     mode: SessionMode,
+    /// Longest time until it takes connections.
+    patience: Duration,
     process: Option<Process>,
     lives: Vec<Life>,
 }
@@ -62,6 +64,7 @@ impl Instance {
             address,
             origin,
             mode,
+            patience: target.patience(),
             process: None,
             lives: Vec::new(),
         };
@@ -143,8 +146,9 @@ impl Instance {
                 Some(process) => process.check()?,
                 None => return Err(StageError::Absent { name: self.name.clone() }),
             }
-            if began.elapsed() > PATIENCE {
-                return Err(StageError::Silent { name: self.name.clone(), output: String::new() });
+            if began.elapsed() > self.patience {
+                let (name, output) = (self.name.clone(), String::new());
+                return Err(StageError::Silent { name, output, waited: self.patience });
             }
             sleep(PAUSE).await;
         }

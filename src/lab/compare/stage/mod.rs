@@ -34,7 +34,7 @@ pub use guard::guard;
 pub(super) use instance::Life;
 pub(super) use store::{StoreKind, redis_server};
 
-/// Longest time that anything gets to become ready.
+/// Longest time that the store gets to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -93,7 +93,7 @@ impl Stage {
         let configuration = config::proxy(target, *mode, &store.url(), &list);
         let config = directory.write("vestibule.toml", &configuration).map_err(StageError::Directory)?;
         directory.write("instances.toml", &listed(&instances, &known)).map_err(StageError::Directory)?;
-        let proxy = Proxy::start(config, token()?).await?;
+        let proxy = Proxy::start(config, token()?, target.patience()).await?;
         let configuration = config::shown(target, &configuration);
         let stage = Stage { proxy, instances, known, store, configuration, directory };
         stage.proxy.serves(&stage.known_addresses()).await?;

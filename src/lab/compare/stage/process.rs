@@ -103,7 +103,10 @@ impl Process {
         match waited.await {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(StageError::Ended { name: self.name.clone(), output: self.last_words() }),
-            Err(_) => Err(StageError::Silent { name: self.name.clone(), output: self.last_words() }),
+            Err(_) => {
+                let (name, output) = (self.name.clone(), self.last_words());
+                Err(StageError::Silent { name, output, waited: PATIENCE })
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use super::ask::ask;
 use super::config::TOKEN;
 use super::instance::announced;
 use super::process::{Process, Program};
-use super::{PATIENCE, PAUSE, StageError};
+use super::{PAUSE, StageError};
 
 const UPSTREAMS: &str = "/api/v1/upstreams";
 
@@ -22,6 +23,8 @@ pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     admin: SocketAddr,
     token: String,
+    /// Longest time that instances get until they serve.
+    patience: Duration,
     process: Process,
 }
 
@@ -46,7 +49,11 @@ struct Upstream {
 
 impl Proxy {
     /// Starts it and waits until it is ready.
-    pub(super) async fn start(config: PathBuf, token: String) -> Result<Self, StageError> {
+    pub(super) async fn start(
+        config: PathBuf,
+        token: String,
+        patience: Duration,
+    ) -> Result<Self, StageError> {
         let name = "vestibule".to_owned();
         let program =
             std::env::current_exe().map_err(|source| StageError::Start { name: name.clone(), source })?;
@@ -60,7 +67,7 @@ impl Proxy {
         let mut process = Process::start(&program).await?;
         let address = process.told(|line| announced(line, "listening")).await?;
         let admin = process.told(|line| announced(line, "admin listening")).await?;
-        let proxy = Proxy { address, admin, token, process };
+        let proxy = Proxy { address, admin, token, patience, process };
         let is_ready = async || {
             let answer = ask(admin, (Method::GET, "/readyz"), &proxy.token, String::new()).await;
             Ok(answer.is_ok_and(|(status, _)| status == StatusCode::OK))
@@ -123,8 +130,8 @@ impl Proxy {
         let began = Instant::now();
         while !is_so().await? {
             self.process.check()?;
-            if began.elapsed() > PATIENCE {
-                return Err(StageError::NotServing(what.to_owned()));
+            if began.elapsed() > self.patience {
+                return Err(StageError::NotServing { what: what.to_owned(), waited: self.patience });
             }
             sleep(PAUSE).await;
         }

@@ -6,6 +6,10 @@ use crate::lab::compare::{Comparison, Figure};
 /// What the users feel, and every load has.
 const FELT: [Figure; 3] = [Figure::SessionsLost, Figure::ActionsFailed, Figure::LatencyMean];
 
+/// What they feel besides: told where it was shown, as the few who wait long are lost in a mean.
+pub(super) const FELT_BESIDES: [Figure; 4] =
+    [Figure::LatencyP50, Figure::LatencyP95, Figure::LatencyP99, Figure::FirstTokenP50];
+
 /// What serving them takes.
 pub(super) const COSTS: [Figure; 4] =
     [Figure::StoreCommands, Figure::StoreBytes, Figure::ProxyCpu, Figure::ProxyMemory];

@@ -1,6 +1,6 @@
 //! The verdict in one sentence.
 
-use super::decision::{COSTS, Decision, is_disputed, pairs, weighed};
+use super::decision::{COSTS, Decision, FELT_BESIDES, is_disputed, pairs, weighed};
 use super::standing::{Standing, beside};
 use super::{capitalised, listed, sessions};
 use crate::lab::compare::{Comparison, Figure};
@@ -49,7 +49,23 @@ fn best(comparison: &Comparison, mode: &str) -> String {
     });
     let won = listed(&won.collect::<Vec<_>>());
     let cost = alternative(mode, others()).map_or_else(String::new, |other| cost(comparison, mode, other));
-    format!("{} served the users best: {won}{cost}", sessions(mode))
+    let slower =
+        alternative(mode, others()).map_or_else(String::new, |other| slower(comparison, mode, other));
+    format!("{} served the users best: {won}{cost}{slower}", sessions(mode))
+}
+
+/// What decides nothing and is felt all the same, where `mode` was shown to be worse in it than `other`.
+fn slower(comparison: &Comparison, mode: &str, other: &str) -> String {
+    let worse = FELT_BESIDES.into_iter().filter_map(|figure| {
+        let beside = beside(comparison, figure, mode, other)?;
+        let longer = figure.show_difference(beside.difference.mean);
+        (beside.standing == Standing::Worse).then(|| format!("the {} is {longer} longer", lower(figure)))
+    });
+    let worse: Vec<String> = worse.collect();
+    if worse.is_empty() {
+        return String::new();
+    }
+    format!("; yet with {} {} than with {}", sessions(mode), listed(&worse), sessions(other))
 }
 
 /// What one would choose otherwise: sticky for shared and shared for sticky where they were tried.
@@ -85,7 +101,15 @@ fn level(comparison: &Comparison, modes: &[&str]) -> String {
     let rest =
         if others.is_empty() { String::new() } else { format!("; {} served them worse", listed(&others)) };
     let cheaper = cheaper(comparison, modes);
-    format!("no difference between {} sessions was shown to the users{rest}{cheaper}", listed(&names))
+    let slower = match modes {
+        &[base, other] => slower(comparison, base, other) + &slower(comparison, other, base),
+        _ => String::new(),
+    };
+    let felt = if slower.is_empty() { "" } else { " on the whole" };
+    format!(
+        "no difference between {} sessions was shown to the users{felt}{rest}{cheaper}{slower}",
+        listed(&names)
+    )
 }
 
 /// Which of two modes costs less.

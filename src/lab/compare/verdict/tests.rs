@@ -230,3 +230,17 @@ fn conditions_warn_of_a_disputed_count() {
          before that is explained."
     );
 }
+
+#[test]
+fn a_headline_does_not_hide_that_the_slowest_wait_longer() {
+    use Figure::LatencyP99;
+    let sticky = ("sticky", &[(SessionsLost, [3.0, 3.2, 3.1]), (LatencyP99, [400.0, 404.0, 402.0])] as &[_]);
+    let shared = ("shared", &[(SessionsLost, [0.0; 3]), (LatencyP99, [600.0, 606.0, 603.0])] as &[_]);
+    let headline = verdict(&comparison(3, &[sticky, shared])).headline;
+    let told = "; yet with shared sessions the time of an action, 99th percentile is 201 ms longer than with sticky \
+                sessions.";
+    assert!(headline.ends_with(told), "{headline}");
+    let level = ("sticky", &[(SessionsLost, [0.0; 3]), (LatencyP99, [400.0, 404.0, 402.0])] as &[_]);
+    let headline = verdict(&comparison(3, &[level, shared])).headline;
+    assert!(headline.contains("to the users on the whole;") && headline.ends_with(told), "{headline}");
+}
