@@ -66,7 +66,8 @@ mod tests {
             let mut rest = encoded.as_bytes();
             // Only what we encoded has upper-case digits here.
             while let Some((first, tail)) = rest.split_first() {
-                let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok()).unwrap_or_default();
+                let digits = tail.get(..2).filter(|two| !two.iter().any(u8::is_ascii_lowercase));
+                let digits = digits.and_then(|two| std::str::from_utf8(two).ok()).unwrap_or_default();
                 match u8::from_str_radix(digits, 16) {
                     Ok(byte) if *first == b'%' && (byte >= 0x80 || byte == b'"') => {
                         bytes.push(byte);
