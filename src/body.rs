@@ -1,6 +1,8 @@
 //! Bodies that keep their promises while they stream: bounded, never stalled, no forbidden trailers.
 
+use std::error::Error;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -8,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -25,6 +28,23 @@ pub enum RequestBodyError {
     Stalled = 2,
     #[error("the client broke off the request body")]
     Aborted = 3,
+    #[error("the chunks of the request body are malformed")]
+    Malformed = 4,
+}
+
+impl RequestBodyError {
+    /// Why a body could not be read on.
+    fn of(error: &hyper::Error) -> Self {
+        let mut source = error.source();
+        while let Some(error) = source {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
+                return RequestBodyError::Malformed;
+            }
+            source = error.source();
+        }
+        RequestBodyError::Aborted
+    }
 }
 
 /// What has become of a streaming request body, readable while another task owns the body.
@@ -33,6 +53,9 @@ pub struct RequestBodyState {
     bytes: AtomicU64,
     failure: AtomicU8,
     over: AtomicBool,
+    /// Whether the body may be sent although the client waits for leave to.
+    has_leave: AtomicBool,
+    waiting: AtomicWaker,
 }
 
 impl RequestBodyState {
@@ -46,12 +69,19 @@ impl RequestBodyState {
         self.over.load(Relaxed)
     }
 
+    /// Lets a body go that waits for leave.
+    pub fn give_leave(&self) {
+        self.has_leave.store(true, Relaxed);
+        self.waiting.wake();
+    }
+
     /// The failure that ended the body, if one did.
     pub fn failure(&self) -> Option<RequestBodyError> {
         match self.failure.load(Relaxed) {
             1 => Some(RequestBodyError::TooLarge),
             2 => Some(RequestBodyError::Stalled),
             3 => Some(RequestBodyError::Aborted),
+            4 => Some(RequestBodyError::Malformed),
             _ => None,
         }
     }
@@ -85,6 +115,16 @@ pub struct StreamingBody {
     pause: Option<Pin<Box<Sleep>>>,
     /// What counts its pieces until the instance has taken them, where a connection carries several bodies.
     hold: Option<Arc<Hold>>,
+    leave: Leave,
+}
+
+/// Whether the body waits for leave to be sent.
+#[derive(Debug)]
+enum Leave {
+    Given,
+    /// It will, this long.
+    Needed(Duration),
+    Awaited(Pin<Box<Sleep>>),
 }
 
 impl RequestBody {
@@ -98,13 +138,43 @@ impl RequestBody {
             return (RequestBody::Empty, None);
         }
         let state = Arc::new(RequestBodyState::default());
-        let body = StreamingBody { incoming, rules: rules.clone(), state: state.clone(), pause: None, hold };
+        let body = StreamingBody {
+            incoming,
+            rules: rules.clone(),
+            state: state.clone(),
+            pause: None,
+            hold,
+            leave: Leave::Given,
+        };
         (RequestBody::Streaming(Box::new(body)), Some(state))
+    }
+
+    /// Nothing of the body is asked of the client before [`RequestBodyState::give_leave`], or until it was wanted for
+    /// `patience`: an instance may not know what it is to say.
+    pub fn wait_for_leave(&mut self, patience: Duration) {
+        if let RequestBody::Streaming(body) = self {
+            body.leave = Leave::Needed(patience);
+        }
     }
 }
 
 impl StreamingBody {
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Leave::Needed(patience) = self.leave {
+            self.leave = Leave::Awaited(Box::pin(sleep(patience)));
+        }
+        if let Leave::Awaited(patience) = &mut self.leave {
+            self.state.waiting.register(cx.waker());
+            if !self.state.has_leave.load(Relaxed) {
+                ready!(patience.as_mut().poll(cx));
+            }
+            self.leave = Leave::Given;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, RequestBodyError>>> {
+        ready!(self.poll_leave(cx));
         if let Some(hold) = &self.hold {
             ready!(hold.poll_room(Way::Upload, cx));
         }
@@ -118,7 +188,7 @@ impl StreamingBody {
         }
         Poll::Ready(next.map(|frame| match frame {
             Ok(frame) => self.check(frame),
-            Err(_) => Err(self.fail(RequestBodyError::Aborted)),
+            Err(error) => Err(self.fail(RequestBodyError::of(&error))),
         }))
     }
 

@@ -49,6 +49,11 @@ impl<I> Socket<I> {
         Socket(TokioIo::new(Sipping { stream: stream.take(READ), inspector }))
     }
 
+    /// The error that the system has noted without being asked to read or write, such as a reset.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.0.inner().stream.get_ref().take_error()
+    }
+
     pub fn into_inner(self) -> TcpStream {
         self.0.into_inner().stream.into_inner()
     }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion};
-use http::{HeaderMap, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use vestibule::headers::claims::claims_and;
 use vestibule::headers::cookie::{cookie_values, remove_cookie};
 use vestibule::headers::forwarded::{self, X_FORWARDED_FOR};
@@ -49,12 +49,15 @@ pub(crate) fn target(c: &mut Criterion) {
     let headers = browser_headers(&cookie_line(3));
     let uri = Uri::from_static("/console/api/apps/7f2c/chat-conversations?page=1&limit=10");
     c.bench_function("target/authority", |b| {
-        b.iter(|| host::authority(black_box(&headers), black_box(&uri)).map(|found| found.host.len()));
+        b.iter(|| {
+            host::authority(black_box(&headers), black_box(&uri), Version::HTTP_11)
+                .map(|found| found.host.len())
+        });
     });
     let encoded = Uri::from_static("/console/api/files/a%20b%C3%A9/preview");
     for (name, uri) in [("plain", uri), ("encoded", encoded)] {
         c.bench_function(&format!("target/routing path/{name}"), |b| {
-            b.iter(|| host::routing_path(black_box(&uri)).map(|path| path.decoded.len()));
+            b.iter(|| host::routing_path(&Method::GET, black_box(&uri)).map(|path| path.decoded.len()));
         });
     }
 }

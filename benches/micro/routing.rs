@@ -3,17 +3,19 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use http::Uri;
+use http::{Method, Uri};
 use tokio::time::Instant;
 use vestibule::balance::{Balancer, Pick, Wanted};
-use vestibule::config::{self, Balance, Hash, HashKey, HostPattern, OnAbsent, OnOutage, Route};
+use vestibule::config::{
+    self, Balance, CorsPreflights, Hash, HashKey, HostPattern, OnAbsent, OnOutage, Route,
+};
 use vestibule::headers::host::routing_path;
 use vestibule::proxy::Router;
 use vestibule::upstream::Health;
 
 pub(crate) fn routes(c: &mut Criterion) {
     let uri = Uri::from_static("/console/api/apps/7f2c/chat-conversations");
-    let path = routing_path(&uri).unwrap();
+    let path = routing_path(&Method::GET, &uri).unwrap();
     for count in [1, 100] {
         let paths = Router::new(&(0..count).map(|n| route(HostPattern::Any, n)).collect::<Vec<_>>());
         let hosts: Vec<_> =
@@ -35,6 +37,7 @@ fn route(host: HostPattern, number: usize) -> Route {
         path,
         upstream: 0,
         on_absent: OnAbsent::Anonymous,
+        cors_preflights: CorsPreflights::Pass,
         on_outage: OnOutage::Deny,
         session: true,
         single: false,

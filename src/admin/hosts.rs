@@ -30,12 +30,8 @@ pub(super) fn check(
     (headers, uri, version): (&HeaderMap, &Uri, Version),
     names: &[String],
 ) -> Result<(), HostError> {
-    let host = match authority(headers, uri) {
-        Ok(found) => found.host,
-        // Probes of load balancers still speak like this, browsers never do.
-        Err(TargetError::NoHost) if version == Version::HTTP_10 => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    // Probes of load balancers may still name none in HTTP/1.0, browsers never do.
+    let host = authority(headers, uri, version)?.host;
     if is_ours(host, names) { Ok(()) } else { Err(HostError::Misdirected) }
 }
 

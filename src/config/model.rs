@@ -44,7 +44,7 @@ pub struct Config {
     pub admin: Option<Admin>,
 }
 
-/// What a client may send.
+/// What a client may send, and an instance in the head of a response.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Open client connections over all workers.
@@ -61,12 +61,23 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Bytes held of bodies of HTTP/2 clients, all connections together.
     pub buffer_bytes: usize,
+    /// Header lines per response of an instance; at most [`Limits::MAX_RESPONSE_HEADER_COUNT`].
+    pub response_header_count: usize,
+    /// Bytes of status line and headers together; 8 KiB to [`Limits::MAX_RESPONSE_HEADER_BYTES`].
+    pub response_header_bytes: usize,
 }
 
-/// How long each step may take. All are greater than zero.
+impl Limits {
+    pub const MAX_RESPONSE_HEADER_COUNT: usize = 10_000;
+    pub const MAX_RESPONSE_HEADER_BYTES: usize = 16 << 20;
+}
+
+/// How long each step may take. All but `half_closed` are greater than zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
     pub request_head: Duration,
+    pub expect_continue: Duration,
+    pub half_closed: Duration,
     pub keep_alive: Duration,
     pub client_idle: Duration,
     pub connect: Duration,
@@ -129,6 +140,15 @@ pub enum OnAbsent {
     Redirect(HeaderValue),
 }
 
+/// What happens to a CORS preflight without a live session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorsPreflights {
+    /// Forwarded without identity.
+    Pass,
+    /// As [`OnAbsent`] says.
+    Deny,
+}
+
 impl SessionCache {
     /// `max_staleness` when nothing else is said.
     pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
@@ -179,6 +199,8 @@ pub struct Session {
     pub mode: Modes,
     pub on_absent: OnAbsent,
     pub on_unreadable: OnUnreadable,
+    /// For routes that say nothing else.
+    pub cors_preflights: CorsPreflights,
     /// `None`: never renew.
     pub idle_timeout: Option<Duration>,
     pub absolute_timeout: Duration,
@@ -314,6 +336,8 @@ pub struct Route {
     pub upstream: usize,
     /// The route's own or the session's.
     pub on_absent: OnAbsent,
+    /// The route's own or the session's.
+    pub cors_preflights: CorsPreflights,
     /// The route's own or the store's.
     pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.

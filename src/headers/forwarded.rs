@@ -30,16 +30,21 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// `X-Forwarded-For` lines; when all are trusted, the leftmost; when an element is not an address, the
 /// last one that was.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer;
+    find_client(headers, peer, trusted).0
+}
+
+/// The client's address, and how many elements of `X-Forwarded-For` lead to it.
+fn find_client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, usize) {
+    let (mut client, mut hops) = (peer, 0);
     let elements: Vec<&str> = tokens(headers, &X_FORWARDED_FOR).collect();
     for element in elements.into_iter().rev() {
         let Some(address) = parse_address(element) else { break };
-        client = address;
+        (client, hops) = (address, hops + 1);
         if !is_trusted(address, trusted) {
             break;
         }
     }
-    client
+    (client, hops)
 }
 
 /// An address with or without brackets and port, as found in `X-Forwarded-For`.
@@ -53,10 +58,12 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether a trusted peer says the client used https; the rightmost word counts, as it is the one our
-/// peer wrote. `None` when it says nothing we know.
-pub fn claimed_https(headers: &HeaderMap) -> Option<bool> {
-    match tokens(headers, &X_FORWARDED_PROTO).last() {
+/// Whether a trusted peer says the client used https. Of a list the word counts that was written by the same proxy as
+/// the client's address (see [`client_address`]); of a shorter one the first. `None` when it is none we know.
+pub fn claimed_https(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<bool> {
+    let words: Vec<&str> = tokens(headers, &X_FORWARDED_PROTO).collect();
+    let hops = if words.len() > 1 { find_client(headers, peer, trusted).1.max(1) } else { 1 };
+    match words.get(words.len().saturating_sub(hops)) {
         Some(value) if value.eq_ignore_ascii_case("https") => Some(true),
         Some(value) if value.eq_ignore_ascii_case("http") => Some(false),
         _ => None,
@@ -73,7 +80,7 @@ pub fn claimed_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
 /// Appends `element` to a comma-separated list header, keeping what is there.
 pub fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
     let mut list: Vec<u8> = Vec::new();
-    for line in headers.get_all(name) {
+    for line in headers.get_all(name).iter().filter(|line| !line.is_empty()) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
@@ -140,6 +147,25 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_is_the_one_that_the_client_used_with_the_first_trusted_proxy() {
+        let https = |protocols: &str, addresses: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(&X_FORWARDED_PROTO, HeaderValue::from_str(protocols).unwrap());
+            headers.append(&X_FORWARDED_FOR, HeaderValue::from_str(addresses).unwrap());
+            claimed_https(&headers, "10.0.0.1".parse().unwrap(), &nets(&["10.0.0.0/8"]))
+        };
+        assert_eq!(https("https, http", "1.2.3.4, 10.0.0.2"), Some(true));
+        assert_eq!(https("https,http , http", "1.2.3.4, 10.0.0.3, 10.0.0.2"), Some(true));
+        assert_eq!(https("https", "1.2.3.4, 10.0.0.2"), Some(true));
+        assert_eq!(https("https, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(true));
+        // What the client wrote itself does not count.
+        assert_eq!(https("https, http", "1.2.3.4"), Some(false));
+        assert_eq!(https("https, http, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(false));
+        assert_eq!(https("https, http", ""), Some(false));
+        assert_eq!(https("", "1.2.3.4"), None);
+    }
+
+    #[test]
     fn appending_keeps_earlier_elements_in_order() {
         let mut headers = HeaderMap::new();
         headers.append(&X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
@@ -196,7 +222,8 @@ mod tests {
                     headers.append(name, value.clone());
                 }
             }
-            let _ = (client_address(&headers, IpAddr::from([10, 0, 0, 1]), &nets(&["10.0.0.0/8"])), claimed_https(&headers));
+            let (peer, nets) = (IpAddr::from([10, 0, 0, 1]), nets(&["10.0.0.0/8"]));
+            let _ = (client_address(&headers, peer, &nets), claimed_https(&headers, peer, &nets));
             if let Some(id) = claimed_request_id(&headers) {
                 prop_assert!(id.to_str().is_ok_and(|id| !id.contains(char::is_whitespace)));
             }

@@ -51,7 +51,8 @@ fn says_nothing(headers: &HeaderMap) -> bool {
     }
 }
 
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
+/// Whether the hop's headers ask for the WebSocket protocol and no other.
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let mut protocols = tokens(headers, &UPGRADE);
     protocols.next().is_some_and(|one| one.eq_ignore_ascii_case("websocket"))
         && protocols.next().is_none()

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 
 /// Why a request cannot be routed; all are the client's fault (400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,8 @@ pub enum TargetError {
     BadHost,
     #[error("the host of the request target and the Host header differ")]
     HostMismatch,
+    #[error("the scheme of the request target is not http or https")]
+    Scheme,
     #[error("the request target is not a path")]
     NotAPath,
     #[error("the path has a dot segment, a backslash, a control character or a broken percent-encoding")]
@@ -23,46 +25,70 @@ pub enum TargetError {
 }
 
 /// The host and optional port the client asked for: from the target where it has one (HTTP/2, absolute
-/// form), which `Host` must then repeat (RFC 9112 section 3.2.2), otherwise from the only `Host` line.
-pub fn authority<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<HostPort<'a>, TargetError> {
+/// form), which `Host` must then equal (RFC 9112 section 3.2.2), otherwise from the only `Host` line. In HTTP/1.0 there
+/// may be neither; then they are empty.
+pub fn authority<'a>(
+    headers: &'a HeaderMap,
+    uri: &'a Uri,
+    version: Version,
+) -> Result<HostPort<'a>, TargetError> {
+    if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Err(TargetError::Scheme);
+    }
     let mut lines = headers.get_all(header::HOST).iter();
     let (line, second) = (lines.next(), lines.next());
     if second.is_some() {
         return Err(TargetError::SeveralHosts);
     }
     let text = line.map(|line| line.to_str().map_err(|_| TargetError::BadHost)).transpose()?;
-    let text = match (uri.authority().map(Authority::as_str), text) {
-        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
-            return Err(TargetError::HostMismatch);
+    let parse = |text| HostPort::parse(text, line).ok_or(TargetError::BadHost);
+    match (uri.authority().map(Authority::as_str), text) {
+        (Some(target), Some(host)) => {
+            let (target, host) = (parse(target)?, parse(host)?);
+            let are_equal = target.host.eq_ignore_ascii_case(host.host)
+                && target.port_for(uri.scheme_str()) == host.port_for(uri.scheme_str());
+            if are_equal { Ok(host) } else { Err(TargetError::HostMismatch) }
         }
-        (Some(text), _) | (None, Some(text)) => text,
-        (None, None) => return Err(TargetError::NoHost),
-    };
-    let host = host_of(text).ok_or(TargetError::BadHost)?;
-    Ok(HostPort { text, host, line })
+        (Some(text), None) | (None, Some(text)) => parse(text),
+        (None, None) if version == Version::HTTP_10 => Ok(HostPort { text: "", host: "", port: None, line }),
+        (None, None) => Err(TargetError::NoHost),
+    }
 }
 
 /// A host name or address with an optional port, as a client wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostPort<'a> {
-    /// All of it.
+    /// All of it, less a colon without a port.
     pub text: &'a str,
     /// Without the port; an IPv6 address keeps its brackets.
     pub host: &'a str,
+    port: Option<u16>,
     /// The `Host` line, if there is one.
     pub line: Option<&'a HeaderValue>,
 }
 
-/// `text` without its port, if it is well formed.
-fn host_of(text: &str) -> Option<&str> {
-    let name_end =
-        if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
-    let (host, port) = text.split_at_checked(name_end)?;
-    let port_is_good = match port.strip_prefix(':') {
-        Some(digits) => digits.len() <= 5 && digits.parse::<u16>().is_ok() && !digits.starts_with('+'),
-        None => port.is_empty(),
-    };
-    (port_is_good && is_host(host)).then_some(host)
+impl<'a> HostPort<'a> {
+    /// `None`: `text` is not well formed.
+    fn parse(text: &'a str, line: Option<&'a HeaderValue>) -> Option<Self> {
+        let name_end =
+            if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+        let (host, rest) = text.split_at_checked(name_end)?;
+        let port = match rest.strip_prefix(':') {
+            // RFC 3986 section 3.2.3: a port may be empty.
+            Some("") => None,
+            Some(digits) if digits.len() <= 5 && !digits.starts_with('+') => Some(digits.parse().ok()?),
+            Some(_) => return None,
+            None if rest.is_empty() => None,
+            None => return None,
+        };
+        let text = if rest == ":" { host } else { text };
+        is_host(host).then_some(HostPort { text, host, port, line })
+    }
+
+    /// The port, for a target of `scheme` (RFC 9110 section 4.2.3).
+    fn port_for(&self, scheme: Option<&str>) -> u16 {
+        self.port.unwrap_or(if scheme == Some("https") { 443 } else { 80 })
+    }
 }
 
 /// A bracketed IPv6 address, or a name of the characters that RFC 3986 section 3.2.2 allows without
@@ -88,9 +114,13 @@ pub struct RoutingPath<'a> {
     pub others: Vec<String>,
 }
 
-/// Reads the path of `uri` for routing; refuses what servers are known to read in different ways.
-pub fn routing_path(uri: &Uri) -> Result<RoutingPath<'_>, TargetError> {
-    let path = uri.path();
+/// Reads the path of `uri` for routing; refuses what servers are known to read in different ways. What is asked of a
+/// server as a whole (`OPTIONS *`, RFC 9110 section 9.3.7) is asked of whoever has the root.
+pub fn routing_path<'a>(method: &Method, uri: &'a Uri) -> Result<RoutingPath<'a>, TargetError> {
+    let path = match uri.path() {
+        "*" if *method == Method::OPTIONS => "/",
+        path => path,
+    };
     if !path.starts_with('/') {
         return Err(TargetError::NotAPath);
     }
@@ -177,12 +207,13 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_static(host));
         }
-        authority(&headers, &Uri::from_static(target)).map(|authority| authority.text.to_string())
+        let uri = Uri::from_static(target);
+        authority(&headers, &uri, Version::HTTP_11).map(|authority| authority.text.to_string())
     }
 
     fn path(target: &str) -> Result<(String, Vec<String>), TargetError> {
         let uri: Uri = target.parse().unwrap();
-        routing_path(&uri).map(|path| (path.decoded.into_owned(), path.others))
+        routing_path(&Method::GET, &uri).map(|path| (path.decoded.into_owned(), path.others))
     }
 
     #[test]
@@ -192,8 +223,8 @@ mod tests {
         assert_eq!(ask(&[], "/"), Err(TargetError::NoHost));
         assert_eq!(ask(&["a", "a"], "/"), Err(TargetError::SeveralHosts));
         for bad in [
-            "", "a,b", "u@a", "a/b", "a b", "a:", "a:x", "a:+1", "a:65536", ":80", "[::1", "[x]", "[::1]x",
-            "a:1:2",
+            "", "a,b", "u@a", "a/b", "a b", ":", "a::", "a:x", "a:+1", "a:65536", ":80", "[::1", "[x]",
+            "[::1]x", "a:1:2",
         ] {
             assert_eq!(ask(&[bad], "/"), Err(TargetError::BadHost), "{bad}");
         }
@@ -203,6 +234,15 @@ mod tests {
     fn an_absolute_target_must_agree_with_host() {
         assert_eq!(ask(&["a"], "http://a/x"), Ok("a".into()));
         assert_eq!(ask(&["b"], "http://a/x"), Err(TargetError::HostMismatch));
+        for (host, target) in
+            [("a", "http://A:80/"), ("a:80", "http://a/"), ("a:", "http://a/"), ("a", "https://a:443/")]
+        {
+            assert!(ask(&[host], target).is_ok(), "{host} {target}");
+        }
+        for (host, target) in [("a", "http://a:81/"), ("a", "https://a:80/"), ("a:443", "http://a/")] {
+            assert_eq!(ask(&[host], target), Err(TargetError::HostMismatch), "{host} {target}");
+        }
+        assert_eq!(ask(&["a"], "ftp://a/"), Err(TargetError::Scheme));
         assert_eq!(ask(&[], "http://u@a/x"), Err(TargetError::BadHost));
     }
 
@@ -231,7 +271,9 @@ mod tests {
         ] {
             assert_eq!(path(bad), Err(TargetError::UnsafePath), "{bad}");
         }
-        assert_eq!(routing_path(&Uri::from_static("*")), Err(TargetError::NotAPath));
+        let star = Uri::from_static("*");
+        assert_eq!(routing_path(&Method::GET, &star), Err(TargetError::NotAPath));
+        assert!(routing_path(&Method::OPTIONS, &star).is_ok_and(|path| path.decoded == "/"));
     }
 
     /// `path` with the characters percent-encoded that `chosen` says, slashes never.
@@ -249,16 +291,16 @@ mod tests {
             path in "(/[a-z0-9_-]{1,6}){1,4}", chosen in proptest::collection::vec(any::<bool>(), 1..24)
         ) {
             let uri: Uri = encoded(&path, &chosen).parse().unwrap();
-            prop_assert_eq!(routing_path(&uri), Ok(RoutingPath { decoded: Cow::Borrowed(&path), others: Vec::new() }));
+            prop_assert_eq!(routing_path(&Method::GET, &uri), Ok(RoutingPath { decoded: Cow::Borrowed(&path), others: Vec::new() }));
         }
 
         #[test]
         fn an_accepted_host_is_a_name_or_address_and_a_port(text in "[a-zA-Z0-9.:@/\\[\\]+ _%-]{0,24}") {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(&text).unwrap())]);
             let uri = Uri::from_static("/");
-            if let Ok(HostPort { text: whole, host, .. }) = authority(&headers, &uri) {
-                prop_assert_eq!(whole, &text);
-                let port = text.strip_prefix(host).unwrap();
+            if let Ok(HostPort { text: whole, host, .. }) = authority(&headers, &uri, Version::HTTP_11) {
+                prop_assert_eq!(whole, text.strip_suffix(':').unwrap_or(&text));
+                let port = whole.strip_prefix(host).unwrap();
                 prop_assert!(port.is_empty() || port[1..].parse::<u16>().is_ok() && port.starts_with(':'));
                 prop_assert!(!host.is_empty() && !host.contains(['@', '/', ' ', '%', '+']));
                 prop_assert!(host.starts_with('[') || !host.contains([':', '[', ']']));
@@ -268,14 +310,15 @@ mod tests {
         #[test]
         fn no_bytes_make_reading_a_host_panic(bytes in proptest::collection::vec(any::<u8>(), 0..24)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let _ = authority(&HeaderMap::from_iter([(header::HOST, value)]), &Uri::from_static("/"));
+                let headers = HeaderMap::from_iter([(header::HOST, value)]);
+                let _ = authority(&headers, &Uri::from_static("/"), Version::HTTP_11);
             }
         }
 
         #[test]
         fn a_routing_path_never_holds_what_was_refused(raw in "/[ -~]{0,40}") {
             if let Ok(uri) = raw.parse::<Uri>()
-                && let Ok(read) = routing_path(&uri) {
+                && let Ok(read) = routing_path(&Method::GET, &uri) {
                 prop_assert!(!read.decoded.split('/').any(|part| part == "." || part == ".."));
                 prop_assert!(!read.decoded.contains("//") && !read.decoded.contains('\\'));
             }

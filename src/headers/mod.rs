@@ -3,7 +3,9 @@
 pub mod claims;
 pub mod cookie;
 pub mod forwarded;
+pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
 pub mod name;
 pub mod set_cookie;
+pub mod target;

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use memchr::memmem;
 use tokio::net::TcpStream;
 
-use crate::config::{CheckKind, HttpCheck};
+use crate::config::{CheckKind, HttpCheck, Limits};
 use crate::transport::is_exhaustion;
 
 /// How much of a body is looked at.
@@ -56,8 +56,15 @@ pub(super) async fn probe(address: SocketAddr, kind: &CheckKind) -> Result<(), P
 }
 
 async fn ask(stream: TcpStream, address: SocketAddr, check: &HttpCheck) -> Result<(), ProbeError> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(ProbeError::Answer)?;
+    // What a head holds is no sign of health, so as much is read as could be allowed for any response.
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(Limits::MAX_RESPONSE_HEADER_COUNT)
+        .max_buf_size(Limits::MAX_RESPONSE_HEADER_BYTES)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(ProbeError::Answer)?;
     let request = request(address, check).map_err(ProbeError::Request)?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(ProbeError::Answer)?;

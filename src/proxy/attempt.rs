@@ -30,7 +30,7 @@ pub(super) struct Attempt<'a> {
     /// Whether the answer is wanted only when it really begins: see [`UpstreamBody::begin`].
     pub(super) until_begun: bool,
     /// Of a request that may run twice.
-    pub(super) duplicate: Option<&'a Duplicate>,
+    pub(super) duplicate: Option<&'a Duplicate<'a>>,
     /// The slot, where slots are limited: it is held as long as the instance is at work.
     pub(super) claim: Option<&'a Claim>,
 }

@@ -10,19 +10,19 @@ use http_body::Body;
 
 use crate::body::RequestBody;
 use crate::config::{Config, ForwardedFor, Forwarding};
-use crate::headers::cookie;
 use crate::headers::forwarded::{
     self, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
 };
 use crate::headers::forwarded::{X_REAL_IP, X_REQUEST_ID};
 use crate::headers::hop_by_hop::{self, Hop};
+use crate::headers::{cookie, framing};
 
 use super::client::{Client, address_value};
 use super::error::ProxyError;
 use super::plan::Plan;
 
 /// Longest method we pass on; the longest registered one has 17 letters.
-const MAX_METHOD: usize = 32;
+pub const MAX_METHOD: usize = 32;
 
 /// Where a request comes from, after asking only those we trust.
 #[derive(Debug)]
@@ -38,11 +38,7 @@ pub(super) struct Origin {
 /// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
 /// bodies, unclear framing.
 pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(), ProxyError> {
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE)
-        || request.method().as_str().len() > MAX_METHOD
-    {
-        return Err(ProxyError::Method);
-    }
+    check_method(request.method())?;
     let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > config.limits.uri_bytes {
         return Err(ProxyError::UriTooLong);
@@ -50,7 +46,9 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ProxyError::RawTarget);
     }
-    if request.headers().len() > config.limits.header_count {
+    if request.headers().len() > config.limits.header_count
+        && lines(request.headers(), request.version()) > config.limits.header_count
+    {
         return Err(ProxyError::HeaderCount);
     }
     // In HTTP/1 hyper counts the bytes of the head while it reads them.
@@ -66,6 +64,26 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
         RequestBody::Empty => Ok(()),
         RequestBody::Streaming(_) => check_body(request.headers(), config),
     }
+}
+
+/// Methods are tokens, but servers disagree on any that are not written like those in use.
+fn check_method(method: &Method) -> Result<(), ProxyError> {
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        Err(ProxyError::Method)
+    } else if method.as_str().len() > MAX_METHOD {
+        Err(ProxyError::LongMethod)
+    } else if !method.as_str().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
+        Err(ProxyError::OddMethod)
+    } else {
+        Ok(())
+    }
+}
+
+/// Header lines as the next hop gets them: HTTP/2 splits cookies (RFC 9113 section 8.2.3).
+fn lines(headers: &HeaderMap, version: Version) -> usize {
+    let cookies = headers.get_all(header::COOKIE).iter().count();
+    let joined = if version == Version::HTTP_2 { cookies.saturating_sub(1) } else { 0 };
+    headers.len() - joined
 }
 
 /// The size of `headers` as RFC 9113 section 6.5.2 counts it: 32 bytes for each line besides its text.
@@ -98,19 +116,6 @@ fn has_one_length(headers: &HeaderMap) -> bool {
     !length.is_empty()
         && length.iter().all(u8::is_ascii_digit)
         && values.all(|other| other.trim_ascii() == length)
-}
-
-/// Has a length that was said several times be said once.
-fn say_length_once(headers: &mut HeaderMap) {
-    let Some(line) = headers.get(CONTENT_LENGTH) else { return };
-    let is_list = line.as_bytes().contains(&b',');
-    if is_list || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        let first = line.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-        // A part of a value is one.
-        if let Ok(length) = HeaderValue::from_bytes(first) {
-            headers.insert(CONTENT_LENGTH, length);
-        }
-    }
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -154,16 +159,20 @@ pub(super) fn clean(
 ) -> Origin {
     let forwarding = &plan.config.forwarding;
     let version = request.version();
+    let may_upgrade = may_upgrade(request);
+    let waits = waits_for_leave(request);
     let headers = request.headers_mut();
-    let hop = hop_by_hop::take_nominated(headers, version);
+    let mut hop = hop_by_hop::take_nominated(headers, version);
+    hop.websocket &= may_upgrade;
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
     plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
-    say_length_once(headers);
+    framing::keep_one_length(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
-    let https = trusted && forwarded::claimed_https(headers).unwrap_or(false);
+    let https = trusted
+        && forwarded::claimed_https(headers, client.address, &forwarding.trusted_peers).unwrap_or(false);
     let origin = Origin { address: client_address(headers, forwarding, client), trusted, https, hop };
     set_address(headers, forwarding, client, &origin);
     if forwarding.x_forwarded {
@@ -177,9 +186,26 @@ pub(super) fn clean(
         headers.insert(&X_REQUEST_ID, id.clone());
     }
     set_hop(headers, hop);
+    if waits {
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        request.body_mut().wait_for_leave(plan.config.timeouts.expect_continue);
+    }
     as_origin_form(request);
     keep_body(request);
     origin
+}
+
+/// RFC 6455 section 4.1: a WebSocket begins with a `GET`. What a body would be before it, servers disagree on.
+fn may_upgrade(request: &Request<RequestBody>) -> bool {
+    *request.method() == Method::GET && matches!(request.body(), RequestBody::Empty)
+}
+
+/// Whether the client sends its body only when it is told to (RFC 9110 section 10.1.1).
+fn waits_for_leave(request: &Request<RequestBody>) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() != Version::HTTP_10
+        && matches!(request.body(), RequestBody::Streaming(_))
+        && request.headers().get(header::EXPECT).is_some_and(expects)
 }
 
 /// Without a length, hyper sends the body of some methods only when told to.

@@ -8,30 +8,38 @@ use crate::body::RequestBody;
 use crate::config::Retry;
 use crate::headers::host;
 
+use super::interim::Relay;
+
 /// Bytes that most heads have room in.
 const USUAL_HEAD: usize = 1024;
 
 /// What is kept of a request without a body, nothing of the client's connection included. The headers are kept as lines,
 /// which are made in about half the time that a map takes; most are never read.
-pub(super) struct Duplicate {
+pub(super) struct Duplicate<'a> {
     method: Method,
     uri: Uri,
     version: Version,
     /// `name:value`, each with a line feed behind it; neither holds one.
     lines: Vec<u8>,
+    /// Where the interim responses to it go.
+    relay: Option<&'a Relay>,
 }
 
-impl Duplicate {
+impl<'a> Duplicate<'a> {
     /// `None` for a request that must not run twice: it is not idempotent (RFC 9110 section 9.2.2), has a body, which is
     /// not kept, or is exempt by `policy`.
-    pub(super) fn of_repeatable(policy: &Retry, request: &Request<RequestBody>) -> Option<Arc<Self>> {
+    pub(super) fn of_repeatable(
+        policy: &Retry,
+        request: &Request<RequestBody>,
+        relay: Option<&'a Relay>,
+    ) -> Option<Arc<Self>> {
         let may = request.method().is_idempotent()
             && matches!(request.body(), RequestBody::Empty)
             && !is_exempt(policy, request);
-        may.then(|| Arc::new(Duplicate::of(request)))
+        may.then(|| Arc::new(Duplicate::of(request, relay)))
     }
 
-    fn of(request: &Request<RequestBody>) -> Self {
+    fn of(request: &Request<RequestBody>, relay: Option<&'a Relay>) -> Self {
         let mut lines = Vec::with_capacity(USUAL_HEAD);
         for (name, value) in request.headers() {
             lines.extend_from_slice(name.as_str().as_bytes());
@@ -40,7 +48,7 @@ impl Duplicate {
             lines.push(b'\n');
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        Duplicate { method, uri, version: request.version(), lines }
+        Duplicate { method, uri, version: request.version(), lines, relay }
     }
 
     /// The request once more.
@@ -51,6 +59,9 @@ impl Duplicate {
         *request.version_mut() = self.version;
         for (name, value) in self.headers() {
             request.headers_mut().append(name, value);
+        }
+        if let Some(relay) = self.relay {
+            relay.attach(&mut request);
         }
         request
     }
@@ -69,7 +80,7 @@ fn is_exempt(policy: &Retry, request: &Request<RequestBody>) -> bool {
     if policy.never.is_empty() {
         return false;
     }
-    let Ok(path) = host::routing_path(request.uri()) else { return true };
+    let Ok(path) = host::routing_path(request.method(), request.uri()) else { return true };
     let mut readings = path.others.iter().map(String::as_str).chain([&*path.decoded]);
     readings.any(|path| policy.never.iter().any(|never| never.covers(request.method(), path)))
 }
@@ -91,7 +102,7 @@ mod tests {
                 let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
                 request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
-            let copy = Duplicate::of(&request).request();
+            let copy = Duplicate::of(&request, None).request();
             prop_assert_eq!(copy.headers(), request.headers());
             prop_assert_eq!((copy.method(), copy.uri()), (request.method(), request.uri()));
             prop_assert_eq!(copy.version(), request.version());

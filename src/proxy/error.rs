@@ -20,6 +20,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum ProxyError {
     #[error("the method is not one we forward")]
     Method,
+    #[error("the method has other characters than capital letters and hyphens")]
+    OddMethod,
+    #[error("the method is longer than any that is in use")]
+    LongMethod,
     #[error("the request target is longer than allowed")]
     UriTooLong,
     #[error("the request has more header lines than allowed")]
@@ -82,12 +86,16 @@ pub(super) struct Verdict {
     /// The configuration key of the limit that was hit.
     pub(super) limit: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
+    /// Whether the client's connection is of no further use: where the next request begins is in doubt.
+    pub(super) close: bool,
 }
 
 impl ProxyError {
     pub(super) fn verdict(&self) -> Verdict {
         match self {
             ProxyError::Method => verdict(405, "method", "This method is not served here."),
+            ProxyError::OddMethod => verdict(400, "method", "The method is not valid."),
+            ProxyError::LongMethod => verdict(501, "method", "This method is not known here."),
             ProxyError::UriTooLong => {
                 verdict(414, "uri_limit", "The request target is too long.").limit("limits.uri_bytes")
             }
@@ -98,7 +106,7 @@ impl ProxyError {
                 .limit("limits.header_bytes"),
             ProxyError::RawTarget => verdict(400, "raw_target", "The request target is not percent-encoded."),
             ProxyError::Target(error) => verdict(400, "target", target_detail(*error)),
-            ProxyError::Framing => verdict(400, "framing", "The transfer coding is not supported."),
+            ProxyError::Framing => verdict(400, "framing", "The transfer coding is not supported.").close(),
             ProxyError::BodyTooLarge | ProxyError::Body(RequestBodyError::TooLarge) => {
                 verdict(413, "body_limit", "The request body is too large.").limit("limits.body_bytes")
             }
@@ -108,6 +116,9 @@ impl ProxyError {
             }
             ProxyError::Body(RequestBodyError::Aborted) => {
                 verdict(400, "body_aborted", "The request body is incomplete.")
+            }
+            ProxyError::Body(RequestBodyError::Malformed) => {
+                verdict(400, "body_malformed", "The chunks of the request body are not valid.").close()
             }
             ProxyError::NoRoute => verdict(404, "no_route", "Nothing is served at this address."),
             ProxyError::SessionRequired => verdict(401, "session_required", "You are not logged in."),
@@ -170,9 +181,14 @@ impl ProxyError {
             ProxyError::Send(SendError::Broken(_) | SendError::Silent(_)) => {
                 verdict(502, "broken", "The instance gave no valid answer.")
             }
-            ProxyError::Answer(_) | ProxyError::Send(SendError::Malformed(_)) => {
-                verdict(502, "answer", "The instance gave no valid answer.")
+            ProxyError::Send(SendError::HeadTooLarge) => {
+                verdict(502, "response_head_limit", "The head of the instance's answer is too large.")
+                    .limit("limits.response_header_count, limits.response_header_bytes")
             }
+            ProxyError::Send(SendError::Malformed(_)) => {
+                verdict(502, "malformed_response", "The instance gave no valid answer.")
+            }
+            ProxyError::Answer(_) => verdict(502, "answer", "The instance gave no valid answer."),
             ProxyError::UnexpectedUpgrade | ProxyError::Upgrade(_) => {
                 verdict(502, "upgrade", "The instance gave no valid answer.")
             }
@@ -192,12 +208,16 @@ fn store(error: StoreError) -> Verdict {
 
 fn verdict(status: u16, reason: &'static str, detail: &'static str) -> Verdict {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Verdict { status, reason, detail, limit: None, retry_after: None }
+    Verdict { status, reason, detail, limit: None, retry_after: None, close: false }
 }
 
 impl Verdict {
     fn limit(self, key: &'static str) -> Self {
         Verdict { limit: Some(key), ..self }
+    }
+
+    fn close(self) -> Self {
+        Verdict { close: true, ..self }
     }
 
     fn retry(self) -> Self {
@@ -211,6 +231,7 @@ fn target_detail(error: TargetError) -> &'static str {
         TargetError::SeveralHosts => "The request has more than one Host.",
         TargetError::BadHost => "The Host is not valid.",
         TargetError::HostMismatch => "The Host and the request target differ.",
+        TargetError::Scheme => "The scheme of the request target is not http.",
         TargetError::NotAPath => "The request target is not a path.",
         TargetError::UnsafePath => "The path is not in normal form.",
     }

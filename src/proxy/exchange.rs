@@ -108,6 +108,7 @@ pub(super) struct Exchange {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) client: IpAddr,
+    pub(super) connection: Arc<Client>,
     /// As the client wrote it, once it is known to be well formed.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
@@ -145,7 +146,7 @@ impl Exchange {
         plan: Arc<Plan>,
         parts: &Parts,
         upload: Option<Arc<RequestBodyState>>,
-        client: &Client,
+        client: &Arc<Client>,
     ) -> Self {
         service.worker().running.fetch_add(1, Relaxed);
         Exchange {
@@ -155,6 +156,7 @@ impl Exchange {
             uri: parts.uri.clone(),
             version: parts.version,
             client: client.address,
+            connection: client.clone(),
             host: None,
             request_id: None,
             route: None,

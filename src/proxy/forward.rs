@@ -16,6 +16,7 @@ use crate::upstream::{Instance, Lease, Wish, Wished};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::interim::Relay;
 use super::sending::Sending;
 use super::tie::Tie;
 
@@ -28,6 +29,8 @@ pub(super) struct Destination<'a> {
     pub(super) key: Option<u64>,
     /// Whether that ties the request to its instance.
     pub(super) bound: bool,
+    /// Where interim responses go.
+    pub(super) relay: Option<Relay>,
 }
 
 /// Sends `request` to an instance, and to others where one is not enough (see [`Sending`]), at most for the time that it

@@ -66,7 +66,7 @@ impl HeaderRules {
     pub(super) fn new(config: &Config) -> Self {
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
         let control = CONTROL_HEADER;
-        // We answer `Expect: 100-continue` ourselves, when the body is first wanted.
+        // The one expectation there is, `100-continue`, is written anew.
         let ours = ["expect", control.as_str()];
         let base = asserted.iter().copied().chain(ours).chain(NEVER).chain(hop_by_hop::NAMES);
         let set = config.routes.iter().flat_map(|route| &route.headers).map(|header| header.name.as_str());

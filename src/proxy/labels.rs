@@ -41,7 +41,7 @@ impl RouteLabels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HostPattern, OnAbsent, OnOutage};
+    use crate::config::{CorsPreflights, HostPattern, OnAbsent, OnOutage};
 
     fn route(host: HostPattern, path: &str) -> Route {
         let (on_absent, on_outage) = (OnAbsent::Anonymous, OnOutage::Deny);
@@ -50,6 +50,7 @@ mod tests {
             path: path.into(),
             upstream: 0,
             on_absent,
+            cors_preflights: CorsPreflights::Pass,
             on_outage,
             session: true,
             single: false,

@@ -16,6 +16,7 @@ mod exchange;
 mod forward;
 mod hash_key;
 mod header_rules;
+mod interim;
 mod labels;
 pub mod metrics;
 pub mod operate;
@@ -32,6 +33,7 @@ mod tie;
 mod upgrade;
 
 pub use canary::{SideCounts, steer_canaries};
+pub use clean::MAX_METHOD;
 pub use client::Client;
 pub use cohort::{CohortCounts, Other};
 pub use labels::RouteLabels;

@@ -47,7 +47,7 @@ pub(super) fn ended(exchange: &Exchange) {
     }
 }
 
-/// `None`: the error is the client's fault or ours.
+/// `None`: the error is the client's fault, the application's or ours.
 fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Failure> {
     match error {
         ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany) => None,
@@ -60,6 +60,8 @@ fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Fail
         ProxyError::Send(SendError::Broken(_) | SendError::Silent(_) | SendError::Unsent) => {
             Some(Failure::Broken)
         }
+        // What an application says is its own affair: a page with very many links must not eject its instance.
+        ProxyError::Send(SendError::HeadTooLarge | SendError::Malformed(_)) => None,
         _ => None,
     }
 }

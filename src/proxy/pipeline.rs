@@ -3,13 +3,16 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, ORIGIN, SET_COOKIE,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::body::RequestBody;
-use crate::config::{ClearCookie, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
+use crate::config::{ClearCookie, CorsPreflights, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
 use crate::headers::cookie::{remove_cookie, split_set_cookie};
-use crate::headers::{hop_by_hop, host};
+use crate::headers::{framing, hop_by_hop, host, target};
 use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
 use crate::transport::UpstreamBody;
 
@@ -21,6 +24,7 @@ use super::error::ProxyError;
 use super::exchange::{Exchange, SessionOutcome};
 use super::forward::{self, Destination};
 use super::hash_key;
+use super::interim::Relay;
 use super::plan::Plan;
 use super::respond::{self, ResponseBody};
 use super::tie::Tie;
@@ -142,15 +146,18 @@ fn find_route<'a>(
     plan: &'a Plan,
     exchange: &mut Exchange,
 ) -> Result<&'a Route, ProxyError> {
+    // HTTP/2; in HTTP/1 it was done before hyper read the target.
+    target::encode(request.uri_mut()).map_err(|_| ProxyError::RawTarget)?;
     clean::check(request, &plan.config)?;
-    let authority = host::authority(request.headers(), request.uri())?;
-    let path = host::routing_path(request.uri())?;
+    let authority = host::authority(request.headers(), request.uri(), request.version())?;
+    let path = host::routing_path(request.method(), request.uri())?;
     exchange.route = plan.router.find(authority.host, &path)?;
-    exchange.host = authority.line.cloned();
+    exchange.host = authority.line.filter(|line| line.as_bytes() == authority.text.as_bytes()).cloned();
     if exchange.host.is_none()
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
-        exchange.host = Some(host.clone());
+        // The next hop is HTTP/1.1, where `Host` may be empty, but not missing (RFC 9112 section 3.2).
+        exchange.host = Some(host.clone()).filter(|host| !host.is_empty());
         request.headers_mut().insert(HOST, host);
     }
     let route = exchange.route.and_then(|index| plan.config.routes.get(index));
@@ -166,7 +173,7 @@ fn clean_head(
 ) -> Origin {
     let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
     if let Some(headers) = exchange.route.and_then(|index| plan.route_headers.get(index)) {
-        headers.apply(request.headers_mut(), &origin, exchange.host.as_ref(), &exchange.uri);
+        headers.apply(request, &origin, exchange.host.as_ref());
     }
     origin
 }
@@ -239,11 +246,22 @@ fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &Exchange) -> Res
     if matches!(exchange.session, SessionOutcome::Off | SessionOutcome::Unavailable) {
         return Ok(());
     }
+    if route.cors_preflights == CorsPreflights::Pass && is_preflight(request) {
+        return Ok(());
+    }
     match &route.on_absent {
         OnAbsent::Anonymous => Ok(()),
         OnAbsent::Redirect(location) if is_navigation(request) => Err(Stop::Redirect(location.clone())),
         OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired.into()),
     }
+}
+
+/// Whether a browser asks, without the user's cookies, if a page of another site may send a request (Fetch standard,
+/// CORS-preflight fetch).
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::OPTIONS
+        && request.headers().contains_key(ORIGIN)
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Whether a person is opening a page, rather than a script asking for data: a redirect to a login page
@@ -288,7 +306,8 @@ async fn send_on(
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
     let bound = key.is_some() && hash_key::is_tie(is_sticky, route, balancer);
-    let to = Destination { balancer, connections, tie, key, bound };
+    let relay = Relay::of(exchange, &request);
+    let to = Destination { balancer, connections, tie, key, bound, relay };
     let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
     if let (true, Some(lease)) = (is_sticky, &exchange.lease)
         && let Some(client) = tie.map_or(key, |tie| tie.client_of(lease.instance().id))
@@ -331,6 +350,7 @@ async fn answer_clean(
         // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
         headers.remove(CONTENT_LENGTH);
     }
+    framing::keep_one_length(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
         // Rare, so its state is not part of every request's.

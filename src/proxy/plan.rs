@@ -154,5 +154,7 @@ fn pool_settings(config: &Config, upstream: &Upstream) -> PoolSettings {
         limit: None,
         warm: upstream.connections.warm,
         abandoned: upstream.abandoned,
+        header_count: config.limits.response_header_count,
+        header_bytes: config.limits.response_header_bytes,
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
         ProxyError::Connect(ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(RetryReason::Connect),
         ProxyError::Send(SendError::Unsent) => Some(RetryReason::Unsent),
-        ProxyError::Send(SendError::Broken(_) | SendError::Silent(_)) => Some(RetryReason::Broken),
+        ProxyError::Send(SendError::Broken(_) | SendError::Silent(_) | SendError::Malformed(_)) => {
+            Some(RetryReason::Broken)
+        }
         ProxyError::Send(SendError::TimedOut | SendError::Stalled) => Some(RetryReason::Timeout),
         _ => None,
     }

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 
@@ -14,6 +14,8 @@ use crate::transport::{UpstreamBody, UpstreamBodyError};
 use super::error::{ProxyError, Verdict};
 use super::exchange::{Ending, Exchange};
 
+/// The methods that are not refused by their name and in common use.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// An answer of more bytes does not come in one piece, however fast it comes.
 const LARGE: u64 = 64 << 10;
 
@@ -61,15 +63,35 @@ pub(super) fn problem(error: &ProxyError, mut exchange: Box<Exchange>) -> Respon
     exchange.reason = Some(verdict.reason);
     exchange.answered(verdict.status);
     let document = document(&verdict, &exchange);
+    let demands = demands(verdict.status, &exchange.plan.config.session.cookie.name);
     let mut response = Response::new(ResponseBody::text(document, exchange));
     *response.status_mut() = verdict.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if verdict.close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some((name, value)) = demands {
+        headers.insert(name, value);
+    }
     if let Some(pause) = verdict.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs()));
     }
     response
+}
+
+/// What RFC 9110 wants to be said with a status: how to be let in (section 15.5.2), or which methods there are (15.5.6).
+fn demands(status: StatusCode, cookie: &str) -> Option<(HeaderName, HeaderValue)> {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            let challenge = HeaderValue::try_from(format!("Cookie cookie-name=\"{cookie}\""));
+            // A cookie's name is a token.
+            challenge.ok().map(|challenge| (WWW_AUTHENTICATE, challenge))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, HeaderValue::from_static(METHODS))),
+        _ => None,
+    }
 }
 
 fn document(verdict: &Verdict, exchange: &Exchange) -> Bytes {

@@ -94,7 +94,7 @@ fn is_below(host: &str, suffix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{OnAbsent, OnOutage};
+    use crate::config::{CorsPreflights, OnAbsent, OnOutage};
     use crate::headers::host::routing_path;
 
     fn router(routes: &[(&str, &str)]) -> Router {
@@ -107,6 +107,7 @@ mod tests {
             path: (*path).into(),
             upstream: 0,
             on_absent: OnAbsent::Anonymous,
+            cors_preflights: CorsPreflights::Pass,
             on_outage: OnOutage::Deny,
             session: true,
             single: false,
@@ -118,7 +119,7 @@ mod tests {
 
     fn find(router: &Router, host: &str, path: &str) -> Result<Option<usize>, TargetError> {
         let uri = path.parse().unwrap();
-        router.find(host, &routing_path(&uri)?)
+        router.find(host, &routing_path(&http::Method::GET, &uri)?)
     }
 
     #[test]

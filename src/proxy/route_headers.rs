@@ -1,7 +1,7 @@
 //! Headers that a route sets in its requests: of what is known of the request, never of what the client claims.
 
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use crate::config::{RequestPiece, RequestVariable, Route, RouteHeader};
 use crate::headers::name::NameSet;
@@ -26,26 +26,25 @@ impl RouteHeaders {
         routes.iter().map(compiled).collect()
     }
 
-    /// Takes the client's word out, in any spelling, and sets ours. `authority` is the host that was asked for with
-    /// its port, `target` has the path and query.
-    pub(super) fn apply(
+    /// Takes the client's word out of `request`, in any spelling, and sets ours. `authority` is the host that was asked
+    /// for with its port.
+    pub(super) fn apply<B>(
         &self,
-        headers: &mut HeaderMap,
+        request: &mut Request<B>,
         origin: &Origin,
         authority: Option<&HeaderValue>,
-        target: &Uri,
     ) {
         if self.headers.is_empty() {
             return;
         }
-        self.names.strip(headers);
+        self.names.strip(request.headers_mut());
         let authority = authority.map_or(&[][..], HeaderValue::as_bytes);
         for RouteHeader { name, value } in &self.headers {
             let mut bytes = Vec::new();
             for piece in value {
-                append(&mut bytes, piece, origin, authority, target);
+                append(&mut bytes, piece, origin, authority, request.uri());
             }
-            set(headers, name, &bytes);
+            set(request.headers_mut(), name, &bytes);
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Sending<'a> {
     /// `None` once an instance may have seen it.
     request: Option<Box<Request<RequestBody>>>,
     /// Of a request that may run twice.
-    duplicate: Option<Arc<Duplicate>>,
+    duplicate: Option<Arc<Duplicate<'a>>>,
     repeat: Option<Repeat<'a>>,
     /// Never asked again.
     tried: Vec<Arc<Instance>>,
@@ -41,11 +41,14 @@ impl<'a> Sending<'a> {
     pub(super) fn new(
         exchange: &'a mut Exchange,
         to: &'a Destination<'a>,
-        request: Box<Request<RequestBody>>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Self {
-        let upstream = to.balancer.upstream();
-        let duplicate = Duplicate::of_repeatable(&upstream.config.retry, &request);
+        let (upstream, relay) = (to.balancer.upstream(), to.relay.as_ref());
+        let duplicate = Duplicate::of_repeatable(&upstream.config.retry, &request, relay);
         let repeat = duplicate.as_ref().and_then(|_| Repeat::of(upstream, &request));
+        if let Some(relay) = relay {
+            relay.attach(&mut request);
+        }
         Sending { exchange, to, request: Some(request), duplicate, repeat, tried: Vec::new() }
     }
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -17,17 +16,23 @@ use hyper::service::service_fn;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Server;
+use super::asked::Asked;
+use super::http1_io::Http1Io;
 use super::io::{Activity, ClientIo, Running};
 use super::keeper::{End, Keeper};
+use super::reader::Violation;
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::{BUFFER, Socket};
 use crate::transport::UpstreamBodyError;
 
-/// How long a closing connection is read from, and how long each pause may be.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a closing connection is read from: an upload that was refused may take a slow client that long to give up.
+const LINGER: Duration = Duration::from_secs(30);
+/// The same once the process is to end.
+const LINGER_DRAINING: Duration = Duration::from_secs(2);
+/// The longest pause within.
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// hyper's only sign that it answered 414 rather than 431.
@@ -53,46 +58,58 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin(request.version());
-            let activity = &activity;
+            let asked = Asked::of(&request);
+            activity.put_follows(asked.follows);
+            let (activity, client) = (&activity, &client);
             server.service.handle(request, client.clone(), None).map(move |mut answer| {
-                if let Some(upgrade) = answer.extensions_mut().remove::<Upgrade>() {
-                    activity.set_upgrade(upgrade);
-                } else if server.drain.is_retired() {
-                    // Closing an idle connection could cross with its next request, which would be lost. So each
-                    // client has one more answer from here, and is told with it.
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if !activity.is_drained() {
+                    // An earlier response is half written, and this one comes right behind it.
+                    drop(client.take_interim());
                 }
-                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, _running: running, error: None }))
+                match answer.extensions_mut().remove::<Upgrade>() {
+                    Some(upgrade) => activity.set_upgrade(upgrade),
+                    // Closing an idle connection could cross with its next request, which would be lost. So each
+                    // client has one more answer from a process that retires, and is told with it.
+                    None => asked.announce_end(&mut answer, server.drain.is_retired()),
+                }
+                let trailers = asked.wants_trailers;
+                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, running, broken: None, trailers }))
             })
         });
-        let mut connection = builder(server).serve_connection(io, requests);
+        let half_closed = server.service.timeouts().half_closed;
+        let client_io = Http1Io::new(io, client.clone(), half_closed);
+        let mut connection = builder(server).serve_connection(client_io, requests);
         let end = keeper.watch(&mut connection).await;
         let parts = connection.into_parts();
-        let (stream, ahead) = (parts.io.socket.into_inner(), parts.read_buf);
+        let (ahead, violation) = (parts.read_buf, parts.io.violation());
+        let ClientIo { socket, ahead: unread, .. } = parts.io.io;
+        let stream = socket.into_inner();
+        if violation == Some(Violation::Method) {
+            server.service.refused(&client, StatusCode::NOT_IMPLEMENTED, "method");
+            return refuse(server, stream, StatusCode::NOT_IMPLEMENTED).await;
+        }
         match end {
             End::Failed(error) => {
                 let unreadable = report(&server.service, &client, &error);
-                return if unreadable { close(stream).await } else { cut(&stream, &activity) };
+                return if unreadable { close(server, stream).await } else { cut(&stream, &activity) };
             }
             End::Finished => {
                 return match activity.take_upgrade() {
-                    Some(upgrade) => {
-                        Served::Upgraded { stream, ahead: joined(ahead, parts.io.ahead), upgrade }
-                    }
-                    None => close(stream).await,
+                    Some(upgrade) => Served::Upgraded { stream, ahead: joined(ahead, unread), upgrade },
+                    None => close(server, stream).await,
                 };
             }
             End::HeadTimedOut => {
                 server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
-                return refuse_late(stream).await;
+                return refuse(server, stream, StatusCode::REQUEST_TIMEOUT).await;
             }
             End::Stalled => return cut(&stream, &activity),
-            End::Idle if ahead.is_empty() && parts.io.ahead.is_empty() => return Served::Idle(stream),
+            End::Idle if ahead.is_empty() && unread.is_empty() => return Served::Idle(stream),
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most two ticks ago.
                 io = ClientIo {
                     socket: Socket::new(stream),
-                    ahead: joined(ahead, parts.io.ahead),
+                    ahead: joined(ahead, unread),
                     activity: activity.clone(),
                 };
                 keeper.expect_head(Instant::now());
@@ -112,29 +129,48 @@ fn builder(server: &Server) -> Builder {
     builder
 }
 
+/// A trailer section as it is written.
+fn section(frame: Frame<Bytes>) -> Vec<u8> {
+    let mut section = Vec::new();
+    for (name, value) in &frame.into_trailers().unwrap_or_default() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            section.extend_from_slice(part);
+        }
+    }
+    section
+}
+
 fn joined(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
 
 /// Closes a connection whose last answer is written or broken off. What the client is still sending is read
 /// for a while: closing at once would make the system reset the connection and take the answer away from it.
-async fn close(mut stream: TcpStream) -> Served {
+async fn close(server: &Server, mut stream: TcpStream) -> Served {
     // Whether the client still hears it makes no difference to us.
     let _ = stream.shutdown().await;
     let linger = async {
         let mut waste = vec![0; 16 * 1024];
         while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, stream.read(&mut waste)).await {}
     };
-    // Both ends of the time are as good: the client has had its chance.
-    let _ = timeout(LINGER, linger).await;
+    let over = async {
+        if timeout(LINGER, server.drain.begun()).await.is_ok() {
+            sleep(LINGER_DRAINING).await;
+        }
+    };
+    // Both ends are as good: the client has had its chance.
+    tokio::select! {
+        () = linger => {}
+        () = over => {}
+    }
     Served::Closed
 }
 
-async fn refuse_late(mut stream: TcpStream) -> Served {
-    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> Served {
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     // Whether the client still hears it makes no difference to us.
-    let _ = timeout(LINGER_PAUSE, stream.write_all(answer)).await;
-    close(stream).await
+    let _ = timeout(LINGER_PAUSE, stream.write_all(answer.as_bytes())).await;
+    close(server, stream).await
 }
 
 /// Ends a connection in the middle of an answer. HTTP/1.1 shows the client that something is missing; in
@@ -161,11 +197,25 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 }
 
 /// The body of an answer; its request counts as running until it is dropped.
+///
+/// When it breaks off, what came before it is sent first: hyper forgets what it has not written when a body fails.
 pub(super) struct RunningBody {
     body: ResponseBody,
-    _running: Running,
-    /// Why the body broke off; to be told next.
-    error: Option<UpstreamBodyError>,
+    running: Running,
+    broken: Option<UpstreamBodyError>,
+    /// Whether the trailer section is written by [`Http1Io`], whatever the head said of it: hyper would leave out what
+    /// was not announced (RFC 9110 section 6.5).
+    trailers: bool,
+}
+
+impl RunningBody {
+    /// As long as the socket is full, hyper asks again when it is not, and the keeper knows how long that may take.
+    fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
+        match self.broken.take_if(|_| !self.running.is_write_blocked()) {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => Poll::Pending,
+        }
+    }
 }
 
 impl Body for RunningBody {
@@ -177,15 +227,19 @@ impl Body for RunningBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        if let Some(error) = this.error.take() {
-            return Poll::Ready(Some(Err(error)));
+        if this.broken.is_some() {
+            return this.poll_broken();
         }
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Err(error)) => {
-                // hyper drops what it has not written yet when a body fails, be it the head. Now it writes first.
-                this.error = Some(error);
+                this.broken = Some(error);
+                // A turn for what is to be written.
                 cx.waker().wake_by_ref();
                 Poll::Pending
+            }
+            Some(Ok(frame)) if this.trailers && frame.is_trailers() => {
+                this.running.put_trailers(section(frame));
+                Poll::Ready(None)
             }
             next => Poll::Ready(next),
         }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -13,6 +13,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, sleep_until};
 
 use super::Server;
+use super::http2_io::Http2Io;
 use super::io::{Activity, ClientIo};
 use super::streams::{StreamBody, Streams};
 use crate::proxy::Client;
@@ -54,7 +55,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-            .serve_connection(io, service)
+            .serve_connection(Http2Io::new(io), service)
     );
     let mut keeper = Keeper::new(server, &activity, &holdings);
     let mut look = pin!(sleep_until(Instant::now() + keeper.pause()));
@@ -77,6 +78,10 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
                 match keeper.look(Instant::now()) {
                     Look::Well => {}
                     Look::Stalled => return,
+                    Look::HeadTimedOut => {
+                        server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
+                        return;
+                    }
                     Look::Idle if draining => {}
                     Look::Idle => {
                         draining = true;
@@ -95,6 +100,7 @@ struct Keeper<'a> {
     holdings: &'a Holdings,
     keep_alive: Duration,
     client_idle: Duration,
+    request_head: Duration,
     seen_requests: u64,
     idle_since: Instant,
     seen_written: u64,
@@ -109,6 +115,8 @@ enum Look {
     Idle,
     /// The client takes nothing of its answers.
     Stalled,
+    /// A head has begun that does not end. Nothing else may come on the connection meanwhile.
+    HeadTimedOut,
 }
 
 impl<'a> Keeper<'a> {
@@ -119,6 +127,7 @@ impl<'a> Keeper<'a> {
             holdings,
             keep_alive: timeouts.keep_alive,
             client_idle: timeouts.client_idle,
+            request_head: timeouts.request_head,
             seen_requests: activity.requests(),
             idle_since: Instant::now(),
             seen_written: activity.written(),
@@ -128,7 +137,7 @@ impl<'a> Keeper<'a> {
 
     /// Until the next look.
     fn pause(&self) -> Duration {
-        let pause = self.keep_alive.min(self.client_idle) / 4;
+        let pause = self.keep_alive.min(self.client_idle).min(self.request_head) / 4;
         if self.holdings.stock().is_full() { pause.min(HURRIED_PAUSE) } else { pause }
     }
 
@@ -139,6 +148,10 @@ impl<'a> Keeper<'a> {
         }
         if self.takes_nothing(now) {
             return Look::Stalled;
+        }
+        let head_since = self.activity.head_since();
+        if head_since.is_some_and(|since| now.saturating_duration_since(since) >= self.request_head) {
+            return Look::HeadTimedOut;
         }
         match now.saturating_duration_since(self.idle_since) >= self.keep_alive {
             true => Look::Idle,

@@ -4,14 +4,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::Version;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use super::reader::Follows;
 use crate::proxy::Upgrade;
 use crate::socket::Socket;
 
@@ -31,8 +33,59 @@ pub(super) struct Activity {
     write_blocked: AtomicBool,
     /// The last request came as HTTP/1.0, where the end of an answer may be the end of the connection.
     http10: AtomicBool,
+    /// Since when a head comes in over HTTP/2 that is not whole.
+    head_since: Mutex<Option<Instant>>,
+    /// What hyper found behind the last head; [`NOTHING_NEW`] when that was taken.
+    follows: Follow,
+    /// The trailer section of the response that is being written, which hyper writes only as far as it was announced.
+    has_trailers: AtomicBool,
+    trailers: Mutex<Vec<u8>>,
+    /// hyper has nothing to write, as far as it has said.
+    drained: AtomicBool,
+    /// Who waits until no request is under way.
+    is_awaited: AtomicBool,
+    awaiting: Mutex<Option<Waker>>,
     /// Set when an answer agreed on another protocol.
     upgrade: Mutex<Option<Upgrade>>,
+}
+
+/// A [`Follows`] that is handed from one to the other.
+#[derive(Debug)]
+struct Follow(AtomicU64);
+
+/// None of them is a length that hyper knows.
+const NOTHING_NEW: u64 = u64::MAX;
+const CHUNKS: u64 = u64::MAX - 1;
+const TUNNEL: u64 = u64::MAX - 2;
+
+impl Default for Follow {
+    fn default() -> Self {
+        Follow(AtomicU64::new(NOTHING_NEW))
+    }
+}
+
+impl Follow {
+    fn put(&self, follows: Follows) {
+        let number = match follows {
+            Follows::Length(length) => length,
+            Follows::Chunks => CHUNKS,
+            Follows::Tunnel => TUNNEL,
+        };
+        self.0.store(number, Relaxed);
+    }
+
+    fn take(&self) -> Option<Follows> {
+        let number = self.0.load(Relaxed);
+        if number == NOTHING_NEW {
+            return None;
+        }
+        self.0.store(NOTHING_NEW, Relaxed);
+        Some(match number {
+            CHUNKS => Follows::Chunks,
+            TUNNEL => Follows::Tunnel,
+            length => Follows::Length(length),
+        })
+    }
 }
 
 impl Activity {
@@ -54,7 +107,7 @@ impl Activity {
         self.written.load(Relaxed)
     }
 
-    fn made_progress(&self) {
+    pub(super) fn made_progress(&self) {
         self.progress.store(self.progress() + 1, Relaxed);
     }
 
@@ -73,6 +126,70 @@ impl Activity {
         Running { activity: self.clone() }
     }
 
+    /// Notes since when a head is not whole; `None`: none is.
+    pub(super) fn set_head_since(&self, since: Option<Instant>) {
+        *self.head_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        *self.head_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what hyper found behind a head.
+    pub(super) fn put_follows(&self, follows: Follows) {
+        self.follows.put(follows);
+    }
+
+    pub(super) fn take_follows(&self) -> Option<Follows> {
+        self.follows.take()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained.load(Relaxed)
+    }
+
+    pub(super) fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Relaxed);
+    }
+
+    /// Notes the trailer section that the response ends with; hyper must be about to write the end of its chunks.
+    pub(super) fn put_trailers(&self, section: Vec<u8>) {
+        *self.trailers.lock().unwrap_or_else(PoisonError::into_inner) = section;
+        self.has_trailers.store(true, Relaxed);
+    }
+
+    pub(super) fn has_trailers(&self) -> bool {
+        self.has_trailers.load(Relaxed)
+    }
+
+    pub(super) fn take_trailers(&self) -> Vec<u8> {
+        self.has_trailers.store(false, Relaxed);
+        std::mem::take(&mut *self.trailers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ready when no request is under way.
+    pub(super) fn poll_rest(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.active() == 0 {
+            return Poll::Ready(());
+        }
+        *self.awaiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        self.is_awaited.store(true, Relaxed);
+        Poll::Pending
+    }
+
+    fn rest(&self) {
+        if self.is_awaited.swap(false, Relaxed)
+            && let Some(waker) = self.awaiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether an answer agreed on another protocol.
+    pub(super) fn is_switching(&self) -> bool {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
         *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     }
@@ -88,9 +205,22 @@ pub(super) struct Running {
     activity: Arc<Activity>,
 }
 
+impl Running {
+    /// See [`Activity::put_trailers`].
+    pub(super) fn put_trailers(&self, section: Vec<u8>) {
+        self.activity.put_trailers(section);
+    }
+
+    /// Whether what was written last did not fit into the client's socket.
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.activity.write_blocked()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.activity.active.store(self.activity.active().saturating_sub(1), Relaxed);
+        self.activity.rest();
     }
 }
 

@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Server;
 use super::http1::RunningBody;
-use super::io::{Activity, ClientIo};
+use super::http1_io::Http1Io;
+use super::io::Activity;
 
 /// How often a connection looks at itself when it is not in the middle of a request.
 const IDLE_TICK: Duration = Duration::from_millis(400);
@@ -92,7 +93,7 @@ impl<'a> Keeper<'a> {
 
     /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
     /// never further away than a tick.
-    pub(super) async fn watch<S>(&mut self, connection: &mut Connection<ClientIo, S>) -> End
+    pub(super) async fn watch<S>(&mut self, connection: &mut Connection<Http1Io, S>) -> End
     where
         S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>,
     {
@@ -126,7 +127,7 @@ impl<'a> Keeper<'a> {
     /// The answer under way, if there is one, is the last and says so.
     fn drain<S: HttpService<Incoming, ResBody = RunningBody, Error = Infallible>>(
         &mut self,
-        connection: &mut Connection<ClientIo, S>,
+        connection: &mut Connection<Http1Io, S>,
     ) {
         self.draining = true;
         Pin::new(connection).graceful_shutdown();

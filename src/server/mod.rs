@@ -1,11 +1,18 @@
 //! Accepting clients: listeners, workers, connections.
 
+mod asked;
+mod chunks;
 mod connection;
+mod frames;
 mod http1;
+mod http1_io;
 mod http2;
+mod http2_io;
 mod io;
 mod keeper;
 mod listener;
+mod piece;
+mod reader;
 mod streams;
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use super::head_lines::{Expectation, MixedLines};
 use super::leave::BoundSocket;
 use super::line::Permit;
 use super::link::{Claim, Link};
-use super::pool::Pool;
+use super::pool::{Pool, PoolSettings};
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
 use crate::socket::BUFFER;
@@ -80,13 +80,56 @@ pub enum SendError {
     /// Likewise, but not a byte of an answer had come.
     #[error("the connection ended before the first byte of the answer")]
     Silent(#[source] hyper::Error),
-    /// The instance works; what it said cannot be passed on.
-    #[error("the head of the answer has lines that end differently")]
-    Malformed(#[source] MixedLines),
+    /// The instance has executed the request, and says more than we are to read.
+    #[error("the head of the answer is larger than allowed")]
+    HeadTooLarge,
+    /// The instance has executed the request; what it says cannot be passed on.
+    #[error("the head of the answer is malformed")]
+    Malformed(#[source] MalformedHead),
     #[error("no head of an answer in time")]
     TimedOut,
     #[error("no body behind the head of an answer in time")]
     Stalled,
+}
+
+/// What is wrong with the head of an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum MalformedHead {
+    #[error(transparent)]
+    Lines(MixedLines),
+    #[error(transparent)]
+    Syntax(hyper::Error),
+}
+
+impl SendError {
+    /// Why there is no answer; `has_heard`: a byte of one had come.
+    fn of(error: hyper::Error, has_heard: bool) -> Self {
+        match MixedLines::of(&error) {
+            Some(mixed) => SendError::Malformed(MalformedHead::Lines(mixed)),
+            None if error.is_parse_too_large() => SendError::HeadTooLarge,
+            None if error.is_parse() && error.to_string() != NOT_HTTP => {
+                SendError::Malformed(MalformedHead::Syntax(error))
+            }
+            None if has_heard => SendError::Broken(error),
+            None => SendError::Silent(error),
+        }
+    }
+}
+
+/// hyper's only sign that what came is no HTTP at all.
+const NOT_HTTP: &str = "invalid HTTP version parsed";
+
+/// Reads responses as RFC 9112 wants it of a proxy: without spaces before colons (section 5.1) and line folding (5.2).
+fn builder(settings: &PoolSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(settings.header_count)
+        .max_header_size(settings.header_bytes)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        // A whole head must fit into the buffer.
+        .max_buf_size(settings.header_bytes.max(BUFFER));
+    builder
 }
 
 /// hyper's side of a connection.
@@ -112,13 +155,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// `abandoned`: see [`PoolSettings`](super::PoolSettings).
     pub(super) async fn open(
         address: SocketAddr,
-        limit: Duration,
-        abandoned: Duration,
+        settings: &PoolSettings,
         permit: Permit,
     ) -> Result<Box<Self>, ConnectError> {
+        let limit = settings.connect;
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
         let stream = stream.map_err(|error| match is_exhaustion(&error) {
             true => ConnectError::Exhausted(error),
@@ -126,8 +168,8 @@ impl Connection {
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
         let (link, expectation) = (Arc::<Link>::default(), Arc::<Expectation>::default());
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(BUFFER)
+        let abandoned = settings.abandoned;
+        let (sender, driver) = builder(settings)
             .handshake(BoundSocket::new(stream, permit, abandoned, link.clone(), expectation.clone()))
             .await
             .map_err(ConnectError::Setup)?;
@@ -208,14 +250,9 @@ impl Connection {
             })),
             Some(Err(mut error)) => {
                 *request = error.take_message().map(Box::new);
-                if request.is_some() {
-                    return Err(SendError::Unsent);
-                }
-                let (error, has_heard) = (error.into_error(), self.link.has_heard());
-                Err(match MixedLines::of(&error) {
-                    Some(mixed) => SendError::Malformed(mixed),
-                    None if has_heard => SendError::Broken(error),
-                    None => SendError::Silent(error),
+                Err(match request {
+                    Some(_) => SendError::Unsent,
+                    None => SendError::of(error.into_error(), self.link.has_heard()),
                 })
             }
         }

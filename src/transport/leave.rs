@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::head_lines::{Expectation, HeadLines};
 use super::line::Permit;
 use super::link::{Claim, Link};
+use super::upload::UploadSocket;
 use crate::socket::{Inspect, Socket};
 
 /// How long an instance may take to notice that a connection was closed.
@@ -28,7 +29,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     /// Both are there until it is dropped.
-    socket: Option<Socket<Inspector>>,
+    socket: Option<UploadSocket<Inspector>>,
     permit: Option<Permit>,
     link: Arc<Link>,
     abandoned: Duration,
@@ -61,11 +62,11 @@ impl BoundSocket {
         expected: Arc<Expectation>,
     ) -> Self {
         let inspector = Inspector { link: link.clone(), lines: HeadLines::new(expected) };
-        let socket = Socket::inspected(stream, inspector);
+        let socket = UploadSocket::new(Socket::inspected(stream, inspector));
         BoundSocket { socket: Some(socket), permit: Some(permit), link, abandoned }
     }
 
-    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut Socket<Inspector>>> {
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut UploadSocket<Inspector>>> {
         self.get_mut().socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }

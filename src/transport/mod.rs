@@ -8,6 +8,7 @@ mod line;
 mod link;
 mod pool;
 mod tunnel;
+mod upload;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};

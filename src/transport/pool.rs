@@ -34,6 +34,10 @@ pub struct PoolSettings {
     pub warm: usize,
     /// How long an instance may be at work on a request that was given up, until it closes the connection or answers.
     pub abandoned: Duration,
+    /// Most header lines of a response.
+    pub header_count: usize,
+    /// Most bytes of the head of a response.
+    pub header_bytes: usize,
 }
 
 /// The idle connections of one worker to one address, the most recently used taken first, so that what
@@ -75,7 +79,7 @@ impl Pool {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
-        let PoolSettings { connect, limit, abandoned, .. } = self.settings;
+        let PoolSettings { connect, limit, .. } = self.settings;
         let permit = match limit {
             None => self.line.enter(),
             Some(limit) => {
@@ -86,7 +90,7 @@ impl Pool {
             Some(place) => place,
             None => timeout(connect, self.lines.place()).await.map_err(|_| ConnectError::TooMany)?,
         };
-        Connection::open(self.address, connect, abandoned, permit.at(place)).await
+        Connection::open(self.address, &self.settings, permit.at(place)).await
     }
 
     /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
@@ -121,8 +125,7 @@ impl Pool {
         };
         let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
         // An instance that cannot be reached is found out by those who need it.
-        let PoolSettings { connect, abandoned, .. } = self.settings;
-        if let Ok(connection) = Connection::open(self.address, connect, abandoned, permit.at(place)).await {
+        if let Ok(connection) = Connection::open(self.address, &self.settings, permit.at(place)).await {
             self.idle().insert(0, connection);
             self.line.look_again();
             self.lines.look_again();

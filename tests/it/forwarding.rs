@@ -67,6 +67,36 @@ async fn trailers_of_an_answer_come_back() {
 }
 
 #[tokio::test]
+async fn trailers_that_were_not_announced_come_back_to_those_who_take_them() {
+    let long: &str = "a".repeat(5000).leak();
+    let trailers = [("X-Sum", "6"), ("X-Sum", "7"), ("X-Long", long)];
+    let large = "b".repeat(300_000);
+    let upstream = Upstream::start(move |request| match request.target.as_str() {
+        "/announced" => {
+            Reply::chunked(200, &[("Trailer", "X-Sum")]).chunk("abc").end_with_trailers(&trailers)
+        }
+        "/large" => Reply::chunked(200, &[]).chunk(&large).chunk("0\r\n\r\n").end_with_trailers(&trailers),
+        "/none" => Reply::chunked(200, &[]).chunk("abc").end(),
+        _ => Reply::chunked(200, &[]).chunk("abc").end_with_trailers(&trailers),
+    })
+    .await;
+    let proxy = in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    for (target, length) in [("/", 3), ("/announced", 3), ("/large", 300_005), ("/", 3)] {
+        let response = client.request("GET", target, &[("TE", "trailers")], b"").await;
+        assert_eq!(
+            (response.body.len(), response.trailers.all("x-sum")),
+            (length, vec!["6", "7"]),
+            "{target}"
+        );
+        assert_eq!(response.trailers.get("x-long").map(str::len), Some(5000), "{target}");
+    }
+    assert_eq!(client.request("GET", "/none", &[("TE", "trailers")], b"").await.trailers.names(), [""; 0]);
+    let response = client.request("GET", "/", &[], b"").await;
+    assert_eq!((response.text(), response.trailers.names().len()), ("abc", 0));
+}
+
+#[tokio::test]
 async fn answers_without_a_body_have_none() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
         "/204" => Reply::after_body().head(204, &[]),

@@ -444,3 +444,26 @@ async fn cookies_that_http_2_split_are_one_line_again() {
     client.request(request.body(Default::default()).unwrap()).await.unwrap();
     assert_eq!(upstream.only_request().headers.all("cookie"), ["a=1; b=2; c=3"]); // RFC 9113 section 8.2.3
 }
+
+#[tokio::test]
+async fn of_a_list_of_protocols_the_one_counts_that_the_client_used() {
+    let trusted = "trusted_peers = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
+    for (addresses, protocols, expected) in [
+        ("1.2.3.4, 10.0.0.2", "https, http", "https"),
+        ("1.2.3.4", "https, http", "http"),
+        ("1.2.3.4, 10.0.0.2", "https", "https"),
+        ("1.2.3.4", "HTTPS", "https"),
+    ] {
+        let claims = [("X-Forwarded-For", addresses), ("X-Forwarded-Proto", protocols)];
+        let request = forwarded(trusted, &claims).await;
+        assert_eq!(values(&request, "x-forwarded-proto"), [expected], "{addresses} {protocols}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_is_begun_rather_than_gone_on_with() {
+    let trusted = "trusted_peers = [\"127.0.0.0/8\"]\nforwarded = true";
+    let request = forwarded(trusted, &[("X-Forwarded-For", ""), ("Forwarded", "")]).await;
+    assert_eq!(values(&request, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(values(&request, "forwarded"), ["for=127.0.0.1;proto=http;host=\"localhost\""]);
+}

@@ -36,6 +36,17 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
         // The upper bound is the longest target `http::Uri` holds.
         uri_bytes: s.value("uri_bytes", size(1..=65_534), 8 << 10),
         body_bytes: s.value("body_bytes", size_or_unlimited, None),
+        response_header_count: s.value(
+            "response_header_count",
+            integer(1..=Limits::MAX_RESPONSE_HEADER_COUNT),
+            1000,
+        ),
+        // As above.
+        response_header_bytes: s.value(
+            "response_header_bytes",
+            size(8 << 10..=Limits::MAX_RESPONSE_HEADER_BYTES),
+            64 << 10,
+        ),
         // The lower bound is what one connection may hold, and some more.
         buffer_bytes: s.value("buffer_bytes", size(1 << 20..=1 << 40), 512 << 20),
     }
@@ -44,6 +55,8 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
 pub(super) fn timeouts(s: &mut Section<'_>) -> Timeouts {
     Timeouts {
         request_head: s.value("request_head", duration, Duration::from_secs(10)),
+        expect_continue: s.value("expect_continue", duration, Duration::from_secs(1)),
+        half_closed: s.value("half_closed", duration_or_zero, Duration::from_secs(1)),
         keep_alive: s.value("keep_alive", duration, Duration::from_secs(75)),
         client_idle: s.value("client_idle", duration, Duration::from_secs(60)),
         connect: s.value("connect", duration, Duration::from_secs(2)),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::canary::{Around, canary};
 use super::http_text::{domain, host};
 use super::route_header::route_headers;
-use super::session::on_absent;
+use super::session::{cors_preflights, on_absent};
 use super::store::on_outage;
 use crate::config::fault::{Fault, Spot};
 use crate::config::file::Node;
@@ -56,20 +56,36 @@ fn route(s: &mut Section<'_>, around: Around<'_>) -> Option<Written> {
     let own_on_absent = s.optional("on_absent", on_absent);
     let own_on_outage = s.optional("on_outage", on_outage);
     if own_on_absent.is_some() && !session {
-        s.fault(s.spot("on_absent"), idle("nothing can be absent"));
+        s.fault(s.spot("on_absent"), idle("on_absent", "nothing can be absent"));
     }
     if own_on_outage.is_some() && !session {
-        s.fault(s.spot("on_outage"), idle("no outage of the store is felt here"));
+        s.fault(s.spot("on_outage"), idle("on_outage", "no outage of the store is felt here"));
     }
+    let own_preflights = s.optional("cors_preflights", cors_preflights);
+    if own_preflights.is_some() && !session {
+        s.fault(s.spot("cors_preflights"), idle("cors_preflights", "no preflight is ever denied"));
+    }
+    let cors_preflights = own_preflights.unwrap_or(default.cors_preflights);
     let on_absent = own_on_absent.unwrap_or_else(|| default.on_absent.clone());
     let on_outage = own_on_outage.unwrap_or(default.store.on_outage);
     let why = "it tells where the requests go";
     let upstream = s.required("upstream", why, "\"app\"", |node| upstream(text(node)?, upstreams)).flatten();
     let canary = s.optional_table("canary", |s| canary(s, around, upstream)).flatten();
-    let route =
-        Route { host, path, upstream: upstream?, on_absent, on_outage, session, single, headers, canary };
+    let upstream = upstream?;
+    let route = Route {
+        host,
+        path,
+        upstream,
+        on_absent,
+        cors_preflights,
+        on_outage,
+        session,
+        single,
+        headers,
+        canary,
+    };
     let written = Written { spot: s.spot("path"), on_absent: s.spot("on_absent"), route };
-    s.are_sound(&["host", "path", "session", "on_absent", "on_outage"]).then_some(written)
+    s.are_sound(&["host", "path", "session", "on_absent", "cors_preflights", "on_outage"]).then_some(written)
 }
 
 /// The place of an upstream; `None` if it may be one that was reported and has no name.
@@ -86,11 +102,11 @@ pub(super) fn upstream(name: &str, upstreams: &[Upstream]) -> Result<Option<usiz
     Err(Fault::new(format!("there is no upstream {name:?}"), "requests of this route would go nowhere", help))
 }
 
-fn idle(consequence: &str) -> Fault {
+fn idle(key: &str, consequence: &str) -> Fault {
     Fault::new(
         format!("this route looks up no session, so {consequence}"),
         "the key would silently have no effect, and the route would be open to everyone",
-        "leave out `on_absent`, or `session = false`",
+        format!("leave out `{key}`, or `session = false`"),
     )
 }
 

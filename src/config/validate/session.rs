@@ -14,7 +14,9 @@ use super::session_cache::session_cache;
 use super::store::store;
 use crate::config::fault::Fault;
 use crate::config::file::{Node, Value};
-use crate::config::model::{ClearCookie, Identity, OnAbsent, OnUnreadable, Renewal, Session, SessionCookie};
+use crate::config::model::{
+    ClearCookie, CorsPreflights, Identity, OnAbsent, OnUnreadable, Renewal, Session, SessionCookie,
+};
 use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_off, text, whole_seconds};
 
@@ -37,6 +39,7 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
             choice(&[("anonymous", OnUnreadable::Anonymous), ("deny", OnUnreadable::Deny)]),
             OnUnreadable::Anonymous,
         ),
+        cors_preflights: s.value("cors_preflights", cors_preflights, CorsPreflights::Pass),
         idle_timeout: s.value("idle_timeout", duration_or_off, Some(half_an_hour)),
         absolute_timeout: s.value("absolute_timeout", duration, half_a_day),
         id_pattern: id_pattern?.into(),
@@ -52,6 +55,10 @@ pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Sessio
         store: s.table("store", store),
     };
     Some(session)
+}
+
+pub(super) fn cors_preflights(node: &Node) -> Result<CorsPreflights, Fault> {
+    choice(&[("pass", CorsPreflights::Pass), ("deny", CorsPreflights::Deny)])(node)
 }
 
 /// `"anonymous"`, `"unauthorized"` or `{ redirect = "…" }`.

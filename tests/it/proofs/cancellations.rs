@@ -87,8 +87,9 @@ async fn in_a_storm_of_cancellations_every_answer_names_its_own_user_and_every_r
     let () = redis.command("EVAL", (script, 0, USERS)).await;
     let instances = [Service::start(echo), Service::start(echo)];
     let log = tempfile::NamedTempFile::new().unwrap();
+    // Who leaves is let go at once: otherwise a storm of requests would be served that nobody waits for.
     let tables = format!(
-        "[access_log]\noutput = \"file:{}\"\n[session.store]\nurl = \"{}\"",
+        "[timeouts]\nhalf_closed = \"0s\"\n[access_log]\noutput = \"file:{}\"\n[session.store]\nurl = \"{}\"",
         log.path().display(),
         redis.url()
     );

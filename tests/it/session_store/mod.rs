@@ -112,6 +112,7 @@ fn session(store: config::Store, idle_timeout: Option<Duration>) -> config::Sess
         mode: config::Mode::Shared.into(),
         on_absent: config::OnAbsent::Anonymous,
         on_unreadable: config::OnUnreadable::Anonymous,
+        cors_preflights: config::CorsPreflights::Pass,
         idle_timeout,
         absolute_timeout: Duration::from_secs(43_200),
         id_pattern: Regex::new("^(?:[A-Za-z0-9_-]{1,128})$").unwrap().into(),

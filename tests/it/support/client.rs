@@ -51,6 +51,11 @@ impl Client {
         within("send", self.wire.stream.write_all(bytes.as_ref())).await
     }
 
+    /// Ends our half of the connection; answers can still come.
+    pub(crate) async fn end(&mut self) {
+        within("end", self.wire.stream.shutdown()).await.unwrap();
+    }
+
     /// Sends a request, with `Host: localhost` when `headers` has none and a length when there is a body,
     /// and reads the whole answer.
     pub(crate) async fn request(
@@ -143,6 +148,13 @@ impl Client {
             bytes.extend(piece);
         }
         bytes
+    }
+
+    /// Everything until the peer ends the connection.
+    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
+        // A reset ends it, too.
+        while within("the end", self.wire.fill()).await.is_ok_and(|count| count > 0) {}
+        self.wire.take_buffer()
     }
 
     /// Waits until the peer ends the connection; fails when another byte comes instead.

@@ -132,6 +132,11 @@ impl Reply {
         Self::after_body().then(Step::SendBodyBack)
     }
 
+    /// Reads the request's body.
+    pub(crate) fn body(self) -> Self {
+        self.then(Step::ReadBody)
+    }
+
     fn then(mut self, step: Step) -> Self {
         self.0.push(step);
         self
