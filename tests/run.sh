@@ -59,12 +59,12 @@ need chromium chromium
 
 if command -v cargo-nextest >/dev/null; then
   step="cargo nextest run"
-  cargo nextest run --locked "${arguments[@]}"
+  cargo nextest run --locked --no-fail-fast "${arguments[@]}" # one failure hides no other
   step="cargo test --doc"
   cargo test --locked --doc # nextest does not run these
 else
   step="cargo test"
-  cargo test --locked "${arguments[@]}"
+  cargo test --locked --no-fail-fast "${arguments[@]}"
 fi
 
 if "$long"; then
