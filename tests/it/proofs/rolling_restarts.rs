@@ -144,6 +144,7 @@ async fn roll(mode: &str, stub_options: &[&str], deadline: &[&str]) -> Outcome {
         .upstream("session_control = true\nhealth = { path = \"/health\", interval = \"100ms\", rise = 1 }")
         .with(&format!("[session]\nmode = \"{mode}\""));
     let program = Program::start(config).await;
+    metrics::wait_for(program.admin, "upstream_instance_up", "", 4.0).await; // else all go to the first that is good
     let load = Arc::new(Load::default());
     let order = Arc::new(["a", "b", "c", "d"].map(str::to_owned).to_vec());
     let mut clients_at_work = JoinSet::new();

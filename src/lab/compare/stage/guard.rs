@@ -24,7 +24,8 @@ pub(super) const STARTED: &str = "guard: started ";
 pub fn guard(mut command: Command) -> io::Result<ExitCode> {
     let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
     let group = Pid::from_child(&child);
-    writeln!(io::stdout(), "{STARTED}{}", child.id())?;
+    // Who could be told may have gone meanwhile: the program must not outlive that either.
+    writeln!(io::stdout(), "{STARTED}{}", child.id()).inspect_err(|_| signal(group, Signal::KILL))?;
     thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             match line {
