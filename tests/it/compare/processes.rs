@@ -1,7 +1,10 @@
 //! A comparison leaves no process behind, however it ends.
 
+use std::process::Stdio;
+
 use super::{Comparing, processes_of};
 use crate::support::redis_sentinel::until;
+use crate::support::vestibule::command;
 
 /// Waits until proxy, instances and their guards run.
 async fn under_way(comparing: &Comparing) {
@@ -16,6 +19,19 @@ async fn nothing_is_left_when_it_is_killed() {
     comparing.process.signal("KILL");
     comparing.process.end().await;
     until("an end of all processes", async || processes_of(comparing.directory.path()).is_empty()).await;
+}
+
+/// The comparison may be killed just when a guard has started its program.
+#[tokio::test]
+async fn a_guard_that_nobody_listens_to_leaves_no_program_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let program = ["guard", "--", "sh", "-c", "sleep 1000 & wait"];
+    let mut command = command();
+    command.args(program).arg(directory.path()).stdin(Stdio::piped()).stdout(writer);
+    assert_eq!(command.spawn().unwrap().wait().unwrap().code(), Some(1));
+    until("an end of all processes", async || processes_of(directory.path()).is_empty()).await;
 }
 
 #[tokio::test]
