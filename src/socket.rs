@@ -70,8 +70,12 @@ impl<I: Inspect> AsyncRead for Sipping<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        this.stream.set_limit(READ);
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if buf.remaining() as u64 <= READ {
+            ready!(Pin::new(this.stream.get_mut()).poll_read(cx, buf))?;
+        } else {
+            this.stream.set_limit(READ);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        }
         Poll::Ready(this.inspector.inspect(buf.filled().get(before..).unwrap_or_default()))
     }
 }

@@ -4,18 +4,20 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 
 /// Makes a length that is given several times, on several lines or as a list, a single number (RFC 9110 section 8.6).
-/// Where the numbers differ, or one is none, the length goes: the caller must know by other means where the message
+/// False where the numbers differ, or one is none: then no length is left, and other means must tell where the message
 /// ends.
-pub fn keep_one_length(headers: &mut HeaderMap) {
+pub fn keep_one_length(headers: &mut HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lines.next() else { return };
+    let Some(first) = lines.next() else { return true };
     if lines.next().is_none() && is_number(first.as_bytes()) {
-        return;
+        return true;
     }
-    match common_length(headers) {
+    let length = common_length(headers);
+    match length {
         Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
         None => headers.remove(CONTENT_LENGTH),
     };
+    length.is_some()
 }
 
 /// The number that all lines and elements agree on.

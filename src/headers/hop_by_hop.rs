@@ -53,6 +53,9 @@ fn says_nothing(headers: &HeaderMap) -> bool {
 
 /// Whether the hop's headers ask for the WebSocket protocol and no other.
 pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(UPGRADE) {
+        return false;
+    }
     let mut protocols = tokens(headers, &UPGRADE);
     protocols.next().is_some_and(|one| one.eq_ignore_ascii_case("websocket"))
         && protocols.next().is_none()

@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
+pub mod lines;
 pub mod name;
 pub mod set_cookie;
 pub mod target;

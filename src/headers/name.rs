@@ -9,48 +9,91 @@ use http::{HeaderMap, HeaderName};
 /// nor digit equals any other, and at the end of a name it counts for nothing.
 #[derive(Debug, Clone, Default)]
 pub struct NameSet {
-    /// By length: most names are dismissed without being read.
-    names: Box<[Vec<Box<[u8]>>]>,
+    /// By length.
+    names: Box<[Equal]>,
     /// Beginnings of names.
-    prefixes: Box<[Box<[u8]>]>,
+    prefixes: Equal,
 }
+
+/// Folded names or prefixes, most others being dismissed by their first letter.
+#[derive(Debug, Clone, Default)]
+struct Equal {
+    first: Letters,
+    all: Vec<Box<[u8]>>,
+}
+
+/// A set of folded letters. Letters that share a bit are told apart by the names themselves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Letters(u64);
 
 impl NameSet {
     /// The set of `names`, duplicates (by spelling) merged.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut by_length: Vec<Vec<Box<[u8]>>> = Vec::new();
+        let mut by_length: Vec<Equal> = Vec::new();
         for name in names.into_iter().map(trimmed) {
             if by_length.len() <= name.len() {
-                by_length.resize(name.len() + 1, Vec::new());
+                by_length.resize(name.len() + 1, Equal::default());
             }
-            let name: Box<[u8]> = name.bytes().map(fold).collect();
-            if let Some(equally_long) = by_length.get_mut(name.len())
-                && !equally_long.contains(&name)
-            {
-                equally_long.push(name);
+            if let Some(equally_long) = by_length.get_mut(name.len()) {
+                equally_long.add(name);
             }
         }
-        NameSet { names: by_length.into(), prefixes: Box::default() }
+        NameSet { names: by_length.into(), prefixes: Equal::default() }
     }
 
     /// The same set and every name that begins with one of `prefixes`.
     pub fn with_prefixes(mut self, prefixes: &[&str]) -> Self {
-        self.prefixes = prefixes.iter().map(|prefix| prefix.bytes().map(fold).collect()).collect();
+        self.prefixes = Equal::default();
+        for prefix in prefixes {
+            self.prefixes.add(prefix);
+        }
         self
     }
 
     /// Whether some spelling of `name` is in the set.
     pub fn matches(&self, name: &str) -> bool {
-        let name = trimmed(name);
-        let begins = |own: &[u8]| own.iter().zip(name.bytes()).all(|(a, b)| *a == fold(b));
-        self.names.get(name.len()).is_some_and(|equally_long| equally_long.iter().any(|own| begins(own)))
-            || self.prefixes.iter().any(|own| own.len() <= name.len() && begins(own))
+        let name = trimmed(name).as_bytes();
+        self.names.get(name.len()).is_some_and(|equally_long| equally_long.begins(name))
+            || self.prefixes.begins(name)
     }
 
     /// Removes every header of the set, in any spelling; returns how many names went.
     pub fn strip(&self, headers: &mut HeaderMap) -> usize {
         strip_if(headers, |name| self.matches(name))
     }
+}
+
+impl Equal {
+    fn add(&mut self, name: &str) {
+        let name: Box<[u8]> = name.bytes().map(fold).collect();
+        if !self.all.contains(&name) {
+            self.first.add(name.first());
+            self.all.push(name);
+        }
+    }
+
+    /// Whether one of them begins `name`.
+    fn begins(&self, name: &[u8]) -> bool {
+        self.first.has(name.first())
+            && self.all.iter().any(|own| {
+                own.len() <= name.len() && own.iter().zip(name).all(|(own, letter)| *own == fold(*letter))
+            })
+    }
+}
+
+impl Letters {
+    fn add(&mut self, letter: Option<&u8>) {
+        self.0 |= bit(letter);
+    }
+
+    fn has(self, letter: Option<&u8>) -> bool {
+        self.0 & bit(letter) != 0
+    }
+}
+
+/// The bit of a letter, or of there being none.
+fn bit(letter: Option<&u8>) -> u64 {
+    letter.map_or(1, |letter| 1 << (fold(*letter) % 64))
 }
 
 /// Removes every header whose name, in lower case, `goes`; returns how many names went.
@@ -63,12 +106,29 @@ pub fn strip_if(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) -> usize {
 }
 
 fn trimmed(name: &str) -> &str {
+    if name.as_bytes().last().is_some_and(u8::is_ascii_alphanumeric) {
+        return name;
+    }
     name.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric())
 }
 
 fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+    FOLDED.get(usize::from(byte)).copied().unwrap_or_default()
 }
+
+/// Every byte folded: names are read for every header of every message.
+#[expect(clippy::indexing_slicing, reason = "an index out of bounds would be an error of the compiler's")]
+static FOLDED: [u8; 256] = {
+    let mut folded = [b'-'; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            folded[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    folded
+};
 
 #[cfg(test)]
 mod tests {

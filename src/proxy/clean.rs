@@ -36,8 +36,8 @@ pub(super) struct Origin {
 }
 
 /// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
-/// bodies, unclear framing.
-pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(), ProxyError> {
+/// bodies, unclear framing. A length that was said several times is said once afterwards.
+pub(super) fn check(request: &mut Request<RequestBody>, config: &Config) -> Result<(), ProxyError> {
     check_method(request.method())?;
     let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > config.limits.uri_bytes {
@@ -57,7 +57,7 @@ pub(super) fn check(request: &Request<RequestBody>, config: &Config) -> Result<(
     {
         return Err(ProxyError::HeaderBytes);
     }
-    if !has_one_length(request.headers()) {
+    if !framing::keep_one_length(request.headers_mut()) {
         return Err(ProxyError::Framing);
     }
     match request.body() {
@@ -104,18 +104,6 @@ fn check_body(headers: &HeaderMap, config: &Config) -> Result<(), ProxyError> {
         (Some(max), Some(length)) if length > max => Err(ProxyError::BodyTooLarge),
         _ => Ok(()),
     }
-}
-
-/// Whether there is no length, or one, however often it is said (RFC 9110 section 8.6).
-fn has_one_length(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lines.next() else { return true };
-    let mut values =
-        std::iter::once(first).chain(lines).flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let Some(length) = values.next().map(<[u8]>::trim_ascii) else { return true };
-    !length.is_empty()
-        && length.iter().all(u8::is_ascii_digit)
-        && values.all(|other| other.trim_ascii() == length)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -167,7 +155,6 @@ pub(super) fn clean(
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
     plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
-    framing::keep_one_length(headers);
     // Room for what we add, so that the map grows at most once.
     headers.reserve(12);
 
@@ -267,12 +254,12 @@ fn set_target(headers: &mut HeaderMap, client: &Client, origin: &Origin, host: O
 
 /// 128 random bits as hexadecimal digits: unique, not secret.
 fn new_request_id() -> Option<HeaderValue> {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
     let mut digits = [0u8; 32];
-    let mut bits = fastrand::u128(..);
-    for digit in digits.iter_mut().rev() {
-        let nibble = u8::try_from(bits & 15).unwrap_or(0);
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        bits >>= 4;
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(fastrand::u128(..).to_be_bytes()) {
+        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            *digit = DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
+        }
     }
     HeaderValue::from_bytes(&digits).ok()
 }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 
 use crate::config::Config;
-use crate::headers::claims::{NEVER, claims, claims_and, frame, is_proper};
+use crate::headers::claims::{NEVER, claims_and, frame, is_proper};
 use crate::headers::hop_by_hop;
 use crate::headers::name::{NameSet, strip_if};
 use crate::session::CONTROL_HEADER;
@@ -46,10 +46,10 @@ const NEVER_IN_TRAILERS: [&str; 27] = [
 /// The rules of one configuration.
 #[derive(Debug)]
 pub(super) struct HeaderRules {
+    /// What ends here, and what a trusted peer may say, properly spelled, and others may not.
+    suspects: NameSet,
     /// Of requests, whoever sent them.
     ends_here: NameSet,
-    /// What a trusted peer may say, properly spelled, and others may not.
-    claims: NameSet,
     /// Claims that are passed on for everybody, properly spelled.
     passed: Vec<HeaderName>,
     /// What may come in its proper spelling only.
@@ -73,8 +73,8 @@ impl HeaderRules {
         let of_answers = hop_by_hop::NAMES.into_iter().chain([control.as_str()]);
         HeaderRules {
             request_trailers: Arc::new(claims_and(base.clone().chain(set).chain(NEVER_IN_TRAILERS))),
+            suspects: claims_and(base.clone()),
             ends_here: NameSet::new(base),
-            claims: claims(),
             passed: config.forwarding.pass.clone(),
             frame: frame(),
             from_upstream: NameSet::new(of_answers.clone()),
@@ -87,13 +87,12 @@ impl HeaderRules {
     /// Another spelling than the proper one is the client's, passed on by a peer that knows only the proper one.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, trusted: bool) {
         strip_if(headers, |name| {
-            if self.ends_here.matches(name) {
-                return true;
+            if !self.suspects.matches(name) {
+                return !is_proper(name) && self.frame.matches(name);
             }
-            if self.claims.matches(name) {
-                return !(is_proper(name) && (trusted || self.passed.iter().any(|passed| passed == name)));
-            }
-            !is_proper(name) && self.frame.matches(name)
+            self.ends_here.matches(name)
+                || !is_proper(name)
+                || !(trusted || self.passed.iter().any(|passed| passed == name))
         });
     }
 }

@@ -334,7 +334,7 @@ async fn answer_clean(
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    check_answer(&answer)?;
+    check_answer(&mut answer)?;
     let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (version, headers) = (answer.version(), answer.headers_mut());
     let agreed = hop_by_hop::take_nominated(headers, version).websocket;
@@ -346,11 +346,6 @@ async fn answer_clean(
         cookies.session = None;
     }
     let control = Control::from_headers(headers);
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
-        headers.remove(CONTENT_LENGTH);
-    }
-    framing::keep_one_length(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
         // Rare, so its state is not part of every request's.
@@ -362,8 +357,8 @@ async fn answer_clean(
 }
 
 /// Refuses what the client would read differently from us: a status that HTTP does not know (RFC 9110 section 15), and
-/// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1).
-fn check_answer<B>(answer: &Response<B>) -> Result<(), ProxyError> {
+/// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1). Leaves one length at most.
+fn check_answer<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     if answer.status().as_u16() >= 600 {
         return Err(ProxyError::Answer("its status is none of HTTP"));
     }
@@ -373,10 +368,17 @@ fn check_answer<B>(answer: &Response<B>) -> Result<(), ProxyError> {
         coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity")
     };
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(only), None) if is_plain(only) => Ok(()),
-        _ => Err(ProxyError::Answer("its transfer coding is not plain chunked")),
+        (None, _) => {
+            // One that is unclear goes: hyper has read to the end of the connection then.
+            framing::keep_one_length(answer.headers_mut());
+        }
+        (Some(only), None) if is_plain(only) => {
+            // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
+            answer.headers_mut().remove(CONTENT_LENGTH);
+        }
+        _ => return Err(ProxyError::Answer("its transfer coding is not plain chunked")),
     }
+    Ok(())
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -7,7 +7,7 @@
 use hyper::rt::ReadBufCursor;
 
 use super::chunks::Chunks;
-use crate::headers::target;
+use crate::headers::{lines, target};
 use crate::proxy::MAX_METHOD;
 
 /// What a client must not send.
@@ -195,19 +195,33 @@ fn method(mut letters: usize, rest: &[u8]) -> Result<(usize, At), Violation> {
     Ok((rest.len(), At::Method(letters)))
 }
 
-/// Reads on in a header line, to its end at most.
-fn header(line: Line, rest: &[u8]) -> (usize, At) {
-    let end = memchr::memchr(b'\n', rest);
-    let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-    let line = match (line, text) {
-        (line, []) => line,
-        (Line::Nothing, [b'\r']) => Line::Return,
-        _ => Line::Text,
-    };
-    match end {
-        None => (rest.len(), At::Header(line)),
-        Some(end) if line == Line::Text => (end + 1, At::Header(Line::Nothing)),
-        Some(end) => (end + 1, At::HandedOver),
+/// Reads on in header lines, to the end of the head at most.
+fn header(mut line: Line, rest: &[u8]) -> (usize, At) {
+    if line == Line::Nothing
+        && let Some(length) = lines::whole_head(rest)
+    {
+        return (length, At::HandedOver);
+    }
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', rest) {
+        line = line.with(rest.get(start..end).unwrap_or_default());
+        start = end + 1;
+        if line != Line::Text {
+            return (start, At::HandedOver);
+        }
+        line = Line::Nothing;
+    }
+    (rest.len(), At::Header(line.with(rest.get(start..).unwrap_or_default())))
+}
+
+impl Line {
+    /// The line with `text` behind it.
+    fn with(self, text: &[u8]) -> Self {
+        match (self, text) {
+            (line, []) => line,
+            (Line::Nothing, [b'\r']) => Line::Return,
+            _ => Line::Text,
+        }
     }
 }
 

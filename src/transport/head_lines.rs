@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::headers::lines;
 use crate::socket::Inspect;
 
 /// Whether the next bytes of a connection are the head of an answer. Written by whoever sends requests on it.
@@ -69,18 +70,12 @@ impl HeadLines {
             self.head = Some(Head::default());
         }
         let mut rest = bytes;
-        while let Some(head) = &mut self.head {
-            let Some(end) = memchr::memchr(b'\n', rest) else {
-                head.add(rest);
-                break;
-            };
-            let (line, behind) = rest.split_at(end);
-            rest = behind.get(1..).unwrap_or_default();
-            head.add(line);
-            if head.end_line()? {
-                // An interim answer is followed by another head.
-                self.head = head.is_interim().then(Head::default);
-            }
+        while let Some(head) = &mut self.head
+            && let Some(length) = head.read(rest)?
+        {
+            rest = rest.get(length..).unwrap_or_default();
+            // An interim answer is followed by another head.
+            self.head = head.is_interim().then(Head::default);
         }
         Ok(())
     }
@@ -101,6 +96,30 @@ impl MixedLines {
 }
 
 impl Head {
+    /// Reads on; how many bytes are the head's, once it is whole.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, MixedLines> {
+        if self.is_new()
+            && let Some(length) = lines::whole_head(bytes)
+        {
+            self.add(bytes.get(..self.start.len()).unwrap_or(bytes));
+            return Ok(Some(length));
+        }
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            self.add(bytes.get(start..end).unwrap_or_default());
+            start = end + 1;
+            if self.end_line()? {
+                return Ok(Some(start));
+            }
+        }
+        self.add(bytes.get(start..).unwrap_or_default());
+        Ok(None)
+    }
+
+    fn is_new(&self) -> bool {
+        self.ends_in_two.is_none() && self.length == 0
+    }
+
     /// A part of a line.
     fn add(&mut self, part: &[u8]) {
         if self.ends_in_two.is_none() {

@@ -14,7 +14,7 @@ use super::line::{Line, Lines};
 type Idle = Vec<Box<Connection>>;
 
 /// How many connections to an instance there may be, and how long things may take on the way to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
     /// To connect.
     pub connect: Duration,
@@ -159,7 +159,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Pools {
     lines: Lines,
-    pools: Mutex<BTreeMap<(SocketAddr, PoolSettings), Arc<Pool>>>,
+    /// Most addresses have one; more while settings change, and where upstreams share an instance.
+    pools: Mutex<BTreeMap<SocketAddr, Vec<Arc<Pool>>>>,
 }
 
 impl Pools {
@@ -170,17 +171,24 @@ impl Pools {
 
     /// The pool of connections to `address` that are kept as `settings` say.
     pub fn to(&self, address: SocketAddr, settings: &PoolSettings) -> Arc<Pool> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = pools.entry((address, *settings));
-        pool.or_insert_with(|| Pool::new(address, *settings, &self.lines)).clone()
+        let mut pools = self.pools();
+        let pools = pools.entry(address).or_default();
+        if let Some(pool) = pools.iter().find(|pool| pool.settings == *settings) {
+            return pool.clone();
+        }
+        let pool = Pool::new(address, *settings, &self.lines);
+        pools.push(pool.clone());
+        pool
     }
 
     /// Closes old connections and forgets unused pools; to be called a few times a second.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        // A pool that somebody holds will get a connection back.
-        pools.retain(|_, pool| pool.sweep(now) || Arc::strong_count(pool) > 1);
+        self.pools().retain(|_, pools| {
+            // A pool that somebody holds will get a connection back.
+            pools.retain(|pool| pool.sweep(now) || Arc::strong_count(pool) > 1);
+            !pools.is_empty()
+        });
     }
 
     /// Sees to it that connections to `address` are ready before they are needed, if the settings want it; to be called
@@ -190,5 +198,9 @@ impl Pools {
             let pool = self.to(address, settings);
             tokio::spawn(async move { pool.warm().await });
         }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Vec<Arc<Pool>>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
