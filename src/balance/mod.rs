@@ -268,7 +268,7 @@ impl Balancer {
             });
         };
         let light = ready().find_map(|instance| {
-            let below = (instance.in_flight() as f64) < most * f64::from(instance.weight());
+            let below = (instance.load() as f64) < most * f64::from(instance.weight());
             below.then(|| Lease::take(instance)).flatten()
         });
         match light {
@@ -279,7 +279,7 @@ impl Balancer {
 
     /// Requests under way per weight, with one more.
     fn average(&self, table: &Table) -> f64 {
-        (self.upstream.group().in_flight() + 1) as f64 / table.weight.max(1) as f64
+        (self.upstream.group().load() + 1) as f64 / table.weight.max(1) as f64
     }
 
     fn next_turn(&self, table: &Table) -> Option<usize> {
@@ -300,7 +300,7 @@ fn two_choices(table: &Table) -> Option<usize> {
     let (first, second) = (by_chance(table)?, by_chance(table)?);
     let load = |place: usize| {
         let instance = table.open.get(place)?;
-        Some((instance.in_flight() as u64 + 1, u64::from(instance.weight())))
+        Some((instance.load() as u64 + 1, u64::from(instance.weight())))
     };
     let ((first_load, first_weight), (second_load, second_weight)) = (load(first)?, load(second)?);
     let is_lighter = second_load * first_weight < first_load * second_weight;

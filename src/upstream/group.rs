@@ -15,7 +15,7 @@ use super::tournament::Tournament;
 /// Shared by the instances of an upstream.
 #[derive(Debug, Default)]
 pub struct Group {
-    in_flight: AtomicUsize,
+    load: AtomicUsize,
     queue: Queue,
     /// Of sessions that are moved.
     moves: Pace,
@@ -26,9 +26,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// Requests under way on all instances.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+    /// Requests and checks under way on all instances.
+    pub fn load(&self) -> usize {
+        self.load.load(Relaxed)
     }
 
     /// What may be sent again.
@@ -84,14 +84,14 @@ impl Group {
     }
 
     pub(super) fn entered(&self, instance: &Instance) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.load.fetch_add(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {
             tournament.took(instance);
         }
     }
 
     pub(super) fn left(&self, instance: &Arc<Instance>) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.load.fetch_sub(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {
             tournament.update(instance);
         }

@@ -4,34 +4,39 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::instance::Instance;
+use super::load::Work;
 
 /// One request under way on an instance; dropping it is its end, and gives its slot to who waits for it. Where it was
 /// [shared](Lease::share), that is when the last share is dropped.
 #[derive(Debug)]
 pub struct Lease {
     instance: Arc<Instance>,
+    what: Work,
     /// `None`: it is given back with the lease.
     shared: Option<Arc<Slot>>,
 }
 
 /// What is given back.
 #[derive(Debug)]
-struct Slot(Arc<Instance>);
+struct Slot(Arc<Instance>, Work);
 
 impl Lease {
     /// Takes a slot; `None` when all are taken.
     pub fn take(instance: &Arc<Instance>) -> Option<Self> {
-        instance.enter_as_request().then(|| Lease::begin(instance))
+        Lease::take_for(instance, Work::Request)
     }
 
     /// Takes a slot as a request does, for a check, which is not counted as a request; `None` when all are taken.
     pub fn take_for_check(instance: &Arc<Instance>) -> Option<Self> {
-        instance.enter().then(|| Lease::begin(instance))
+        Lease::take_for(instance, Work::Check)
     }
 
-    fn begin(instance: &Arc<Instance>) -> Self {
+    fn take_for(instance: &Arc<Instance>, what: Work) -> Option<Self> {
+        if !instance.enter(what) {
+            return None;
+        }
         instance.group.entered(instance);
-        Lease { instance: instance.clone(), shared: None }
+        Some(Lease { instance: instance.clone(), what, shared: None })
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -41,7 +46,7 @@ impl Lease {
     /// A share, for whoever must hold the slot as well; `None` where slots are not limited.
     pub fn share(&mut self) -> Option<Arc<dyn fmt::Debug + Send + Sync>> {
         self.instance.slots()?;
-        let slot = self.shared.get_or_insert_with(|| Arc::new(Slot(self.instance.clone())));
+        let slot = self.shared.get_or_insert_with(|| Arc::new(Slot(self.instance.clone(), self.what)));
         Some(slot.clone())
     }
 }
@@ -49,20 +54,20 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.shared.is_none() {
-            give_back(&self.instance);
+            give_back(&self.instance, self.what);
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        give_back(&self.0);
+        give_back(&self.0, self.1);
     }
 }
 
-fn give_back(instance: &Arc<Instance>) {
+fn give_back(instance: &Arc<Instance>, what: Work) {
     // The order matters: who begins to wait looks for a free slot after it can be seen waiting.
-    instance.leave();
+    instance.leave(what);
     instance.group.left(instance);
 }
 
@@ -100,5 +105,15 @@ mod tests {
         drop(leases);
         assert!(Lease::take(&instance).is_some());
         assert_eq!(instance.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_check_takes_a_slot_and_is_no_request() {
+        let instance = Instance::with_slots(Some(1));
+        let check = Lease::take_for_check(&instance).unwrap();
+        assert_eq!((instance.load(), instance.in_flight(), instance.requests()), (1, 0, 0));
+        assert!(Lease::take(&instance).is_none());
+        drop(check);
+        assert_eq!(instance.load(), 0);
     }
 }

@@ -5,6 +5,7 @@ mod deadline;
 mod group;
 mod instance;
 mod lease;
+mod load;
 mod pace;
 mod pinned;
 mod proof;

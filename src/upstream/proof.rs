@@ -16,6 +16,17 @@ pub enum Doubt {
     Gone = 3,
 }
 
+impl Doubt {
+    /// What is wrong, as long as no check has ended since; for people.
+    pub(super) fn as_reason(self) -> &'static str {
+        match self {
+            Doubt::Unknown => "no check has ended yet",
+            Doubt::Away => "it was away, and no check has ended since",
+            Doubt::Gone => "nobody listened at its address, and no check has ended since",
+        }
+    }
+}
+
 const NONE: u8 = 0;
 
 /// Written by the warden and by those who doubt.
@@ -32,17 +43,22 @@ impl Proof {
     pub(super) fn set_checked(&self, checked: bool, at_first: Doubt) {
         let before = self.checked.swap(checked, Relaxed);
         match (before, checked) {
-            (false, true) => self.doubt(at_first),
+            (false, true) => {
+                self.doubt(at_first);
+            }
             (true, false) => self.doubt.store(NONE, Relaxed),
             _ => {}
         }
     }
 
-    pub(super) fn doubt(&self, why: Doubt) {
-        if self.checked.load(Relaxed) {
+    /// False when there are no checks.
+    pub(super) fn doubt(&self, why: Doubt) -> bool {
+        let is_checked = self.checked.load(Relaxed);
+        if is_checked {
             self.doubt.fetch_max(why as u8, Relaxed);
             self.doubted.notify_one();
         }
+        is_checked
     }
 
     /// True when there was doubt.

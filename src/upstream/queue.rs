@@ -290,7 +290,7 @@ mod tests {
         // The slot has been handed to the first, who never looks.
         drop(first);
         assert!(second.slot().now_or_never().unwrap().is_some());
-        assert_eq!((group.waiting(), group.in_flight()), (0, 0));
+        assert_eq!((group.waiting(), group.load()), (0, 0));
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
                 scope.spawn(move || runtime.block_on(clients));
             }
         });
-        assert_eq!((upstream.group().waiting(), upstream.group().in_flight()), (0, 0));
+        assert_eq!((upstream.group().waiting(), upstream.group().load()), (0, 0));
     }
 
     async fn client_of(upstream: &Upstream, seed: u64) {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Upstream;
 use super::instance::Instance;
+use super::load::{Load, Work};
 
 /// The instances with one address, of at least two upstreams.
 #[derive(Debug)]
@@ -52,15 +52,12 @@ impl Seats {
         self.members().filter_map(|instance| instance.slots()).max()
     }
 
-    /// Adds one to `taken`, of an instance that may have `slots`, if there is room.
-    pub(super) fn enter(&self, taken: &AtomicUsize, slots: usize) -> bool {
+    /// Adds `what` to the load of an instance that may have `slots`, if there is room.
+    pub(super) fn enter(&self, load: &Load, what: Work, slots: usize) -> bool {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = self.members().map(|instance| instance.in_flight()).sum();
-        let has_room = taken.load(SeqCst) < slots && self.limit().is_none_or(|limit| all < limit);
-        if has_room {
-            taken.fetch_add(1, SeqCst);
-        }
-        has_room
+        let all: usize = self.members().map(|instance| instance.load()).sum();
+        let has_room = self.limit().is_none_or(|limit| all < limit);
+        has_room && load.add_below(slots, what)
     }
 
     /// Hands free slots to those who wait for them.
@@ -84,6 +81,8 @@ impl Seats {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -147,7 +146,7 @@ mod tests {
         drop(other);
         assert!(third.slot().now_or_never().unwrap().is_some());
         drop(lease);
-        assert!(upstreams.iter().all(|upstream| upstream.group().in_flight() == 0));
+        assert!(upstreams.iter().all(|upstream| upstream.group().load() == 0));
     }
 
     #[test]
@@ -176,6 +175,6 @@ mod tests {
                 });
             }
         });
-        assert!(upstreams.iter().all(|upstream| upstream.group().in_flight() == 0));
+        assert!(upstreams.iter().all(|upstream| upstream.group().load() == 0));
     }
 }

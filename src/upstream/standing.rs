@@ -96,7 +96,7 @@ pub struct Ejection {
     pub returned: Option<Instant>,
 }
 
-/// Written by the warden only; requests read one atomic of it.
+/// Written by the warden, but for doubts; requests read one atomic of it.
 #[derive(Debug)]
 pub(super) struct Judgement {
     hot: AtomicU8,
@@ -146,6 +146,14 @@ impl Judgement {
         }
         self.hot.store(health as u8, Relaxed);
         before
+    }
+
+    /// What was found good may not be so any more: the reason is not one now.
+    pub(super) fn doubt(&self) {
+        let mut cold = self.cold();
+        if cold.health.is_able() {
+            cold.reason.clear();
+        }
     }
 
     pub(super) fn eject(&self, ejection: Ejection, cause: Cause, reason: &str, now: Instant) {

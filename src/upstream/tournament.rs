@@ -74,10 +74,10 @@ impl Tournament {
             return;
         }
         loop {
-            let loaded = instance.in_flight();
+            let loaded = instance.load();
             let old = own.load(SeqCst);
             own.store(key(instance, *weight, turn(old & TURN_MASK)), SeqCst);
-            if instance.in_flight() == loaded {
+            if instance.load() == loaded {
                 break;
             }
         }
@@ -123,7 +123,7 @@ fn key(instance: &Instance, weight: u32, turn: u64) -> u64 {
 
 /// With one more request; those that have none are all alike.
 fn load(instance: &Instance, weight: u32) -> u64 {
-    match instance.in_flight() as u64 {
+    match instance.load() as u64 {
         0 => 0,
         some => (some + 1) * PARTS / u64::from(weight.max(1)),
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::upstream::{Cause, Doubt, Ejection, Health, Outcome};
 
 #[test]
 fn identity_depends_on_the_address_alone() {
@@ -64,4 +65,33 @@ async fn an_instance_that_comes_back_gets_its_share_little_by_little() {
     assert_eq!(instance.share(back), LEAST_SHARE);
     assert_eq!(instance.share(back + Duration::from_secs(5)), 0.5);
     assert_eq!(instance.share(back + Duration::from_secs(10)), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_is_that_of_the_condition() {
+    let instance = Instance::with_slots(None);
+    let reason = || instance.reason(Instant::now());
+    assert_eq!(reason(), "");
+    instance.set_checked(true, Doubt::Unknown);
+    assert_eq!(reason(), "no check has ended yet");
+    instance.prove();
+    instance.judge(Health::Up, "checks succeed");
+    assert_eq!(reason(), "checks succeed");
+    instance.set_fenced(true);
+    assert_eq!(reason(), "a drill treats it as dead");
+    instance.set_fenced(false);
+    instance.connect_failed(Instant::now(), false);
+    assert_eq!(reason(), "connecting failed");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(reason(), "it was away, and no check has ended since");
+    instance.judge(Health::Up, "the last check failed: no answer in time");
+    assert_eq!(reason(), "the last check failed: no answer in time");
+    instance.connect_refused();
+    instance.connect_failed(Instant::now(), true);
+    assert_eq!(reason(), "nobody listens at its address");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(reason(), "nobody listened at its address, and no check has ended since");
+    instance.judge(Health::Down, "answered 500");
+    instance.doubt(Doubt::Away);
+    assert_eq!(reason(), "answered 500");
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{self, InstanceState};
 use crate::upstream::Upstream;
+use crate::upstream::load::Work;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -132,7 +133,7 @@ impl World {
                 let instance = lease.instance().clone();
                 // What dropping it does, in two steps.
                 std::mem::forget(lease);
-                instance.leave();
+                instance.leave(Work::Request);
                 At::Leaving(instance)
             }
             At::Leaving(instance) => {
@@ -184,7 +185,7 @@ impl World {
         }
         assert_eq!(self.upstream.group().waiting(), waiting.len());
         assert_eq!(waiting.len(), 0, "everybody gives their slot back in the end");
-        assert_eq!(self.upstream.group().in_flight(), 0);
+        assert_eq!(self.upstream.group().load(), 0);
         assert!(self.upstream.instances().iter().all(|instance| instance.in_flight() == 0));
     }
 }
