@@ -1,6 +1,7 @@
 //! What the API steers of the process itself, and what is known of its configuration.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,8 +27,8 @@ pub trait Process: Debug + Send + Sync {
     /// Lets a new process take over; its id.
     fn upgrade(&self) -> Answer<'_, u32>;
 
-    /// Changes what becomes of an instance.
-    fn order(&self, order: Order) -> Answer<'_, (), OrderError>;
+    /// Changes what becomes of an instance; its address.
+    fn order(&self, order: Order) -> Answer<'_, SocketAddr, OrderError>;
 
     /// Begins a drill; its id.
     fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError>;

@@ -5,6 +5,7 @@
 //! the plan made from them follows the one before in one step.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub(super) enum Command {
     /// New requests are to be served in this mode, or in these, until the file is read again.
     SetMode(Modes, Reply),
     /// This is to become of an instance.
-    Order(Order, oneshot::Sender<Result<(), OrderError>>),
+    Order(Order, oneshot::Sender<Result<SocketAddr, OrderError>>),
     /// This is to fail for a while; the drill's id.
     Drill(drill::Order, oneshot::Sender<Result<u64, DrillError>>),
     /// The drill with this id is to end.

@@ -1,5 +1,6 @@
 //! Steering a running proxy.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ impl AppHandle {
     }
 
     /// Changes what becomes of an instance, as long as it is configured. Completes when it is so, in a proxy that runs.
-    pub async fn order(&self, order: Order) -> Result<(), OrderError> {
+    pub async fn order(&self, order: Order) -> Result<SocketAddr, OrderError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Order(order, reply)).await.map_err(|_| OrderError::Over)?;
         answer.await.map_err(|_| OrderError::Over)?
@@ -114,7 +115,7 @@ impl Process for AppHandle {
         Box::pin(async { AppHandle::upgrade(self).await.map_err(|error| error.to_string()) })
     }
 
-    fn order(&self, order: Order) -> Answer<'_, (), OrderError> {
+    fn order(&self, order: Order) -> Answer<'_, SocketAddr, OrderError> {
         Box::pin(AppHandle::order(self, order))
     }
 

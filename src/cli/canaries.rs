@@ -32,6 +32,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ListArgs {
+    /// Print what the admin API says, as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -58,22 +61,29 @@ struct RouteArgs {
 /// Carries out one command.
 pub(super) fn run(CanariesArgs { command }: CanariesArgs) -> anyhow::Result<ExitCode> {
     let (admin, call) = match command {
-        Command::List(args) => (args.admin, None),
-        Command::Set(args) => (args.admin, Some(json!({ "route": args.route, "percent": args.percent }))),
-        Command::Promote(args) => (args.admin, Some(json!({ "route": args.route, "action": "promote" }))),
-        Command::Rollback(args) => (args.admin, Some(json!({ "route": args.route, "action": "rollback" }))),
+        Command::List(args) => return list(&args),
+        Command::Set(args) => (args.admin, json!({ "route": args.route, "percent": args.percent })),
+        Command::Promote(args) => (args.admin, json!({ "route": args.route, "action": "promote" })),
+        Command::Rollback(args) => (args.admin, json!({ "route": args.route, "action": "rollback" })),
     };
     let client = admin.client()?;
     run::block_on(async {
-        let rows = match call {
-            Some(call) => vec![client.post(CANARIES, &call).await?.1],
-            None => {
-                let mut list = client.get(CANARIES).await?;
-                let rows = list.get_mut("canaries").and_then(Value::as_array_mut).map(std::mem::take);
-                rows.context("the answer lists no canaries")?
-            }
-        };
-        rows.iter().try_for_each(|row| report(row, &mut io::stdout()))?;
+        let (_, row) = client.post(CANARIES, &call).await?;
+        report(&row, &mut io::stdout())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let client = args.admin.client()?;
+    run::block_on(async {
+        let list = client.get(CANARIES).await?;
+        let rows = list.get("canaries").and_then(Value::as_array).context("the answer lists no canaries")?;
+        match (args.json, rows.is_empty()) {
+            (true, _) => writeln!(io::stdout(), "{list}")?,
+            (false, true) => eprintln!("no canaries are configured: a route has one with [route.canary]"),
+            (false, false) => rows.iter().try_for_each(|row| report(row, &mut io::stdout()))?,
+        }
         Ok(ExitCode::SUCCESS)
     })
 }

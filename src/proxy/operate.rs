@@ -2,6 +2,7 @@
 //!
 //! Instances keep it through changes of the configuration, unless that changes what it says of the instance.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use super::plan::Plan;
 pub struct Order {
     /// `None`: every upstream in which the instance is.
     pub upstream: Option<String>,
-    pub address: SocketAddr,
+    /// Its address or its name.
+    pub instance: String,
     pub state: Option<InstanceState>,
     /// 0 to 1000.
     pub weight: Option<u32>,
@@ -33,14 +35,17 @@ pub enum OrderError {
     NoUpstream(Vec<String>),
     #[error("there is no such instance; there are: {}", .0.join(", "))]
     NoInstance(Vec<String>),
+    #[error("this name means several servers: {}; give the address, or name the upstream", .0.join(", "))]
+    Several(Vec<String>),
     #[error("the process is ending")]
     Over,
 }
 
-/// Carries out `order`, its deadline included if that is now. To say the same again changes nothing but the deadline.
-/// Whoever puts plans to use calls this, and nobody else, so that no plan misses what was ordered.
-pub fn carry_out(plan: &Plan, order: &Order) -> Result<(), OrderError> {
-    for (balancer, instance) in find(plan, order)? {
+/// Carries out `order`, its deadline included if that is now; the address of the instance. To say the same again changes
+/// nothing but the deadline. Whoever puts plans to use calls this, and nobody else, so that no plan misses what was ordered.
+pub fn carry_out(plan: &Plan, order: &Order) -> Result<SocketAddr, OrderError> {
+    let meant = find(plan, order.upstream.as_deref(), &order.instance)?;
+    for (balancer, instance) in meant.members {
         if let Some(state) = order.state {
             instance.set_state(state);
             instance.set_deadline(order.deadline);
@@ -52,7 +57,7 @@ pub fn carry_out(plan: &Plan, order: &Order) -> Result<(), OrderError> {
         log(instance, order);
     }
     expire(plan, Instant::now());
-    Ok(())
+    Ok(meant.address)
 }
 
 /// When [`expire`] is to be called next.
@@ -87,27 +92,61 @@ pub fn expire(plan: &Plan, now: Instant) {
     }
 }
 
-fn find<'a>(plan: &'a Plan, order: &Order) -> Result<Vec<(&'a Balancer, &'a Arc<Instance>)>, OrderError> {
-    let asked = |balancer: &&Arc<Balancer>| {
-        order.upstream.as_ref().is_none_or(|name| balancer.upstream().name() == name)
-    };
-    let balancers: Vec<_> = plan.balancers().iter().filter(asked).collect();
-    if balancers.is_empty() {
-        return Err(OrderError::NoUpstream(
-            plan.upstreams().map(|upstream| upstream.name().to_owned()).collect(),
-        ));
+/// One server that an operator means.
+pub(super) struct Meant<'a> {
+    pub(super) address: SocketAddr,
+    /// In each upstream; at least one.
+    pub(super) members: Vec<(&'a Balancer, &'a Arc<Instance>)>,
+}
+
+/// The server that is meant by `name`, its address or its name in an upstream, wherever it is, or only in `upstream`.
+/// A name that means one server here and another one there is refused: nobody knows which was meant.
+pub(super) fn find<'a>(plan: &'a Plan, upstream: Option<&str>, name: &str) -> Result<Meant<'a>, OrderError> {
+    let is_asked = |balancer: &&Arc<Balancer>| upstream.is_none_or(|name| balancer.upstream().name() == name);
+    let asked: Vec<&Balancer> = plan.balancers().iter().filter(is_asked).map(|one| &**one).collect();
+    if asked.is_empty() {
+        let known = plan.upstreams().map(|upstream| upstream.name().to_owned());
+        return Err(OrderError::NoUpstream(known.collect()));
     }
-    let id = InstanceId::of(order.address);
-    let members = balancers.iter().filter_map(|balancer| Some((&***balancer, balancer.upstream().find(id)?)));
+    let address = match name.parse() {
+        Ok(address) => address,
+        Err(_) => address_of(&asked, name)?,
+    };
+    let id = InstanceId::of(address);
+    let members = asked.iter().filter_map(|balancer| Some((*balancer, balancer.upstream().find(id)?)));
     let members: Vec<_> = members.collect();
     if members.is_empty() {
-        let known = balancers.iter().flat_map(|balancer| balancer.upstream().instances());
-        let mut known: Vec<_> = known.map(|instance| instance.label.clone()).collect();
-        known.sort_unstable();
-        known.dedup();
-        return Err(OrderError::NoInstance(known));
+        return Err(OrderError::NoInstance(known(&asked)));
     }
-    Ok(members)
+    Ok(Meant { address, members })
+}
+
+/// The address of the one server that is called so.
+fn address_of(asked: &[&Balancer], name: &str) -> Result<SocketAddr, OrderError> {
+    let called = asked.iter().filter_map(|one| Some((one.upstream(), one.upstream().find_named(name)?)));
+    let called: Vec<_> = called.collect();
+    let addresses: BTreeSet<_> = called.iter().map(|(_, instance)| instance.address).collect();
+    match addresses.first() {
+        None => Err(OrderError::NoInstance(known(asked))),
+        Some(address) if addresses.len() == 1 => Ok(*address),
+        Some(_) => {
+            let each = called.iter().map(|(upstream, one)| format!("{} ({})", one.label, upstream.name()));
+            Err(OrderError::Several(each.collect()))
+        }
+    }
+}
+
+/// The addresses of all instances, each with what it is called.
+fn known(asked: &[&Balancer]) -> Vec<String> {
+    let mut names = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for (instance, config) in asked.iter().flat_map(|balancer| balancer.upstream().members()) {
+        names.entry(&instance.label).or_default().extend(config.name.as_deref());
+    }
+    let each = names.into_iter().map(|(address, names)| match Vec::from_iter(names).join(", ") {
+        names if names.is_empty() => address.to_owned(),
+        names => format!("{address} ({names})"),
+    });
+    each.collect()
 }
 
 fn log(instance: &Instance, order: &Order) {

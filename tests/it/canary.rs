@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::admin::command::run;
 use crate::support::client::{Client, Response};
 use crate::support::config::Config;
 use crate::support::service::{Service, send};
@@ -333,4 +334,21 @@ async fn the_command_steers_a_running_vestibule() {
     let logged = program.process.stderr();
     let decisions = logged.iter().filter(|line| line.contains("canary decision")).count();
     assert_eq!(decisions, 3, "{logged:?}");
+}
+
+#[tokio::test]
+async fn a_list_without_canaries_says_so() {
+    let instance = Upstream::answering(Reply::text(200, "")).await;
+    let proxy = Vestibule::start(Config::to(&[instance.address()]).token(TOKEN)).await;
+    let list = |more: &[&str]| {
+        let mut list = command();
+        list.args(["canaries", "list", "--admin", &proxy.admin_address().to_string()]).args(more);
+        list.env("VESTIBULE_ADMIN_TOKEN", TOKEN);
+        run(list)
+    };
+    let said = "no canaries are configured: a route has one with [route.canary]\n".to_owned();
+    assert_eq!(list(&[]).await, (Some(0), String::new(), said));
+    let (code, json, complaint) = list(&["--json"]).await;
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), json!({ "canaries": [] }));
 }

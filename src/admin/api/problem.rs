@@ -79,7 +79,9 @@ impl Problem {
             Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Problem::Drill(DrillError::Running(_)) | Problem::OtherConfig(_) => StatusCode::CONFLICT,
+            Problem::Order(OrderError::Several(_))
+            | Problem::Drill(DrillError::Instance(OrderError::Several(_)) | DrillError::Running(_))
+            | Problem::OtherConfig(_) => StatusCode::CONFLICT,
             Problem::Drill(DrillError::Embedded) => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::NotFound | Problem::Order(_) | Problem::Drill(_) => StatusCode::NOT_FOUND,
             Problem::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -103,6 +105,8 @@ impl Problem {
             Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
                 "over"
             }
+            Problem::Order(OrderError::Several(_))
+            | Problem::Drill(DrillError::Instance(OrderError::Several(_))) => "several",
             Problem::Drill(DrillError::Running(_)) => "running",
             Problem::Drill(DrillError::Embedded) => "embedded",
             Problem::Order(_) | Problem::Drill(_) => "unknown",

@@ -3,6 +3,8 @@
 mod order;
 mod report;
 
+use std::net::SocketAddr;
+
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -17,7 +19,7 @@ use report::Report;
 pub(in crate::admin) fn list_upstreams(admin: &Admin, request: &Request<Incoming>) -> Reply {
     let config = admin.shared.plan.load_full().config.clone();
     match auth::check(config.admin.as_ref(), request.headers()) {
-        Ok(()) => tell(admin, |_| true),
+        Ok(()) => tell(admin, None),
         Err(problem) => problem.into(),
     }
 }
@@ -39,13 +41,12 @@ async fn carry_out(admin: &Admin, request: Request<Incoming>) -> Result<Reply, P
     auth::check(config.admin.as_ref(), &head.headers)?;
     let call = body::json::<Call, _>(&head.headers, body, EXPECTED).await?;
     let order = call.order(Instant::now())?;
-    let address = order.address.to_string();
-    admin.process.order(order).await.map_err(Problem::Order)?;
-    Ok(tell(admin, |instance| instance == address))
+    let address = admin.process.order(order).await.map_err(Problem::Order)?;
+    Ok(tell(admin, Some(address)))
 }
 
-/// The upstreams with an instance of a wanted address, and these instances.
-fn tell(admin: &Admin, wanted: impl Fn(&str) -> bool) -> Reply {
-    let report = Report::of(&admin.shared.plan.load(), Instant::now(), wanted);
+/// All upstreams and instances, or those of one address.
+fn tell(admin: &Admin, only: Option<SocketAddr>) -> Reply {
+    let report = Report::of(&admin.shared.plan.load(), Instant::now(), only);
     reply::json("application/json", StatusCode::OK, &report)
 }

@@ -5,7 +5,6 @@ mod ready;
 mod table;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,9 +52,9 @@ struct Output {
 
 #[derive(Debug, Args)]
 struct ChangeArgs {
-    /// The instance
-    #[arg(value_name = "IP:PORT")]
-    instance: SocketAddr,
+    /// Its address or its name
+    #[arg(value_name = "NAME|IP:PORT")]
+    instance: String,
     /// Only in this upstream; default: in every upstream that it is in
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
@@ -128,6 +127,9 @@ fn list(output: &Output) -> anyhow::Result<ExitCode> {
     run::block_on(async {
         let report = client.get(UPSTREAMS).await?;
         output.show(&report, &mut io::stdout())?;
+        if !output.json {
+            table::write_empty(&report, &mut io::stderr())?;
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -135,8 +137,8 @@ fn list(output: &Output) -> anyhow::Result<ExitCode> {
 fn change(args: &ChangeArgs, order: Map<String, Value>) -> anyhow::Result<ExitCode> {
     let client = args.output.admin.client()?;
     run::block_on(async {
-        let (_, report) = client.post(UPSTREAMS, &order.into()).await?;
-        args.output.show(&args.concerned(report), &mut io::stdout())?;
+        let (_, answer) = client.post(UPSTREAMS, &order.into()).await?;
+        args.output.show(&Concerned::of(args, &answer).rows_of(answer), &mut io::stdout())?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -148,8 +150,8 @@ fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
     }
     let client = args.change.output.admin.client()?;
     run::block_on(async {
-        let (_, report) = client.post(UPSTREAMS, &order.into()).await?;
-        ready::wait(&args.change, &client, report, args.deadline).await
+        let (_, answer) = client.post(UPSTREAMS, &order.into()).await?;
+        ready::wait(&args.change, &client, answer, args.deadline).await
     })
 }
 
@@ -160,22 +162,28 @@ fn leave(args: &LeaveArgs, state: &str) -> anyhow::Result<ExitCode> {
     order.extend(then.map(|then| ("then".to_owned(), then.as_str().into())));
     let client = change.output.admin.client()?;
     run::block_on(async {
-        let (_, report) = client.post(UPSTREAMS, &order.into()).await?;
-        let report = change.concerned(report);
+        let (_, answer) = client.post(UPSTREAMS, &order.into()).await?;
+        let concerned = Concerned::of(change, &answer);
+        let report = concerned.rows_of(answer);
         if !wait {
             change.output.show(&report, &mut io::stdout())?;
             return Ok(ExitCode::SUCCESS);
         }
-        wait_for_end(change, &client, report).await
+        wait_for_end(change, &client, &concerned, report).await
     })
 }
 
 /// Tells what is left, as it becomes less, until that is decided.
-async fn wait_for_end(args: &ChangeArgs, client: &AdminClient, report: Value) -> anyhow::Result<ExitCode> {
+async fn wait_for_end(
+    args: &ChangeArgs,
+    client: &AdminClient,
+    concerned: &Concerned,
+    report: Value,
+) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(&report);
     loop {
         // Only the instances that were asked for count.
-        let report = args.concerned(client.get(UPSTREAMS).await?);
+        let report = concerned.rows_of(client.get(UPSTREAMS).await?);
         let (line, verdict) = progress.look(&report);
         if args.output.json {
             writeln!(io::stdout(), "{report}")?;
@@ -193,19 +201,35 @@ async fn wait_for_end(args: &ChangeArgs, client: &AdminClient, report: Value) ->
 
 impl ChangeArgs {
     fn order(&self, name: &str, value: Value) -> Map<String, Value> {
-        let instance = ("instance".to_owned(), self.instance.to_string().into());
+        let instance = ("instance".to_owned(), self.instance.as_str().into());
         let upstream = self.upstream.as_ref().map(|name| ("upstream".to_owned(), name.as_str().into()));
         [instance, (name.to_owned(), value)].into_iter().chain(upstream).collect()
     }
+}
 
-    /// What a report says of the instance in the upstreams that were meant.
-    fn concerned(&self, mut report: Value) -> Value {
-        let address = self.instance.to_string();
+/// The instance that an order was about, which may have been called by its name.
+#[derive(Debug)]
+struct Concerned {
+    upstream: Option<String>,
+    address: String,
+}
+
+impl Concerned {
+    /// By the answer to the order, which tells of nothing else.
+    fn of(args: &ChangeArgs, answer: &Value) -> Self {
+        let mut rows =
+            table::list(answer, "upstreams").flat_map(|upstream| table::list(upstream, "instances"));
+        let address = rows.find_map(|instance| instance["address"].as_str());
+        Concerned { upstream: args.upstream.clone(), address: address.unwrap_or(&args.instance).to_owned() }
+    }
+
+    /// What a report says of it in the upstreams that were meant.
+    fn rows_of(&self, mut report: Value) -> Value {
         if let Some(upstreams) = report.get_mut("upstreams").and_then(Value::as_array_mut) {
             upstreams.retain(|upstream| self.upstream.as_ref().is_none_or(|name| upstream["name"] == **name));
             for upstream in upstreams.iter_mut() {
                 if let Some(instances) = upstream.get_mut("instances").and_then(Value::as_array_mut) {
-                    instances.retain(|instance| instance["address"] == *address);
+                    instances.retain(|instance| instance["address"] == *self.address);
                 }
             }
         }

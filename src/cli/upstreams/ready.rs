@@ -8,17 +8,18 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::table::list;
-use super::{AdminClient, ChangeArgs, PAUSE, UPSTREAMS};
+use super::{AdminClient, ChangeArgs, Concerned, PAUSE, UPSTREAMS};
 
 /// Tells what the instance waits for, as that changes, until checks have found it good in every upstream that was meant.
 /// Without checks that is at once.
 pub(super) async fn wait(
     args: &ChangeArgs,
     client: &AdminClient,
-    report: Value,
+    answer: Value,
     deadline: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
-    let (begun, mut report, mut told) = (Instant::now(), args.concerned(report), String::new());
+    let concerned = Concerned::of(args, &answer);
+    let (begun, mut report, mut told) = (Instant::now(), concerned.rows_of(answer), String::new());
     loop {
         let line = describe(&report);
         if args.output.json {
@@ -37,7 +38,7 @@ pub(super) async fn wait(
             return Ok(ExitCode::FAILURE);
         }
         tokio::time::sleep(PAUSE).await;
-        report = args.concerned(client.get(UPSTREAMS).await?);
+        report = concerned.rows_of(client.get(UPSTREAMS).await?);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::session::Switch;
 use crate::upstream::Instance;
 
 use super::metrics::{Counts, Shard};
-use super::operate::OrderError;
+use super::operate::{self, OrderError};
 use super::plan::Plan;
 use super::service::Shared;
 
@@ -238,7 +238,8 @@ impl What {
                 Ok(What::Store(switch.clone()))
             }
             Target::Instance { upstream, name, .. } => {
-                Ok(What::Instance(find(plan, upstream.as_deref(), name)?))
+                let members = operate::find(plan, upstream.as_deref(), name)?.members;
+                Ok(What::Instance(members.into_iter().map(|(_, instance)| instance.clone()).collect()))
             }
         }
     }
@@ -295,23 +296,6 @@ impl std::fmt::Display for What {
             }
         }
     }
-}
-
-fn find(plan: &Plan, upstream: Option<&str>, name: &str) -> Result<Vec<Arc<Instance>>, OrderError> {
-    let asked = || plan.upstreams().filter(|one| upstream.is_none_or(|name| one.name() == name));
-    if asked().next().is_none() {
-        return Err(OrderError::NoUpstream(plan.upstreams().map(|one| one.name().to_owned()).collect()));
-    }
-    let found = asked().filter_map(|one| {
-        let by_address = || one.instances().iter().find(|instance| instance.label == name);
-        one.find_named(name).or_else(by_address).cloned()
-    });
-    let found: Vec<_> = found.collect();
-    if found.is_empty() {
-        let known = asked().flat_map(|one| one.instances()).map(|instance| instance.label.clone());
-        return Err(OrderError::NoInstance(known.collect()));
-    }
-    Ok(found)
 }
 
 fn refresh(plan: &Plan, instances: &[Arc<Instance>]) {

@@ -1,7 +1,5 @@
 //! The body of a call that changes an instance.
 
-use std::net::SocketAddr;
-
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -10,7 +8,7 @@ use crate::config::{self, InstanceState};
 use crate::proxy::operate::Order;
 use crate::upstream::{Deadline, Then};
 
-pub(super) const EXPECTED: &str = r#"{"instance": "IP:PORT"} with "state": "ready", "drain" or "down", "weight": 0 to 1000 or both, and where wanted with "upstream": "NAME", "deadline": "10m", "then": "keep" or "close", with nothing else in it"#;
+pub(super) const EXPECTED: &str = r#"{"instance": "IP:PORT or NAME"} with "state": "ready", "drain" or "down", "weight": 0 to 1000 or both, and where wanted with "upstream": "NAME", "deadline": "10m", "then": "keep" or "close", with nothing else in it"#;
 
 const NOTHING: Problem = Problem::Invalid("nothing is to be changed: name a state or a weight");
 const WEIGHT: Problem = Problem::Invalid("the weight is not from 0 to 1000");
@@ -25,7 +23,7 @@ const NEVER: Problem =
 #[serde(deny_unknown_fields)]
 pub(super) struct Call {
     upstream: Option<String>,
-    instance: SocketAddr,
+    instance: String,
     state: Option<State>,
     weight: Option<u32>,
     deadline: Option<String>,
@@ -59,7 +57,7 @@ impl Call {
         Ok(Order {
             deadline: self.deadline(now)?,
             upstream: self.upstream,
-            address: self.instance,
+            instance: self.instance,
             state: self.state.map(State::wanted),
             weight: self.weight,
         })
@@ -112,7 +110,7 @@ mod tests {
     async fn an_order_says_what_it_changes() {
         let order = Order {
             upstream: None,
-            address: "127.0.0.1:5001".parse().unwrap(),
+            instance: "127.0.0.1:5001".into(),
             state: Some(InstanceState::Ready),
             weight: None,
             deadline: None,
@@ -160,8 +158,7 @@ mod tests {
         ] {
             assert_eq!(with(said), Err(Problem::Malformed(EXPECTED)), "{said}");
         }
-        for body in ["", "{}", "[]", r#"{"state": "drain"}"#, r#"{"instance": "app:5001", "state": "drain"}"#]
-        {
+        for body in ["", "{}", "[]", r#"{"state": "drain"}"#, r#"{"instance": 5001, "state": "drain"}"#] {
             assert_eq!(read(body), Err(Problem::Malformed(EXPECTED)), "{body}");
         }
     }

@@ -1,12 +1,13 @@
 //! What is told of upstreams.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::balance::Balancer;
-use crate::config::{InstanceState, Mode};
+use crate::config::{self, InstanceState, Mode};
 use crate::proxy::Plan;
 use crate::upstream::Instance;
 
@@ -30,6 +31,8 @@ struct UpstreamRow {
 #[derive(Debug, Serialize)]
 struct InstanceRow {
     address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// What the operator wants.
     state: &'static str,
     state_seconds: u64,
@@ -69,38 +72,40 @@ struct Moment {
 }
 
 impl Report {
-    /// The instances whose address is `wanted`, and their upstreams.
-    pub(super) fn of(plan: &Plan, now: Instant, wanted: impl Fn(&str) -> bool) -> Self {
+    /// All upstreams and their instances, or those at the address `only`, and the upstreams that they are in.
+    pub(super) fn of(plan: &Plan, now: Instant, only: Option<SocketAddr>) -> Self {
         let is_sticky = plan.modes.include(Mode::Sticky);
         let moment = Moment { now, session_idle: is_sticky.then(|| plan.session_idle()) };
-        let rows = plan.balancers().iter().map(|balancer| upstream_row(balancer, &moment, &wanted));
-        Report { upstreams: rows.filter(|row| !row.instances.is_empty()).collect() }
+        let rows = plan.balancers().iter().map(|balancer| upstream_row(balancer, &moment, only));
+        Report { upstreams: rows.filter(|row| only.is_none() || !row.instances.is_empty()).collect() }
     }
 }
 
-fn upstream_row(balancer: &Balancer, moment: &Moment, wanted: impl Fn(&str) -> bool) -> UpstreamRow {
+fn upstream_row(balancer: &Balancer, moment: &Moment, only: Option<SocketAddr>) -> UpstreamRow {
     let upstream = balancer.upstream();
-    let instances = upstream.instances().iter().filter(|instance| wanted(&instance.label));
+    let is_wanted = |instance: &Instance| only.is_none_or(|address| instance.address == address);
+    let members = upstream.members().filter(|(instance, _)| is_wanted(instance));
     UpstreamRow {
         name: upstream.name().to_owned(),
         balance: upstream.config.balance.as_str(),
         panic: balancer.is_panicking(),
         waiting: upstream.group().waiting(),
-        instances: instances.map(|instance| instance_row(instance, moment)).collect(),
+        instances: members.map(|(instance, config)| instance_row(instance, config, moment)).collect(),
     }
 }
 
-fn instance_row(instance: &Instance, moment: &Moment) -> InstanceRow {
+fn instance_row(instance: &Instance, config: &config::Instance, moment: &Moment) -> InstanceRow {
     let Moment { now, session_idle } = *moment;
     let (state, age) = (instance.state(), now.saturating_duration_since(instance.state_since()));
     let drained = session_idle.filter(|_| state == InstanceState::Drain).map(|idle| idle.min(age));
     let sessions = |time| instance.pinned().within(time, now);
     InstanceRow {
         address: instance.label.clone(),
+        name: config.name.clone(),
         state: state.as_str(),
         state_seconds: age.as_secs(),
         condition: instance.condition(now).as_str(),
-        reason: instance.standing().reason,
+        reason: instance.reason(now),
         weight: instance.weight(),
         requests: instance.in_flight(),
         streams: instance.streams(now),
