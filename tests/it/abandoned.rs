@@ -90,7 +90,7 @@ async fn a_request_that_took_too_long_for_us_keeps_its_slot_too() {
 async fn a_check_that_finds_the_slot_of_an_abandoned_request_says_busy() {
     let done = Signal::new();
     let app = app("a", &done).await;
-    let health = "[upstream.health]\npath = \"/\"\ninterval = \"20ms\"\ntimeout = \"50ms\"\nfall = 1";
+    let health = "[upstream.health]\npath = \"/\"\ninterval = \"20ms\"\ntimeout = \"1s\"\nfall = 1";
     let proxy = start(&app, health).await;
     proxy.wait_for_metric("upstream_instance_condition", "condition=\"up\"", 1.0).await;
     let mut client = proxy.connect().await;

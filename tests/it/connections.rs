@@ -30,10 +30,10 @@ async fn a_connection_carries_as_many_requests_as_it_may() {
 #[tokio::test]
 async fn a_connection_that_is_too_old_is_not_used_again() {
     let upstream = Upstream::answering(Reply::text(200, "")).await;
-    let proxy = behind(&upstream, "idle_timeout = \"30s\"\nmax_lifetime = \"300ms\"").await;
+    let proxy = behind(&upstream, "idle_timeout = \"30s\"\nmax_lifetime = \"2s\"").await;
     ask(&proxy, 3).await;
     assert_eq!(upstream.connections_opened(), 1);
-    tokio::time::sleep(Duration::from_millis(320)).await;
+    tokio::time::sleep(Duration::from_millis(2_020)).await; // it grows old
     ask(&proxy, 2).await;
     assert_eq!(upstream.connections_opened(), 2);
 }

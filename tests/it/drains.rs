@@ -244,11 +244,11 @@ async fn down_can_cut_at_once_tunnels_as_well() {
 async fn another_order_takes_the_deadline_back() {
     let scene = Scene::in_mode("sticky").await;
     let (mut client, mut response) = scene.stream_from_a().await;
-    scene.order_a(json!({ "state": "drain", "deadline": "50ms", "then": "close" })).await;
+    scene.order_a(json!({ "state": "drain", "deadline": "3s", "then": "close" })).await;
     scene.set_a("ready").await;
     // The deadline of the other passes later.
     let b = scene.instances[1].address();
-    order_instance(&scene.proxy, b, json!({ "state": "drain", "deadline": "100ms", "then": "close" })).await;
+    order_instance(&scene.proxy, b, json!({ "state": "drain", "deadline": "3s", "then": "close" })).await;
     within("the deadline of the other", async {
         while row(&scene.proxy, b).await["state"] != "down" {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await; // it is for asking only

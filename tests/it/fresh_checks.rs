@@ -122,7 +122,7 @@ async fn when_no_other_is_left_an_unproven_instance_serves_after_a_while_and_rea
         _ => Reply::text(200, "a"),
     })
     .await;
-    let queue = "queue = { length = 8, timeout = \"5m\" }\n[upstream.health]\ninterval = \"20ms\"\ntimeout = \"10m\"\nunproven_after = \"300ms\"";
+    let queue = "queue = { length = 8, timeout = \"5m\" }\n[upstream.health]\ninterval = \"20ms\"\ntimeout = \"10m\"\nunproven_after = \"3s\"";
     let proxy = Vestibule::start(Config::to(&[app.address()]).upstream(queue)).await;
     let readiness = proxy.admin("/readyz?verbose").await;
     assert_eq!(readiness.status, 503);

@@ -8,8 +8,8 @@ use crate::support::config::Config;
 use crate::support::upstream::{Reply, Request, Upstream};
 use crate::support::vestibule::Vestibule;
 
-const CHECK: &str = "[upstream.health]\npath = \"/health?deep\"\ninterval = \"20ms\"\ntimeout = \"200ms\"\n\
-     rise = 2\nfall = 3";
+const CHECK: &str = "[upstream.health]\npath = \"/health?deep\"\ninterval = \"20ms\"\n\
+     rise = 2\nfall = 3\ntimeout = \"1m\"";
 
 /// An instance whose checks are answered with a status that the test may change.
 async fn instance(name: &'static str) -> (Upstream, Arc<AtomicU16>) {
@@ -84,7 +84,8 @@ async fn without_an_instance_in_use_it_is_unavailable() {
 #[tokio::test]
 async fn a_silent_instance_fails_its_checks() {
     let upstream = Upstream::answering(Reply::after_body().hang()).await;
-    let proxy = Vestibule::start(Config::to(&[upstream.address()]).upstream(CHECK)).await;
+    let check = CHECK.replace("\"1m\"", "\"200ms\"");
+    let proxy = Vestibule::start(Config::to(&[upstream.address()]).upstream(&check)).await;
     proxy.wait_for_metric("upstream_instance_condition", "condition=\"down\"", 1.0).await;
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use crate::support::config::Config;
 use crate::support::upstream::{Reply, Upstream};
 use crate::support::vestibule::Vestibule;
+use crate::support::within;
 
-const STRICT: &str = "[upstream.outlier]\nconsecutive = 3\neject = \"300ms\"";
+const STRICT: &str = "[upstream.outlier]\nconsecutive = 3\neject = \"3s\"";
 
 /// Two instances, of which the answers of the first may be changed.
 struct Pair {
@@ -38,6 +39,16 @@ impl Pair {
 
     async fn ejections(&self) -> f64 {
         self.proxy.metric("upstream_ejections_total", "").await
+    }
+
+    /// Asks until there are enough within one window.
+    async fn ask_until_ejected_for(&self, reason: &str) {
+        within(reason, async {
+            while self.proxy.metric("upstream_ejections_total", reason).await == 0.0 {
+                self.ask(24).await;
+            }
+        })
+        .await;
     }
 
     async fn wait_until_ejected(&self, ejected: f64) {
@@ -104,10 +115,13 @@ async fn silence_and_resets_eject() {
         let good = Upstream::answering(Reply::text(200, "good")).await;
         let config = Config::to(&[odd.address(), good.address()]).upstream(STRICT).with(timeouts);
         let proxy = Vestibule::start(config).await;
-        for _ in 0..6 {
-            proxy.get("/", &[]).await;
-        }
-        proxy.wait_for_metric("upstream_instance_condition", "condition=\"ejected\"", 1.0).await;
+        let instance = format!("instance=\"{}\"", odd.address());
+        within("an ejection", async {
+            while proxy.metric("upstream_ejections_total", &instance).await == 0.0 {
+                proxy.get("/", &[]).await;
+            }
+        })
+        .await;
     }
 }
 
@@ -148,12 +162,10 @@ async fn the_only_instance_is_never_ejected() {
 async fn a_share_of_errors_ejects_and_so_does_being_slow() {
     let windows = "[upstream.outlier]\nconsecutive = \"off\"\nwindow = \"2s\"\nmin_requests = 10\n";
     let pair = Pair::start(&format!("{windows}error_rate = 50"), html(502)).await;
-    pair.ask(24).await;
-    pair.proxy.wait_for_metric("upstream_ejections_total", "error_rate", 1.0).await;
+    pair.ask_until_ejected_for("error_rate").await;
 
-    let late = Reply::after_body().delay(std::time::Duration::from_millis(60));
+    let late = Reply::after_body().delay(std::time::Duration::from_millis(150));
     let late = late.head(200, &[("content-length", "0")]);
     let pair = Pair::start(&format!("{windows}latency = 3"), late).await;
-    pair.ask(24).await;
-    pair.proxy.wait_for_metric("upstream_ejections_total", "latency", 1.0).await;
+    pair.ask_until_ejected_for("latency").await;
 }

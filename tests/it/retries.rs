@@ -12,6 +12,7 @@ use crate::support::upstream::{Reply, Signal, Upstream};
 use crate::support::vestibule::Vestibule;
 
 const RETRIES: &str = "upstream_retries_total";
+const HEDGES: &str = "upstream_hedges_total";
 const EXHAUSTED: &str = "upstream_retry_budget_exhausted_total";
 
 /// Two instances, of which the first is asked first, and the lines of `[upstream.retry]`.
@@ -268,14 +269,14 @@ async fn the_per_try_timeout_does_not_count_the_wait_for_a_slot() {
     let busy_by_posts = || {
         Upstream::start(|request| match request.method.as_str() {
             "POST" => {
-                let head = Reply::after_body().delay(Duration::from_millis(300));
+                let head = Reply::after_body().delay(Duration::from_millis(2_500));
                 head.head(200, &[("Content-Length", "0")])
             }
             _ => Reply::text(200, "good"),
         })
     };
     let (one, other) = (busy_by_posts().await, busy_by_posts().await);
-    let lines = "max_requests = 1\n[upstream.retry]\nper_try_timeout = \"150ms\"";
+    let lines = "max_requests = 1\n[upstream.retry]\nper_try_timeout = \"2s\"";
     let proxy = Vestibule::start(Config::to(&[one.address(), other.address()]).upstream(lines)).await;
     let waiting = async {
         one.wait_until("a request", |seen| seen.requests.len() == 1).await;
@@ -292,17 +293,17 @@ async fn the_per_try_timeout_does_not_count_the_wait_for_a_slot() {
 async fn the_total_timeout_bounds_all_attempts_and_the_wait_for_a_slot() {
     let silent = || Upstream::answering(Reply::after_body().hang());
     let (one, other) = (silent().await, silent().await);
-    let proxy = in_front_of(&one, &other, "per_try_timeout = \"100ms\"\ntotal_timeout = \"250ms\"").await;
+    let proxy = in_front_of(&one, &other, "per_try_timeout = \"100ms\"\ntotal_timeout = \"2s\"").await;
     let begun = Instant::now();
     let response = proxy.get("/", &[]).await;
-    assert!((250..2_000).contains(&begun.elapsed().as_millis()));
+    assert!(begun.elapsed() >= Duration::from_secs(2));
     assert_problem(&response, 504);
     assert_eq!(response.json()["limit"], "upstream.retry.total_timeout");
     assert_eq!(seen([&one, &other]), [1, 1]);
     other.wait_until("closed", |seen| seen.closed == 1).await;
 
     let only = Upstream::answering(Reply::chunked(200, &[]).chunk("never ends").hang()).await;
-    let retry = "max_requests = 1\n[upstream.retry]\ntotal_timeout = \"250ms\"";
+    let retry = "max_requests = 1\n[upstream.retry]\ntotal_timeout = \"2s\"";
     let proxy = Vestibule::start(Config::to(&[only.address()]).upstream(retry)).await;
     let mut holding = proxy.connect().await;
     holding.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
@@ -314,14 +315,14 @@ async fn the_total_timeout_bounds_all_attempts_and_the_wait_for_a_slot() {
 
 #[tokio::test]
 async fn the_total_timeout_cuts_no_stream_and_no_upload() {
-    let slow = Reply::chunked(200, &[]).chunk("a").delay(Duration::from_millis(400)).chunk("b").end();
+    let slow = Reply::chunked(200, &[]).chunk("a").delay(Duration::from_millis(2_100)).chunk("b").end();
     let (one, other) = (Upstream::answering(slow.clone()).await, Upstream::answering(slow).await);
-    let proxy = in_front_of(&one, &other, "total_timeout = \"200ms\"").await;
+    let proxy = in_front_of(&one, &other, "total_timeout = \"2s\"").await;
     assert_eq!(proxy.get("/", &[]).await.text(), "ab");
     let mut client = proxy.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n").await;
     for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(100)).await; // longer in all than the total timeout
+        tokio::time::sleep(Duration::from_millis(400)).await; // longer in all than the total timeout
         client.send("x").await;
     }
     assert_eq!(client.response().await.text(), "ab");
@@ -350,11 +351,13 @@ async fn a_tied_client_is_sent_elsewhere_by_a_broken_instance_but_not_by_a_busy_
             first = proxy.get("/", &[]).await;
         }
         let cookie = first.headers.get("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        // Those that were not tied yet may have been asked again.
+        let before = (proxy.metric(RETRIES, "").await, proxy.metric(HEDGES, "").await);
         let answer = proxy.get("/trouble", &[("Cookie", &cookie)]).await;
         assert_eq!(answer.text() == "b", moves);
         assert_eq!(answer.headers.get("set-cookie").is_some(), moves);
-        assert_eq!(proxy.metric(RETRIES, "").await, f64::from(u8::from(moves)));
-        assert_eq!(proxy.metric("upstream_hedges_total", "").await, 0.0);
+        assert_eq!(proxy.metric(RETRIES, "").await, before.0 + f64::from(u8::from(moves)));
+        assert_eq!(proxy.metric(HEDGES, "").await, before.1);
     }
 }
 

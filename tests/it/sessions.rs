@@ -351,9 +351,9 @@ async fn embedded_sessions_are_shared_by_all_workers() {
 async fn an_expired_key_is_an_ended_session() {
     let house = house("idle_timeout = \"off\"", "").await;
     house.redis.put_session("abc", &[("user_id", "42")]).await;
-    let () = house.redis.command("PEXPIRE", ("session:abc", 200)).await;
+    let () = house.redis.command("PEXPIRE", ("session:abc", 3_000)).await;
     assert_eq!(house.who(&[("Cookie", "session-id=abc")]).await, "42");
-    tokio::time::sleep(Duration::from_millis(250)).await; // the key's own lifetime
+    tokio::time::sleep(Duration::from_millis(3_050)).await; // the key's own lifetime
     let response = house.proxy.get("/", &[("Cookie", "session-id=abc")]).await;
     assert_eq!((response.text(), cookies(&response).len()), ("nobody", 1));
 }

@@ -108,7 +108,7 @@ async fn a_hash_leads_everybody_to_the_same_instance_through_every_vestibule() {
 async fn a_single_active_route_has_one_instance_and_another_only_without_it() {
     let mut apps = apps().await;
     let config = Config::to(&addresses(&apps)).route("single = true");
-    let health = "[upstream.health]\ninterval = \"20ms\"\ntimeout = \"500ms\"\nfall = 1\nrise = 1";
+    let health = "[upstream.health]\ninterval = \"20ms\"\ntimeout = \"1m\"\nfall = 1\nrise = 1";
     let config = config.upstream(health);
     let proxies = [Vestibule::start(config.clone()).await, Vestibule::start(config).await];
     let active = proxies[0].get("/", &[]).await.text().to_owned();
@@ -152,7 +152,7 @@ async fn whoever_may_not_be_moved_waits_for_the_instance_until_it_is_taken_out()
 async fn only_idle_sessions_move_to_instances_that_came_later() {
     let apps = apps().await;
     let late = format!("[[upstream.instance]]\naddress = \"{}\"\nstate = \"drain\"", apps[2].address());
-    let rebalance = "[upstream.rebalance]\nper_second = 1000\nidle_over = \"3s\"";
+    let rebalance = "[upstream.rebalance]\nper_second = 1000\nidle_over = \"6s\"";
     let config = Config::to(&addresses(&apps[..2])).upstream(rebalance).instance(&late);
     let proxy = Vestibule::start(config.with("[session]\nmode = \"sticky\"")).await;
     let mut ties = Vec::new();
@@ -170,7 +170,7 @@ async fn only_idle_sessions_move_to_instances_that_came_later() {
     for (place, (tie, instance)) in ties.iter().enumerate() {
         let is_idle = place >= 30;
         if place == 30 {
-            tokio::time::sleep(Duration::from_millis(3100)).await;
+            tokio::time::sleep(Duration::from_millis(6_100)).await; // the others become idle
         }
         let answer = proxy.get("/", &[("Cookie", tie)]).await;
         if answer.text() != instance {

@@ -77,13 +77,13 @@ async fn either_side_ends_the_tunnel() {
 #[tokio::test]
 async fn a_silent_tunnel_is_closed() {
     let upstream = Upstream::answering(switching().echo_bytes()).await;
-    let config = Config::to(&[upstream.address()]).with("[timeouts]\ntunnel_idle = \"300ms\"");
+    let config = Config::to(&[upstream.address()]).with("[timeouts]\ntunnel_idle = \"2s\"");
     let proxy = Vestibule::start(config).await;
     let mut client = proxy.connect().await;
     client.send(format!("{ASK}\r\n")).await;
     assert_eq!(client.start_response().await.status, 101);
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(150)).await; // together longer than the longest silence
+        tokio::time::sleep(Duration::from_millis(600)).await; // together longer than the longest silence
         client.send("x").await;
         assert_eq!(client.read(1).await, b"x");
     }

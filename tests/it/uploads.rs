@@ -69,20 +69,20 @@ async fn an_upload_arrives_whole_while_its_answer_is_not_read() {
 #[tokio::test]
 async fn a_client_that_sends_is_not_idle_though_it_reads_nothing() {
     let (address, upload) = both_at_once().await;
-    let config = Config::to(&[address]).with("[timeouts]\nclient_idle = \"1s\"");
+    let config = Config::to(&[address]).with("[timeouts]\nclient_idle = \"2s\"");
     let proxy = Vestibule::start(config).await;
     let mut client = proxy.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    for _ in 0..30 {
-        sleep(Duration::from_millis(100)).await; // three times the longest silence in all
+    for _ in 0..20 {
+        sleep(Duration::from_millis(150)).await; // more than the longest silence in all
         client.send("3\r\nabc\r\n").await;
     }
     client.send(LAST_CHUNK).await;
     within("the upload", upload).await.unwrap();
 }
 
-fn impatient(upstream: &Upstream) -> Config {
-    Config::to(&[upstream.address()]).with("[timeouts]\nupstream_idle = \"800ms\"")
+fn impatient(upstream: &Upstream, idle: &str) -> Config {
+    Config::to(&[upstream.address()]).with(&format!("[timeouts]\nupstream_idle = \"{idle}\""))
 }
 
 #[tokio::test]
@@ -91,12 +91,12 @@ async fn an_instance_may_be_silent_while_it_receives() {
     let reply =
         Reply::early().head(200, &[("Transfer-Encoding", "chunked")]).wait(&signal).chunk("late").end();
     let upstream = Upstream::answering(reply).await;
-    let proxy = Vestibule::start(impatient(&upstream)).await;
+    let proxy = Vestibule::start(impatient(&upstream, "2s")).await;
     let mut client = proxy.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
     let mut response = client.start_response().await;
-    for _ in 0..24 {
-        sleep(Duration::from_millis(100)).await; // three times the longest silence in all
+    for _ in 0..20 {
+        sleep(Duration::from_millis(150)).await; // more than the longest silence in all
         client.send("3\r\nabc\r\n").await;
     }
     signal.fire();
@@ -109,15 +109,14 @@ async fn an_instance_may_be_silent_while_it_receives() {
 async fn an_exchange_that_is_silent_both_ways_is_given_up() {
     let reply = Reply::early().head(200, &[("Transfer-Encoding", "chunked")]).chunk("early").hang();
     let upstream = Upstream::answering(reply).await;
-    let proxy = Vestibule::start(impatient(&upstream)).await;
+    let proxy = Vestibule::start(impatient(&upstream, "800ms")).await;
     let mut client = proxy.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
     let mut response = client.start_response().await;
     let begun = Instant::now();
     assert!(client.finish(&mut response).await.is_err());
     assert_eq!(response.text(), "early");
-    let took = begun.elapsed();
-    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
     upstream.wait_until("given up", |seen| seen.closed == seen.opened).await;
 }
 

@@ -101,6 +101,11 @@ impl Log {
         self.origin.elapsed()
     }
 
+    /// When this was.
+    pub(super) fn at(&self, moment: Moment) -> Instant {
+        self.origin + moment
+    }
+
     /// Adds what has ended now.
     pub(super) fn add(&self, begun: Moment, what: What) {
         self.add_until(begun, self.now(), what);

@@ -23,16 +23,23 @@ use series::{Sum, hold};
 use crate::proofs::{report, scaled};
 
 /// So that uses lengthen the life of sessions once or twice, often, very often, and never.
-const IDLE: [Option<u64>; 4] = [Some(60), Some(20), Some(6), None];
+fn idle_timeouts() -> [Option<u64>; 4] {
+    [Some(60), Some(20), Some(shortest()), None]
+}
+
+/// A session is used at least so often, also on a machine that has other things to do.
+fn shortest() -> u64 {
+    scaled(15, 6)
+}
 
 /// What goes wrong with servers of this kind: so many phases.
 fn plan(topology: Topology, seed: u64, count: usize) -> Plan {
     use Kind::*;
-    let idle = IDLE[seed as usize % IDLE.len()];
+    let idle = idle_timeouts()[seed as usize % 4];
     let mut kinds = Kind::ALL.map(|(kind, _)| kind).to_vec();
     match idle {
         // A session that cannot be used for so short a time ends.
-        Some(6) => {
+        Some(idle) if idle == shortest() => {
             kinds = vec![Nothing, Script, Storm, KilledFollowers, LateLookUps, LateChanges, Swapped, Flushed]
         }
         _ => kinds.retain(|kind| !matches!(kind, FlushedBeforeSilence | EndedInGapBeforeSilence)),

@@ -12,7 +12,7 @@ use super::servers::follow_sentinels;
 use super::verdict::{Promise, Terms, Verdict, judge};
 use super::world::World;
 use super::{applications, clients};
-use crate::proofs::{report, scaled};
+use crate::proofs::{Pace, report, scaled};
 
 /// How long everything may take to be right after the last fault.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ pub(super) fn terms(plan: &Plan) -> Terms {
 
 /// Lets it happen and judges it.
 pub(super) async fn run(plan: &Plan) -> Verdict {
-    let mut house = House::start(plan).await;
+    let (pace, mut house) = (Pace::start(), House::start(plan).await);
     let world = World::new(house.primary().address(), [house.seat(0), house.seat(1)], plan);
     let threads =
         [clients::start(&world, 0), clients::start(&world, 1), applications::start(&world, plan.seed)];
@@ -52,7 +52,7 @@ pub(super) async fn run(plan: &Plan) -> Verdict {
     }
     let history = world.log.end();
     keep(&history);
-    judge(&history, &terms(plan))
+    judge(&history, &terms(plan), &|from, to| pace.kept(world.log.at(from), world.log.at(to)))
 }
 
 /// Writes a history to the file that `VESTIBULE_HISTORY` names.

@@ -20,6 +20,9 @@ pub(super) struct Terms {
     pub(super) goes_on: bool,
 }
 
+/// About what an answer of the store may take.
+const MUCH: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Promise {
     /// R1: changes count at once while nothing is wrong.
@@ -85,8 +88,9 @@ struct File<'a> {
     asked: Vec<&'a Event>,
 }
 
-/// `history` is in the order of its beginnings.
-pub(super) fn judge(history: &[Event], terms: &Terms) -> Verdict {
+/// `history` is in the order of its beginnings. `kept`: how much of this time the machine kept from those who are
+/// judged.
+pub(super) fn judge(history: &[Event], terms: &Terms, kept: &dyn Fn(Moment, Moment) -> Duration) -> Verdict {
     let mut files: HashMap<&Name, File<'_>> = HashMap::new();
     let mut for_all = Vec::new();
     for event in history {
@@ -102,6 +106,7 @@ pub(super) fn judge(history: &[Event], terms: &Terms) -> Verdict {
     }
     let mut judge = Judge {
         terms,
+        kept,
         disturbed: disturbances(history),
         failovers: failovers(history),
         verdict: Verdict::default(),
@@ -132,6 +137,7 @@ fn failovers(history: &[Event]) -> Vec<(Moment, Moment)> {
 
 struct Judge<'a> {
     terms: &'a Terms,
+    kept: &'a dyn Fn(Moment, Moment) -> Duration,
     disturbed: Vec<(Moment, Moment)>,
     failovers: Vec<(Moment, Moment)>,
     verdict: Verdict,
@@ -220,6 +226,13 @@ impl Judge<'_> {
         if self.terms.goes_on {
             late = late.saturating_sub(self.time_disturbed(until, begun));
         }
+        // At once is as soon as there is a processor; within `max_staleness` is so whatever the machine does.
+        if !disturbed
+            && late > bound + self.terms.slack
+            && late <= self.terms.max_staleness + self.terms.slack
+        {
+            late = late.saturating_sub((self.kept)(until, begun));
+        }
         late > bound + self.terms.slack
     }
 
@@ -250,7 +263,10 @@ impl Judge<'_> {
         let mut last = vec![None; self.disturbed.len()];
         for event in history {
             let What::Asked { session, told: Told::Refused, .. } = &event.what else { continue };
-            if healed.is_some_and(|healed| event.begun >= healed) {
+            // A store that had no processor for so long is as good as none.
+            let had_none =
+                || (self.kept)(event.begun.saturating_sub(event.ended - event.begun), event.ended) >= MUCH;
+            if healed.is_some_and(|healed| event.begun >= healed) && !had_none() {
                 self.verdict.violations.push(Violation {
                     promise: Promise::Recovery,
                     session: session.clone(),

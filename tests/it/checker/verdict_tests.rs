@@ -59,9 +59,14 @@ fn fault(begun: u64, ended: u64) -> Event {
 }
 
 fn verdict_with(terms: &Terms, events: &[Event]) -> Verdict {
+    verdict_on(Duration::ZERO, terms, events)
+}
+
+/// When the machine kept so much of any time from those who are judged.
+fn verdict_on(kept: Duration, terms: &Terms, events: &[Event]) -> Verdict {
     let mut history = events.to_vec();
     history.sort_by_key(|event| event.begun);
-    judge(&history, terms)
+    judge(&history, terms, &|_, _| kept)
 }
 
 fn broken_with(terms: &Terms, events: &[Event]) -> Vec<Promise> {
@@ -110,6 +115,23 @@ fn a_late_change_is_found() {
         assert_eq!(broken(&[set(0, "a"), change.clone(), served(1_150, "a")]), []);
         assert_eq!(broken(&[set(0, "a"), change.clone(), served(1_160, "a")]), [Promise::Prompt], "{change}");
     }
+}
+
+#[test]
+fn what_the_machine_kept_is_forgiven_of_promptness_and_of_nothing_else() {
+    let broken = |kept: u64, events: &[Event]| {
+        let verdict = verdict_on(Duration::from_millis(kept), &TERMS, events);
+        verdict.violations.into_iter().map(|violation| violation.promise).collect::<Vec<_>>()
+    };
+    let at_once = [set(0, "a"), set(1_000, "b"), served(1_500, "a")];
+    assert_eq!(broken(300, &at_once), [Promise::Prompt]);
+    assert_eq!(broken(400, &at_once), []);
+    assert_eq!(broken(9_000, &[set(0, "a"), set(1_000, "b"), served(2_150, "a")]), [Promise::Prompt]);
+    let in_a_fault = [set(0, "a"), fault(900, 3_000), set(1_000, "b"), served(2_150, "a")];
+    assert_eq!(broken(9_000, &in_a_fault), [Promise::Bounded]);
+    let refused = [at(1_000, 3_000, What::Healed), told(3_000, Told::Refused)];
+    assert_eq!(broken(100, &refused), [Promise::Recovery]);
+    assert_eq!(broken(300, &refused), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
 use super::{HOUR, MAX_STALENESS, SLACK, config, old_user, revoke};
-use crate::proofs::{report, scaled};
+use crate::proofs::{report, rounds};
 use crate::support::asker::{Asker, NOBODY};
 use crate::support::client;
 use crate::support::redis::Redis;
@@ -20,7 +20,7 @@ const OFFSETS: [&str; 3] = ["-1h", "-13h", "+13h"];
 
 /// Each as often as the proof tries it.
 fn offsets() -> impl Iterator<Item = &'static str> {
-    OFFSETS.into_iter().cycle().take(OFFSETS.len() * scaled(1, 6))
+    OFFSETS.into_iter().cycle().take(OFFSETS.len() * rounds(1, 6))
 }
 
 struct House {
@@ -114,7 +114,7 @@ async fn a_session_is_over_at_its_own_end_whatever_the_clock_says() {
     let mut broken = Vec::new();
     for offset in offsets() {
         let program = house.wrong("", offset).await;
-        for (id, seconds) in [("over", -60), ("going_on", 1_800), ("ending", 3)] {
+        for (id, seconds) in [("over", -60), ("going_on", 1_800), ("ending", 6)] {
             house.put_until(id, seconds).await;
         }
         let [over, going_on] = [owner(&program, "over").await, owner(&program, "going_on").await];
@@ -187,19 +187,19 @@ async fn a_users_sessions_are_found_whatever_the_clock_says() {
 
 #[tokio::test]
 async fn a_session_that_vestibule_creates_lives_as_long_as_it_should_whatever_the_clock_says() {
-    let session = "absolute_timeout = \"4s\"";
+    let session = "absolute_timeout = \"8s\"";
     let house = House::start(session).await;
     let mut broken = Vec::new();
     for offset in offsets() {
         let wrong = house.wrong(session, offset).await;
         let created = tokio::time::Instant::now();
         let ids = [login(&wrong, "ada").await, login(&house.right, "bob").await];
-        sleep(Duration::from_secs(2)).await; // half its life
+        sleep(Duration::from_secs(2)).await; // within its life
         let mut owners = Vec::new();
         for id in &ids {
             owners.push((owner(&wrong, id).await, owner(&house.right, id).await));
         }
-        sleep(Duration::from_secs(6).saturating_sub(created.elapsed())).await; // it is over
+        sleep(Duration::from_secs(10).saturating_sub(created.elapsed())).await; // it is over
         let mut afterwards = Vec::new();
         for id in &ids {
             afterwards.push((owner(&wrong, id).await, owner(&house.right, id).await));

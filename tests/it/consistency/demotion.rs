@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
-use crate::proofs::{report, scaled};
+use crate::proofs::{report, rounds};
 use crate::support::asker::{Asker, NOBODY, Told, mirror};
 use crate::support::redis::Redis;
 use crate::support::redis_sentinel::until;
@@ -105,7 +105,7 @@ async fn demote(fate: Fate, names_both: bool) -> Seen {
 }
 
 async fn demote_all(names_both: bool) -> Vec<(Fate, Seen)> {
-    let (tries, mut all) = (scaled(1, 13), Vec::new());
+    let (tries, mut all) = (rounds(1, 13), Vec::new());
     for fate in FATES {
         for _ in 0..tries {
             let seen = demote(fate, names_both).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
-use crate::proofs::{Spread, report, scaled};
+use crate::proofs::{Spread, report, rounds};
 use crate::support::asker::{Asker, mirror};
 use crate::support::fault::Fault;
 use crate::support::redis::Redis;
@@ -61,7 +61,7 @@ async fn move_away(whose: Cut) -> (Duration, Duration) {
 
 async fn nobody_asks_the_old_one(whose: Cut) {
     let (mut honoured, mut asked) = (Vec::new(), Vec::new());
-    for _ in 0..scaled(2, 17) {
+    for _ in 0..rounds(2, 17) {
         let (session, late) = move_away(whose).await;
         honoured.push(session);
         asked.push(late);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::{BOUND, HOUR, MAX_STALENESS, Watch, config, new_user, old_user, put, vestibule};
-use crate::proofs::{Spread, report, scaled};
+use crate::proofs::{Spread, report, rounds};
 use crate::support::asker::{Asker, mirror};
 use crate::support::fault::{Fault, Rules};
 use crate::support::redis::Redis;
@@ -58,7 +58,7 @@ async fn change_unheard(rules: Rules, is_from_the_start: bool) -> Vec<Duration> 
 
 async fn changes_count(what: &str, rules: Rules, is_from_the_start: bool) {
     let mut honoured = Vec::new();
-    for _ in 0..scaled(1, 17) {
+    for _ in 0..rounds(1, 17) {
         honoured.extend(change_unheard(rules, is_from_the_start).await);
     }
     let too_long = honoured.iter().filter(|time| **time > BOUND).count();

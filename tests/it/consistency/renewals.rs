@@ -12,10 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{BOUND, new_user, old_user, owner, put, vestibule};
-use crate::proofs::{Spread, report, scaled};
+use crate::proofs::{Spread, report, rounds};
 use crate::support::asker::{Asker, mirror};
 use crate::support::redis::Redis;
 use crate::support::redis_cluster::Cluster;
+use crate::support::within;
 
 /// `idle_timeout`.
 const IDLE: Duration = Duration::from_secs(4);
@@ -92,18 +93,26 @@ async fn change_while_busy(
         }
     }));
     let ((), counts, _) = tokio::join!(sleeping, changing, using);
-    let mut lost: Vec<&String> = ids.iter().collect();
-    while !lost.is_empty() && counts.elapsed() < BOUND {
-        let mut left = Vec::new();
-        for id in lost {
-            if askers[0].ask(id).await.user() != Some(new_user(id).as_str()) {
-                left.push(id);
+    let mut lost = 0;
+    for id in ids {
+        lost += usize::from(is_lost(&mut askers[0], id, &new_user(id), counts).await);
+    }
+    lost
+}
+
+/// Whether somebody else is told that this session is of than `user` when the change to that one must count.
+async fn is_lost(asker: &mut Asker, id: &str, user: &str, counts: Instant) -> bool {
+    within("the change", async {
+        loop {
+            let told = asker.ask(id).await;
+            match told.user() {
+                Some(seen) if seen == user => return false,
+                Some(_) if told.begun > counts + BOUND => return true,
+                _ => sleep(Duration::from_millis(3)).await, // leave the machine to the others
             }
         }
-        lost = left;
-        sleep(Duration::from_millis(5)).await; // leave the machine to the others
-    }
-    lost.len()
+    })
+    .await
 }
 
 /// Changes all these sessions at the same time, each by two clients.
@@ -126,7 +135,7 @@ async fn none_is_lost(
     let (instance, session) = (mirror(), format!("idle_timeout = \"4s\"\nrenewal = \"{renewal}\""));
     let program = vestibule(&instance, url, &session, "").await;
     let mut askers = join_all([program.address; SESSIONS].map(Asker::connect)).await;
-    let (rounds, mut lost) = (scaled(4, 200), 0);
+    let (rounds, mut lost) = (rounds(4, 200), 0);
     for round in 0..rounds {
         lost += change_while_busy(redis, &mut askers, way, renewal, &ids(round).await).await;
     }
@@ -217,13 +226,7 @@ async fn change_often(
         change.hset(format!("session:{id}"), "user_id", number);
         let () = change.query_async(&mut redis).await.unwrap();
         let counts = Instant::now();
-        while asker.ask(&id).await.user() != Some(number.to_string().as_str()) {
-            if counts.elapsed() > BOUND {
-                lost += 1;
-                break;
-            }
-            sleep(Duration::from_millis(3)).await; // leave the machine to the others
-        }
+        lost += usize::from(is_lost(&mut asker, &id, &number.to_string(), counts).await);
         seen.push(counts.elapsed());
     }
     (lost, seen)
@@ -238,7 +241,7 @@ async fn no_change_is_missed_beside_batch_jobs() {
     for _ in 0..2 {
         jobs.spawn(run_batch_jobs(redis.connect().await));
     }
-    let (changes, mut lanes) = (scaled(2_000, 100_000), JoinSet::new());
+    let (changes, mut lanes) = (rounds(2_000, 100_000), JoinSet::new());
     for lane in 0..LANES {
         let (own, asker) = (redis.connect().await, Asker::connect(program.address).await);
         lanes.spawn(change_often(own, asker, format!("s{lane}"), changes / LANES));

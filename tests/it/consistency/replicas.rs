@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{HOUR, Revoked, config, owner, put, revoke};
-use crate::proofs::{report, scaled};
+use crate::proofs::{report, rounds};
 use crate::support::asker::{Asker, NOBODY, mirror};
 use crate::support::fault::{Fault, Rules};
 use crate::support::redis::Redis;
@@ -193,7 +193,7 @@ async fn revoke_with(lack: Lack) -> (Vec<Revoked>, usize) {
 
 async fn what_is_answered_is_true(lack: Lack) {
     let (mut revoked, mut accepted, mut undone, mut reasons) = (0, 0, 0, Vec::new());
-    for _ in 0..scaled(1, 13) {
+    for _ in 0..rounds(1, 13) {
         let (answers, honoured) = revoke_with(lack).await;
         revoked += answers.iter().filter(|answer| answer.status == 200).count();
         let of_these: Vec<&Revoked> = answers.iter().filter(|answer| answer.status == 202).collect();

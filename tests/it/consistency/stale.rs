@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
 use super::{HOUR, Watch, old_user, owner, put, vestibule};
-use crate::proofs::{report, scaled};
+use crate::proofs::{report, rounds};
 use crate::support::asker::{Asker, mirror};
 use crate::support::fault::{Fault, Rules};
 use crate::support::redis::Redis;
@@ -58,7 +58,7 @@ impl House {
 #[tokio::test]
 async fn sessions_that_a_flush_ended_do_not_come_back_in_an_outage() {
     let mut honoured = 0;
-    let tries = scaled(2, 50);
+    let tries = rounds(2, 50);
     for _ in 0..tries {
         let (mut house, watch) = House::start().await;
         let mut flush = redis::pipe();
@@ -75,7 +75,7 @@ async fn sessions_that_a_flush_ended_do_not_come_back_in_an_outage() {
 #[tokio::test]
 async fn sessions_deleted_in_a_short_gap_do_not_come_back_in_an_outage() {
     let mut honoured = 0;
-    let tries = scaled(2, 50);
+    let tries = rounds(2, 50);
     for _ in 0..tries {
         let (mut house, watch) = House::start().await;
         house.fault.set(Rules::SILENT);

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{BOUND, HOUR, Watch, new_user, old_user, put, vestibule};
-use crate::proofs::{Spread, report, scaled};
+use crate::proofs::{Spread, report, rounds};
 use crate::support::asker::{NOBODY, mirror};
 use crate::support::redis::Redis;
 
@@ -182,7 +182,7 @@ async fn try_once(way: Way) -> Duration {
 #[tokio::test]
 async fn whatever_happens_to_a_key_counts_in_time() {
     let (mut tries, mut late) = (JoinSet::new(), Vec::new());
-    for way in Way::ALL.into_iter().cycle().take(Way::ALL.len() * scaled(1, 50)) {
+    for way in Way::ALL.into_iter().cycle().take(Way::ALL.len() * rounds(1, 50)) {
         tries.spawn(async move { (way, try_once(way).await) });
         if tries.len() >= 4 {
             late.push(tries.join_next().await.unwrap().unwrap());

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
 use super::{HOUR, config, old_user, owner, put, revoke};
-use crate::proofs::{report, scaled};
+use crate::proofs::{report, rounds};
 use crate::support::asker::{Asker, mirror};
 use crate::support::fault::{Fault, Rules};
 use crate::support::redis::Redis;
@@ -140,7 +140,7 @@ async fn none_survives(what: &str, tables: &str) {
     for before in SEEN_BEFORE {
         for (seen_by, through) in [(0, 0), (0, 1)] {
             let mut tally = Tally::default();
-            for number in 0..scaled(2, 9) {
+            for number in 0..rounds(2, 9) {
                 let user = format!("u{before}-{through}-{number}");
                 let ids = house.put_all(&user).await;
                 let mut askers = house.askers(seen_by).await;
@@ -171,7 +171,7 @@ async fn sessions_end_with_their_user_where_nothing_is_cached() {
 #[tokio::test]
 async fn sessions_that_changed_hands_end_with_the_user_they_are_of() {
     let (mut house, mut tally) = (House::start("").await, Tally::default());
-    for number in 0..scaled(5, 50) {
+    for number in 0..rounds(5, 50) {
         let (former, user) = (format!("f{number}"), format!("u{number}"));
         let ids = house.put_all(&former).await;
         let mut askers = house.askers(0).await;
@@ -196,7 +196,7 @@ async fn sessions_that_changed_hands_end_with_the_user_they_are_of() {
 async fn sessions_that_are_being_looked_up_end_with_their_user() {
     let mut house = House::start("").await;
     let mut all = Tally::default();
-    for number in 0..scaled(6, 50) {
+    for number in 0..rounds(6, 50) {
         let user = format!("u{number}");
         let ids = house.put_all(&user).await;
         let mut askers = house.askers(1).await;

@@ -14,7 +14,7 @@ use vestibule::lab::load::{Load, LoadResult, Progress, Target, TargetOptions};
 
 /// A load of these tables, besides a name and short times, on `target`.
 pub(crate) fn load_with(tables: &str, target: &str, options: &TargetOptions) -> Load {
-    let times = ["warm_up = '0s'", "duration = '1s'", "timeout = '5s'"];
+    let times = ["warm_up = '0s'", "duration = '1s'", "timeout = '2m'"];
     let times = times.map(|line| if tables.contains(&line[..7]) { "" } else { line }).join("\n");
     let text = format!("name = 'test'\n{times}\n{tables}");
     let scenario = parse_scenario(&text, "test").unwrap_or_else(|problems| panic!("{problems}"));

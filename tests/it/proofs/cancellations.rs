@@ -89,7 +89,8 @@ async fn in_a_storm_of_cancellations_every_answer_names_its_own_user_and_every_r
     let log = tempfile::NamedTempFile::new().unwrap();
     // Who leaves is let go at once: otherwise a storm of requests would be served that nobody waits for.
     let tables = format!(
-        "[timeouts]\nhalf_closed = \"0s\"\n[access_log]\noutput = \"file:{}\"\n[session.store]\nurl = \"{}\"",
+        "[timeouts]\nhalf_closed = \"0s\"\n[access_log]\noutput = \"file:{}\"\n[session.store]\nurl = \"{}\"\n\
+         response_timeout = \"1m\"\nwait_timeout = \"1m\"",
         log.path().display(),
         redis.url()
     );

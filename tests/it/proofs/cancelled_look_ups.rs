@@ -38,7 +38,7 @@ async fn whoever_leaves_during_a_look_up_every_answer_names_its_own_user() {
     let fault = Fault::before(redis.address()).await;
     let tables = format!(
         "[access_log]\noutput = \"off\"\n[session.cache]\nmax_entries = 50\n\
-         [session.store]\nurl = \"{}\"\nresponse_timeout = \"5s\"\nwait_timeout = \"5s\"\nin_flight = 64",
+         [session.store]\nurl = \"{}\"\nresponse_timeout = \"1m\"\nwait_timeout = \"1m\"\nin_flight = 64",
         fault.url()
     );
     let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;

@@ -23,7 +23,7 @@ fn agrees(run: &Value) -> bool {
 
 #[tokio::test]
 async fn every_mode_loses_what_it_must_and_nothing_else() {
-    let (rounds, duration) = scaled(("1", "2s"), ("5", "15s"));
+    let (rounds, duration) = scaled(("1", "6s"), ("5", "15s"));
     let arguments = ["--rounds", rounds, "--duration", duration, "--seed", "1"];
     let compared = Compared::of(&arguments).await;
     assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);

@@ -68,7 +68,7 @@ impl Scene {
         let instances: Vec<Instance> = (0..count).map(Instance::start).collect();
         let discovery = format!(
             "[upstream.discovery]\nsrv = \"{SERVICE}\"\nresolvers = [\"{}\"]\nmin_ttl = \"50ms\"\n\
-             timeout = \"200ms\"",
+             timeout = \"2s\"",
             dns.address()
         );
         set(&dns, &instances, found);
@@ -213,7 +213,7 @@ async fn grow_and_shrink(scene: &Scene) {
         client.finish(&mut response).await.unwrap();
         let text = response.text();
         let pieces = text.strip_suffix("end").unwrap().matches(&format!("{name}.")).count();
-        assert!(pieces >= 10, "{text}");
+        assert!(pieces >= 3, "{text}");
     }
     report("streams on instances that were gone", format!("{removed}, 0 cut"));
 }

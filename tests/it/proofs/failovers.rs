@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Spread, report, scaled};
+use super::{Pace, Spread, report, rounds, scaled};
 use crate::support::asker::{Asker, Told, mirror};
 use crate::support::config::Config;
 use crate::support::redis::Redis;
@@ -266,7 +266,7 @@ struct Times {
 }
 
 impl Seen {
-    fn add(&mut self, told: &[(bool, Told)], times: &Times) {
+    fn add(&mut self, told: &[(bool, Told)], times: &Times, pace: &Pace) {
         let (struck, others): (Vec<_>, Vec<_>) = told.iter().partition(|(is_struck, _)| *is_struck);
         let struck = struck.into_iter().map(|(_, told)| told);
         let (served, refused): (Vec<&Told>, Vec<&Told>) = struck.partition(|told| told.status == 200);
@@ -276,7 +276,7 @@ impl Seen {
         self.stale.push(stale.map(|told| told.begun - times.struck).max().unwrap_or_default());
         self.windows.push(last - first);
         self.replaced.push(times.writable - times.struck);
-        self.recoveries.push(last.saturating_duration_since(times.writable));
+        self.recoveries.push(pace.net(times.writable, last.saturating_duration_since(times.writable)));
         self.served += served.len();
         self.refused += refused.len();
         self.refused_elsewhere += others.iter().filter(|(_, told)| told.status == 503).count();
@@ -303,6 +303,7 @@ impl Seen {
 
 async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
     let (instance, sessions) = (mirror(), put_first(&servers).await);
+    let pace = Pace::start();
     let programs = [vestibule(&instance, &servers.url()).await, vestibule(&instance, &servers.url()).await];
     let key = servers.key().await;
     let (over, is_over) = watch::channel(false);
@@ -338,13 +339,13 @@ async fn fail_over(mut servers: Servers, trouble: Trouble, seen: &mut Seen) {
         }
     }
     seen.replicated += sessions.len();
-    seen.add(&told, &times);
+    seen.add(&told, &times, &pace);
 }
 
 async fn fail_over_often(what: &str, servers: impl AsyncFn() -> Servers) {
     for trouble in [Trouble::Killed, Trouble::Frozen] {
         let mut seen = Seen::default();
-        for _ in 0..scaled(1, 5) {
+        for _ in 0..rounds(1, 5) {
             fail_over(servers().await, trouble, &mut seen).await;
         }
         seen.judge(&format!("{what}, {trouble:?}"));

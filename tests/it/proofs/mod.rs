@@ -19,6 +19,7 @@ mod late_starters;
 mod load_figures;
 mod look_ups;
 mod newcomers;
+mod pace;
 mod reloads;
 mod renewals;
 mod revocation_faults;
@@ -38,6 +39,8 @@ mod websockets;
 use std::fmt::Display;
 use std::time::Duration;
 
+pub(crate) use pace::Pace;
+
 /// Whether the long forms are run.
 fn long() -> bool {
     let long = std::env::var_os("VESTIBULE_LONG").is_some();
@@ -49,6 +52,13 @@ fn long() -> bool {
 /// The measure of a proof in its short and its long form.
 pub(crate) fn scaled<T>(short: T, long_form: T) -> T {
     if long() { long_form } else { short }
+}
+
+/// How often a proof tries that mostly waits: in the long form this many percent of `long_form`, which
+/// `VESTIBULE_ROUNDS` says, or all of it.
+pub(crate) fn rounds(short: usize, long_form: usize) -> usize {
+    let percent = || std::env::var("VESTIBULE_ROUNDS").map_or(100, |percent| percent.parse().unwrap());
+    if long() { (long_form * percent() / 100).max(1) } else { short }
 }
 
 /// Prints what was found; the runner shows it with the long forms.

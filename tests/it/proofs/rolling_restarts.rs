@@ -17,7 +17,7 @@ use crate::support::within;
 
 const TOKEN: &str = "operator-token-0123456789";
 /// What an instance with sessions of its own gets to end them, which people at work never do.
-const DEADLINE: &str = "2s";
+const DEADLINE: &str = "6s";
 
 fn clients() -> usize {
     scaled(40, 400)

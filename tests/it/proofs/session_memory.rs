@@ -41,7 +41,7 @@ async fn a_cached_session_costs_little_more_than_what_it_says() {
     }
     let tables = format!(
         "[access_log]\noutput = \"off\"\n[session.cache]\nmax_entries = 4000000\nmax_bytes = \"2GiB\"\n\
-         [session.store]\nurl = \"{}\"\nwait_timeout = \"5s\"\nresponse_timeout = \"5s\"",
+         [session.store]\nurl = \"{}\"\nwait_timeout = \"1m\"\nresponse_timeout = \"1m\"",
         redis.url()
     );
     let program = Program::start(Config::to(&[instance.address()]).workers(2).with(&tables)).await;

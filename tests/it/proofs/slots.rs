@@ -90,7 +90,7 @@ fn assert_refused(response: &Response, limit: &str) {
 #[tokio::test]
 async fn who_finds_the_queue_full_or_waits_too_long_is_told_which_limit_that_was() {
     let stubs = stubs("0").await;
-    let limits = format!("max_requests = {SLOTS}\nqueue = {{ length = 5, timeout = \"1s\" }}");
+    let limits = format!("max_requests = {SLOTS}\nqueue = {{ length = 5, timeout = \"5s\" }}");
     let program = in_front_of(&stubs, &limits).await;
     let mut streams = Vec::new();
     for _ in 0..4 * SLOTS {
@@ -114,7 +114,7 @@ async fn who_finds_the_queue_full_or_waits_too_long_is_told_which_limit_that_was
     for refused in waiting.join_all().await {
         assert_refused(&refused, "upstream.queue.timeout");
     }
-    report("a full queue", format!("10 refused in {refused_in:.1?}, 5 that waited told after 1 s"));
+    report("a full queue", format!("10 refused in {refused_in:.1?}, 5 that waited told after 5 s"));
     assert_eq!(metrics::read(program.admin, "upstream_queue_refusals_total", "full").await, 10.0);
     assert_eq!(metrics::read(program.admin, "upstream_queue_refusals_total", "timeout").await, 5.0);
     drop(streams);

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::DEADLINE;
 use crate::support::client::Client;
 use crate::support::config::Config;
 use crate::support::service::{Service, begin, chunk, send};
@@ -147,7 +148,7 @@ impl Crowd {
                     use futures_util::{SinkExt, StreamExt};
                     let text = Message::text(counts.messages.fetch_add(1, Relaxed).to_string());
                     let sent = socket.send(text.clone()).await;
-                    let back = tokio::time::timeout(Duration::from_secs(10), socket.next()).await;
+                    let back = tokio::time::timeout(DEADLINE, socket.next()).await;
                     if sent.is_err() || !matches!(back, Ok(Some(Ok(back))) if back == text) {
                         counts.cut.fetch_add(1, Relaxed);
                         return;

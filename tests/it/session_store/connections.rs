@@ -7,9 +7,12 @@ use tokio::time::Instant;
 use vestibule::config;
 use vestibule::session::{Lookup, Store, StoreError};
 
-use super::{SLACK, connected, connection_ids, hash, id, redis_with_session, text};
+use super::{connected, connection_ids, hash, id, impatient, redis_with_session, text};
 use crate::support::redis::Redis;
 use crate::support::within;
+
+/// Longer than a test.
+const HOUR: Duration = Duration::from_secs(3_600);
 
 async fn connections(redis: &Redis) -> usize {
     connection_ids(redis).await.len()
@@ -83,7 +86,7 @@ async fn load_or_drop(store: Store, name: String) -> End {
 #[tokio::test]
 async fn calls_beyond_the_places_wait_a_while_and_then_fail() {
     let redis = redis_with_session().await;
-    let config = config::Store { in_flight: 2, max_connections: 1, ..hash(&redis.url()) };
+    let config = config::Store { in_flight: 2, max_connections: 1, ..impatient(&redis.url()) };
     let store = connected(&config).await;
     redis.freeze();
     let there = id("there");
@@ -95,12 +98,7 @@ async fn calls_beyond_the_places_wait_a_while_and_then_fail() {
 #[tokio::test]
 async fn calls_beyond_the_places_get_the_next_free_one() {
     let redis = redis_with_session().await;
-    let config = config::Store {
-        in_flight: 1,
-        max_connections: 1,
-        wait_timeout: Duration::from_secs(5),
-        ..hash(&redis.url())
-    };
+    let config = config::Store { in_flight: 1, max_connections: 1, wait_timeout: HOUR, ..hash(&redis.url()) };
     let store = connected(&config).await;
     let there = id("there");
     for answer in within("answers", join_all((0..200).map(|_| store.load(&there, true)))).await {
@@ -114,8 +112,8 @@ async fn calls_that_wait_for_a_place_fail_with_the_connection() {
     let config = config::Store {
         in_flight: 1,
         max_connections: 1,
-        wait_timeout: Duration::from_secs(5),
-        response_timeout: Duration::from_secs(5),
+        wait_timeout: HOUR,
+        response_timeout: HOUR,
         ..hash(&redis.url())
     };
     let store = connected(&config).await;
@@ -124,12 +122,10 @@ async fn calls_that_wait_for_a_place_fail_with_the_connection() {
     let waiting = join_all((0..50).map(|_| store.load(&there, true)));
     tokio::pin!(waiting);
     assert!(futures_util::poll!(&mut waiting).is_pending());
-    let asked = Instant::now();
     redis.stop();
-    for answer in waiting.await {
+    for answer in within("the failure", waiting).await {
         assert_eq!(answer, Err(StoreError::Disconnected));
     }
-    assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
@@ -140,7 +136,7 @@ async fn connections_are_added_under_load_up_to_the_limit() {
         min_idle: 2,
         max_idle: 2,
         max_connections: 3,
-        wait_timeout: Duration::from_secs(5),
+        wait_timeout: HOUR,
         ..hash(&redis.url())
     };
     let store = connected(&config).await;
@@ -177,8 +173,8 @@ async fn an_extra_connection_is_closed_half_a_minute_after_its_last_use() {
     let config = config::Store {
         in_flight: 1,
         max_connections: 2,
-        wait_timeout: Duration::from_secs(5),
-        response_timeout: Duration::from_secs(5),
+        wait_timeout: HOUR,
+        response_timeout: HOUR,
         ..hash(&redis.url())
     };
     let store = connected(&config).await;
@@ -219,8 +215,8 @@ async fn idle_connections_are_kept_up_to_the_configured_number() {
         in_flight: 1,
         max_idle: 2,
         max_connections: 3,
-        wait_timeout: Duration::from_secs(5),
-        response_timeout: Duration::from_secs(5),
+        wait_timeout: HOUR,
+        response_timeout: HOUR,
         ..hash(&redis.url())
     };
     let store = connected(&config).await;

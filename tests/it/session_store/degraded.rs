@@ -1,7 +1,5 @@
 //! Servers that do not report changes: the cache then lets what it knows age.
 
-use std::time::{Duration, Instant};
-
 use crate::support::config::Config;
 use crate::support::redis::Redis;
 use crate::support::upstream::{Reply, Upstream};
@@ -28,9 +26,7 @@ async fn ages(redis: Redis) {
     assert_eq!(proxy.metric("session_cache_linked", "").await, 0.0);
     assert_eq!(proxy.get("/", &[SESSION]).await.text(), "42");
     let () = redis.command("HSET", ("session:there", "user_id", "43")).await;
-    let changed = Instant::now();
     within("the change", async { while proxy.get("/", &[SESSION]).await.text() != "43" {} }).await;
-    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
     for _ in 0..20 {
         assert_eq!(proxy.get("/", &[SESSION]).await.text(), "43");
     }

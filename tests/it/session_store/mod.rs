@@ -24,10 +24,8 @@ use vestibule::session::{
 use crate::support::redis::Redis;
 use crate::support::within;
 
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(250);
-const WAIT_TIMEOUT: Duration = Duration::from_millis(100);
-/// What a busy machine may add to a deadline.
-const SLACK: Duration = Duration::from_millis(400);
+/// As long as a busy server takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn redis_config(url: &str, format: config::StoreFormat) -> config::Store {
     config::Store {
@@ -37,13 +35,13 @@ fn redis_config(url: &str, format: config::StoreFormat) -> config::Store {
         format,
         on_outage: config::OnOutage::Deny,
         connect_timeout: Duration::from_secs(1),
-        response_timeout: RESPONSE_TIMEOUT,
+        response_timeout: PATIENCE,
         min_idle: 1,
         max_idle: 1,
         max_connections: 4,
         max_lifetime: None,
         in_flight: 256,
-        wait_timeout: WAIT_TIMEOUT,
+        wait_timeout: PATIENCE,
         ca: None,
         certificate: None,
         sentinel: config::Credentials::default(),
@@ -52,6 +50,12 @@ fn redis_config(url: &str, format: config::StoreFormat) -> config::Store {
 
 pub(crate) fn hash(url: &str) -> config::Store {
     redis_config(url, config::StoreFormat::Hash)
+}
+
+/// A store that is not waited for.
+fn impatient(url: &str) -> config::Store {
+    let (response_timeout, wait_timeout) = (Duration::from_millis(250), Duration::from_millis(100));
+    config::Store { response_timeout, wait_timeout, ..hash(url) }
 }
 
 /// A store that may not be connected yet.

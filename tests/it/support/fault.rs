@@ -17,6 +17,8 @@ pub(crate) struct Rules {
     pub(crate) holds_requests: bool,
     /// What Redis sends waits.
     pub(crate) holds_replies: bool,
+    /// What Redis sends waits on connections on which sessions are looked up.
+    pub(crate) holds_look_ups: bool,
     /// How much later it arrives what Redis sends over connections on which sessions are looked up: up to this
     /// much when `is_random`, else exactly this.
     pub(crate) delays_look_ups: Duration,
@@ -34,6 +36,7 @@ impl Rules {
     pub(crate) const SILENT: Rules = Rules {
         holds_requests: true,
         holds_replies: true,
+        holds_look_ups: false,
         delays_look_ups: Duration::ZERO,
         is_random: false,
         delays_changes: Duration::ZERO,
@@ -151,7 +154,7 @@ async fn join(client: TcpStream, to: SocketAddr, rules: &watch::Sender<Rules>) {
             }
             rules.delay(*follows_changes.borrow())
         },
-        |rules| rules.holds_replies,
+        |rules| rules.holds_replies || rules.holds_look_ups && !*follows_changes.borrow(),
     );
     tokio::select! {
         () = requests => {}

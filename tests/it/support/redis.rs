@@ -38,7 +38,7 @@ impl Redis {
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            "1000",
+            "3000",
             "--repl-diskless-sync-delay",
             "0",
             "--enable-debug-command",

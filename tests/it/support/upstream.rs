@@ -53,6 +53,8 @@ pub(crate) struct Seen {
     pub(crate) opened: usize,
     /// Connections that ended, from whichever side.
     pub(crate) closed: usize,
+    /// Answers that were sent to their end.
+    pub(crate) answered: usize,
 }
 
 /// Lets a waiting [`Reply`] go on, once per [`fire`](Signal::fire).
@@ -139,6 +141,12 @@ impl Reply {
 
     fn then(mut self, step: Step) -> Self {
         self.0.push(step);
+        self
+    }
+
+    /// All steps of another answer.
+    pub(crate) fn then_all(mut self, other: Reply) -> Self {
+        self.0.extend(other.0);
         self
     }
 
@@ -327,6 +335,7 @@ impl Connection {
                     return;
                 }
             }
+            self.seen.send_modify(|seen| seen.answered += 1);
             if self.read_body(position, &mut framing).await.is_err() {
                 return;
             }

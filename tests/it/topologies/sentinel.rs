@@ -1,6 +1,7 @@
 use vestibule::proxy::drill;
 
 use super::{Crowd, DISBELIEF, is_served, start, until_served};
+use crate::proofs::Pace;
 use crate::support::redis::patient;
 use crate::support::redis_sentinel::{Sentinels, until};
 
@@ -47,13 +48,13 @@ async fn a_planned_failover_is_followed_at_once() {
     let new = sentinels.primary().await;
     assert_ne!(old.address(), new.address());
     new.put_session("bob", &[("user_id", "bob")]).await;
-    let asked = std::time::Instant::now();
+    let (pace, asked) = (Pace::start(), std::time::Instant::now());
     loop {
         let response = proxy.get("/", &[("Cookie", "session-id=bob")]).await;
         if (response.status, response.text()) == (200, "bob") {
             break;
         }
-        assert!(asked.elapsed() < DISBELIEF, "{}", response.text());
+        assert!(pace.since(asked) < DISBELIEF, "{}", response.text());
     }
 }
 
