@@ -9,6 +9,7 @@ use std::{fs, io};
 
 mod application;
 mod canary;
+pub mod capture;
 mod caution;
 mod change;
 mod discovery;

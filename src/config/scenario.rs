@@ -6,6 +6,7 @@ use http::header::HeaderName;
 use http::{Method, StatusCode};
 
 use super::canary::Percent;
+use super::capture::Capture;
 use super::staging::Staging;
 use super::template::Template;
 
@@ -116,9 +117,18 @@ pub struct Action {
     pub weight: u32,
     /// Whether it needs a login.
     pub session: bool,
+    /// One after the other, at least one.
+    pub steps: Vec<Step>,
+}
+
+/// One request of an action, and what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub ask: Ask,
     /// Whether the answer is a stream of events (`text/event-stream`) that must hold one at least.
     pub stream: bool,
-    pub ask: Ask,
+    /// Asked once, on a connection of its own, when the stream has begun and given all that it is to give.
+    pub meanwhile: Option<Ask>,
 }
 
 /// One request.
@@ -135,6 +145,8 @@ pub struct Ask {
     pub lost_on: Vec<StatusCode>,
     /// What the body must hold.
     pub contains: Option<String>,
+    /// What is taken from a good answer.
+    pub captures: Vec<Capture>,
 }
 
 impl Ask {
@@ -154,6 +166,11 @@ pub enum AskBody {
     /// What is filled in is escaped.
     Json(Template),
     Text(Template),
-    /// A file of so many bytes in the field `file` of a form.
-    Upload(u64),
+    /// Names and values of a form (`application/x-www-form-urlencoded`), in order.
+    Form(Vec<(String, Template)>),
+    /// A file of so many bytes in the field `file` of a form (`multipart/form-data`), behind these fields.
+    Upload {
+        bytes: u64,
+        fields: Vec<(String, Template)>,
+    },
 }

@@ -18,6 +18,8 @@ pub enum Piece {
     Random,
     /// `{cookie:NAME}`: the value of the user's cookie; nothing without it.
     Cookie(String),
+    /// `{NAME}`: the value that the user took from an answer.
+    Value(String),
     /// `{base64:TEXT}`, where the text may have places too.
     Base64(Template),
 }
@@ -25,7 +27,7 @@ pub enum Piece {
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoTemplate {
-    /// Something like `{usr}`.
+    /// Something like `{cookies:a}`.
     Unknown(String),
     /// A `{base64:` without its end.
     Open,
@@ -47,6 +49,15 @@ impl Template {
         Ok(Template { pieces })
     }
 
+    /// The names of the values that it needs.
+    pub(crate) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.pieces.iter().flat_map(|piece| match piece {
+            Piece::Value(name) => Box::new(std::iter::once(name.as_str())),
+            Piece::Base64(inner) => inner.names(),
+            _ => Box::new(std::iter::empty()) as Box<dyn Iterator<Item = &str>>,
+        }))
+    }
+
     /// How it reads with every place filled in by `fill`.
     pub(super) fn sample(&self, fill: &str) -> String {
         let piece = |piece: &Piece| match piece {
@@ -64,6 +75,7 @@ impl fmt::Display for Template {
             Piece::User => f.write_str("{user}"),
             Piece::Random => f.write_str("{random}"),
             Piece::Cookie(name) => write!(f, "{{cookie:{name}}}"),
+            Piece::Value(name) => write!(f, "{{{name}}}"),
             Piece::Base64(inner) => write!(f, "{{base64:{inner}}}"),
         })
     }
@@ -85,6 +97,7 @@ fn next(text: &str) -> Result<(Piece, &str), NoTemplate> {
     let piece = match word.split_once(':') {
         None if word == "user" => Piece::User,
         None if word == "random" => Piece::Random,
+        None if !word.contains('.') => Piece::Value(word.to_owned()),
         Some(("cookie", name)) if !name.is_empty() => Piece::Cookie(name.to_owned()),
         _ => return Err(NoTemplate::Unknown(word.to_owned())),
     };
@@ -145,15 +158,21 @@ mod tests {
     #[test]
     fn words_that_mean_nothing_are_refused() {
         let unknown = |word: &str| Err(NoTemplate::Unknown(word.to_owned()));
-        assert_eq!(Template::parse("a{usr}"), unknown("usr"));
+        assert_eq!(Template::parse("a{u.r}"), unknown("u.r"));
         assert_eq!(Template::parse("{cookie:}"), unknown("cookie:"));
         assert_eq!(Template::parse("{cookies:a}"), unknown("cookies:a"));
         assert_eq!(Template::parse("{base64:{user}"), Err(NoTemplate::Open));
     }
 
+    #[test]
+    fn the_names_of_values_are_known_wherever_they_stand() {
+        let template = Template::parse("{user}{token}-{base64:{id}:{cookie:c}}{token}").unwrap();
+        assert_eq!(template.names().collect::<Vec<_>>(), ["token", "id", "token"]);
+    }
+
     proptest! {
         #[test]
-        fn a_template_is_shown_as_it_was_written(text in "([a-z{}: ]|\\{user\\}|\\{base64:)*") {
+        fn a_template_is_shown_as_it_was_written(text in "([a-z{}: ]|\\{user\\}|\\{id\\}|\\{base64:)*") {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(template.to_string(), text);
             }

@@ -129,7 +129,7 @@ fn every_invalid_scenario_is_told_all_its_problems() {
         let expected = fs::read_to_string(file.with_extension("txt")).unwrap();
         assert_eq!(format!("{problems}\n"), expected, "{name}");
     }
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod route;
 mod route_header;
 mod scenario;
 mod scenario_ask;
+mod scenario_capture;
 mod session;
 mod session_cache;
 mod staging;

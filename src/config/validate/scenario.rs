@@ -11,6 +11,7 @@ use crate::config::section::Section;
 use crate::config::value::{boolean, choice, duration, duration_or_zero, integer, text};
 
 use super::scenario_ask::{actions, any_header, ask, asks};
+use super::scenario_capture::Names;
 use super::staging::staging;
 
 pub(super) const MOST_USERS: u32 = 100_000;
@@ -28,8 +29,10 @@ pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
         (s.optional("instance_header", any_header), s.optional("login_header", any_header));
     let users = s.table("users", users);
     let arrival = s.optional_table("arrival", arrival).flatten().unwrap_or(Arrival::Closed);
-    let session = s.optional_table("session", login);
-    let actions = actions(s, session.is_some());
+    let mut names = Names::default();
+    let session = s.optional_table("session", |s| login(s, &mut names));
+    let actions = actions(s, session.is_some(), &mut names);
+    names.check(s);
     let staging = s.table("compare", staging);
     Some(Scenario {
         name: name?,
@@ -99,11 +102,11 @@ fn arrival(s: &mut Section<'_>) -> Option<Arrival> {
     Some(Arrival::Open { rate: f64::from(rate?), spacing })
 }
 
-fn login(s: &mut Section<'_>) -> Option<Login> {
-    let login = asks(s, "login", true);
+fn login(s: &mut Section<'_>, names: &mut Names) -> Option<Login> {
+    let login = asks(s, "login", true, names);
     let login = Login {
-        logout: asks(s, "logout", false),
-        check: s.optional_table("check", ask).flatten(),
+        logout: asks(s, "logout", false, names),
+        check: s.optional_table("check", |s| ask(s, names)).flatten(),
         on_lost: s.value("on_lost", on_lost, OnLost::Login),
         login_attempts: s.value("login_attempts", integer(1..=100), 3),
         log_out: s.value("log_out", share, Percent::NONE),

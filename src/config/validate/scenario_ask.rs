@@ -4,11 +4,12 @@ use http::header::HeaderName;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::config::fault::Fault;
-use crate::config::file::Node;
-use crate::config::scenario::{Action, Ask, AskBody};
+use super::scenario_capture::{Names, captures};
+use crate::config::fault::{Fault, Spot};
+use crate::config::file::{Node, Value};
+use crate::config::scenario::{Action, Ask, AskBody, Step};
 use crate::config::section::Section;
-use crate::config::template::{NoTemplate, Template};
+use crate::config::template::{NoTemplate, Piece, Template};
 use crate::config::value::{boolean, integer, size, text};
 
 /// What a place is filled in with, to see whether the whole is sound: it is also a number in JSON.
@@ -17,17 +18,18 @@ const FILL: &str = "0";
 const OURS: [&str; 7] =
     ["host", "cookie", "content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 
-pub(super) fn actions(s: &mut Section<'_>, has_session: bool) -> Vec<Action> {
-    let read = |s: &mut Section<'_>| {
+pub(super) fn actions(s: &mut Section<'_>, has_session: bool, names: &mut Names) -> Vec<Action> {
+    let mut read = |s: &mut Section<'_>| {
         let name = s.required("name", "figures are told apart by it", "\"look\"", name);
         let session = s.value("session", boolean, false);
         if session && !has_session {
             s.fault(s.spot("session"), no_session());
         }
-        let (weight, stream) =
-            (s.value("weight", integer(1..=1_000_000), 1), s.value("stream", boolean, false));
-        let ask = ask(s);
-        Some(Action { name: name?, weight, session, stream, ask: ask? })
+        let weight = s.value("weight", integer(1..=1_000_000), 1);
+        let first = step(s, names);
+        let then = s.any_tables("then", |s| step(s, names));
+        let steps: Option<Vec<Step>> = std::iter::once(first).chain(then).collect();
+        Some(Action { name: name?, weight, session, steps: steps? })
     };
     let actions = s.tables("action", "there would be nothing to do", |s| (s.spot("name"), read(s)));
     let mut known: Vec<Action> = Vec::new();
@@ -48,8 +50,25 @@ pub(super) fn actions(s: &mut Section<'_>, has_session: bool) -> Vec<Action> {
     known
 }
 
+/// A request of an action. `None` was reported.
+fn step(s: &mut Section<'_>, names: &mut Names) -> Option<Step> {
+    let stream = s.value("stream", boolean, false);
+    let first = ask(s, names);
+    let meanwhile = s.optional_table("meanwhile", |s| ask(s, names));
+    if meanwhile.is_some() && !stream {
+        let fault = Fault::new(
+            "there is no stream meanwhile",
+            "the request is sent while a stream runs",
+            "add stream = true, or make it a request of its own with [[action.then]]",
+        );
+        s.fault(s.spot("meanwhile"), fault);
+    }
+    Some(Step { ask: first?, stream, meanwhile: meanwhile.flatten() })
+}
+
 /// The requests of a list of tables.
-pub(super) fn asks(s: &mut Section<'_>, key: &'static str, needed: bool) -> Vec<Ask> {
+pub(super) fn asks(s: &mut Section<'_>, key: &'static str, needed: bool, names: &mut Names) -> Vec<Ask> {
+    let ask = |s: &mut Section<'_>| ask(s, names);
     let asks = match needed {
         true => s.tables(key, "without it nobody could have a session", ask),
         false => s.any_tables(key, ask),
@@ -58,26 +77,41 @@ pub(super) fn asks(s: &mut Section<'_>, key: &'static str, needed: bool) -> Vec<
 }
 
 /// One request. `None` was reported.
-pub(super) fn ask(s: &mut Section<'_>) -> Option<Ask> {
+pub(super) fn ask(s: &mut Section<'_>, names: &mut Names) -> Option<Ask> {
     let path = s.required("path", "it is what is asked for", "\"/\"", path);
-    let body = body(s);
+    if let Some(path) = &path {
+        names.need(&s.spot("path"), path);
+    }
+    let body = body(s, names);
     let default = if matches!(body, AskBody::Empty) { Method::GET } else { Method::POST };
     let method = s.value("method", method, default);
-    let headers = s.entries("headers", header).into_iter().map(|(_, header)| header).collect();
+    let headers = s.entries("headers", header).into_iter();
+    let headers = headers.inspect(|(spot, (_, value))| names.need(spot, value)).map(|(_, header)| header);
+    let headers = headers.collect();
     let expect = s.list("expect", status);
     let mut lost_on = s.list("lost_on", status);
     if !s.has("lost_on") {
         lost_on.push(StatusCode::UNAUTHORIZED);
     }
     let contains = s.optional("contains", |node| text(node).map(str::to_owned));
-    Some(Ask { method, path: path?, headers, body, expect, lost_on, contains })
+    let captures = captures(s, names);
+    Some(Ask { method, path: path?, headers, body, expect, lost_on, contains, captures })
 }
 
-fn body(s: &mut Section<'_>) -> AskBody {
-    let json = s.optional("json", json).map(AskBody::Json);
-    let text = s.optional("text", template).map(AskBody::Text);
-    let upload = s.optional("upload", size(0..=1 << 40)).map(|bytes| AskBody::Upload(bytes as u64));
-    let mut bodies = [("json", json), ("text", text), ("upload", upload)]
+fn body(s: &mut Section<'_>, names: &mut Names) -> AskBody {
+    let (json, text) = (s.optional("json", json), s.optional("text", template));
+    for (key, template) in [("json", &json), ("text", &text)] {
+        if let Some(template) = template {
+            names.need(&s.spot(key), template);
+        }
+    }
+    let form = form(s, names);
+    let upload = s.optional("upload", size(0..=1 << 40)).map(|bytes| bytes as u64);
+    let form = match (form, upload) {
+        (form, Some(bytes)) => ("upload", Some(AskBody::Upload { bytes, fields: form.unwrap_or_else(user) })),
+        (form, None) => ("form", form.map(AskBody::Form)),
+    };
+    let mut bodies = [("json", json.map(AskBody::Json)), ("text", text.map(AskBody::Text)), form]
         .into_iter()
         .filter_map(|(key, body)| Some((key, body?)));
     let first = bodies.next();
@@ -87,11 +121,34 @@ fn body(s: &mut Section<'_>) -> AskBody {
             Fault::new(
                 "the request has a body already",
                 "only one can be sent",
-                "leave all but one of `json`, `text` and `upload` out",
+                "leave all but one of `json`, `text`, and `form` or `upload` out",
             ),
         );
     }
     first.map_or(AskBody::Empty, |(_, body)| body)
+}
+
+/// The fields of a form, in order; `None` when there is none.
+fn form(s: &mut Section<'_>, names: &mut Names) -> Option<Vec<(String, Template)>> {
+    let fields: Vec<(Spot, Vec<(String, Template)>)> = s.entries("form", field);
+    for (spot, values) in &fields {
+        values.iter().for_each(|(_, value)| names.need(spot, value));
+    }
+    s.has("form").then(|| fields.into_iter().flat_map(|(_, values)| values).collect())
+}
+
+/// A field with one value or several.
+fn field(name: &str, node: &Node) -> Result<Vec<(String, Template)>, Fault> {
+    let one = |node: &Node| Ok((name.to_owned(), template(node)?));
+    match &node.value {
+        Value::List(values) => values.iter().map(one).collect(),
+        _ => Ok(vec![one(node)?]),
+    }
+}
+
+/// The field that goes with an upload that has no other.
+fn user() -> Vec<(String, Template)> {
+    vec![("user".to_owned(), Template { pieces: vec![Piece::User] })]
 }
 
 fn template(node: &Node) -> Result<Template, Fault> {
@@ -99,7 +156,8 @@ fn template(node: &Node) -> Result<Template, Fault> {
         NoTemplate::Unknown(word) => Fault::new(
             format!("nothing is known to fill in for {{{word}}}"),
             "it would be sent as it stands, which is hardly meant",
-            "known: {user}, {random}, {cookie:NAME}, {base64:TEXT}; a brace itself is followed by a space",
+            "known: {user}, {random}, {cookie:NAME}, {base64:TEXT}, and what a request takes with `capture`; a brace itself is \
+             followed by a space",
         ),
         NoTemplate::Open => Fault::new(
             "{base64: is not closed",

@@ -1,5 +1,7 @@
 //! One request with its whole answer.
 
+use std::pin::Pin;
+
 use http::header::HeaderName;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -7,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::gathering::Gathering;
 use super::outgoing::Outgoing;
 use super::problem::Problem;
 use super::reading::{Events, Search};
@@ -22,6 +25,8 @@ pub(super) struct Ask<'a> {
     pub(super) random: u64,
     /// Whether events are looked for.
     pub(super) stream: bool,
+    /// What is asked once the stream runs.
+    pub(super) meanwhile: Option<&'a Prepared>,
     /// Whether the times of events are written down.
     pub(super) counted: bool,
 }
@@ -29,7 +34,7 @@ pub(super) struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// A request that is no action.
     pub(super) fn plain(prepared: &'a Prepared, random: u64) -> Self {
-        Ask { prepared, random, stream: false, counted: false }
+        Ask { prepared, random, stream: false, meanwhile: None, counted: false }
     }
 }
 
@@ -43,6 +48,8 @@ pub(super) struct Answer {
     whole: bool,
     /// What it says of why it is not what was asked for.
     why: Option<Box<str>>,
+    /// What else went wrong: a value that it does not give, or the request that was sent meanwhile.
+    besides: Option<Failure>,
 }
 
 impl Answer {
@@ -51,12 +58,19 @@ impl Answer {
         if !prepared.ask.expects(self.status) {
             return Err(Failure::Status(self.status, self.why.clone()));
         }
-        if self.whole { Ok(()) } else { Err(Failure::UnexpectedBody) }
+        match &self.besides {
+            _ if !self.whole => Err(Failure::UnexpectedBody),
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
     }
 }
 
-/// Asks as `user` and reads the answer to its end.
+/// Asks as `user`, reads the answer to its end and takes what there is to take from a good one.
 pub(super) async fn exchange(user: &mut User, ask: Ask<'_>) -> Result<Answer, Failure> {
+    if let Some(name) = ask.prepared.lacks(&user.values) {
+        return Err(Failure::NoValueYet(name.into()));
+    }
     let (mut wire, response, sent) = send(user, ask).await?;
     let read = read(user, ask, &mut wire, response, sent).await;
     if read.is_ok() && user.shared.scenario.keep_alive {
@@ -95,7 +109,7 @@ async fn send(user: &mut User, ask: Ask<'_>) -> Result<(Wire, Response<Incoming>
 }
 
 fn request(user: &User, ask: Ask<'_>, http2: bool) -> Result<(Request<Outgoing>, PathAndQuery), Failure> {
-    let filling = Filling { user: user.number + 1, random: ask.random, jar: &user.jar };
+    let filling = Filling { user: user.number + 1, random: ask.random, jar: &user.jar, values: &user.values };
     let filled = ask.prepared.fill(&user.shared.target, http2, &filling);
     filled.map_err(|_| Failure::Invalid)
 }
@@ -114,6 +128,9 @@ async fn read(
     let mut search = Search::new(ask.prepared.ask.contains.as_deref().unwrap_or_default());
     let (mut events, mut bytes) = (Events::default(), 0);
     let mut problem = Problem::of(&head.headers);
+    let mut gathering = Gathering::new(&ask.prepared.ask.captures, &head.headers);
+    let is_expected = ask.prepared.ask.expects(head.status);
+    let (mut meanwhile, mut besides, mut timed) = (ask.meanwhile, None, ask.counted);
     let mut broken = None;
     while let Some(frame) = wire.frame(&mut body).await {
         let (frame, now) = match frame {
@@ -127,13 +144,20 @@ async fn read(
         bytes += data.len() as u64;
         search.push(data);
         problem.push(data);
+        gathering.push(data);
         if ask.stream {
             for _ in 0..events.push(data) {
                 let before = events.note(now);
-                if ask.counted {
+                if timed {
                     shared.records().token(before.is_none(), now - before.unwrap_or(sent));
                 }
             }
+        }
+        let runs = is_expected && events.any() && gathering.is_complete();
+        if let Some(prepared) = meanwhile.take_if(|_| runs) {
+            besides = interject(user, Ask::plain(prepared, ask.random), &gathering).await.err();
+            // Whoever waits for that answer does not look when events come.
+            timed = false;
         }
     }
     shared.records().answered(Instant::now(), instance.as_deref(), bytes);
@@ -141,9 +165,29 @@ async fn read(
         Some(failure) => Err(failure),
         None => {
             let whole = search.found() && (!ask.stream || events.any());
-            Ok(Answer { status: head.status, instance, login, whole, why: problem.told() })
+            gathering.end();
+            if is_expected && whole {
+                besides = gathering.give(&mut user.values).err().or(besides);
+            }
+            let why = problem.told(|told| user.jar.hidden(user.values.hidden(told)));
+            Ok(Answer { status: head.status, instance, login, whole, why, besides })
         }
     }
+}
+
+/// Asks while a stream runs that has given all that is to be taken from it.
+async fn interject(user: &mut User, ask: Ask<'_>, gathering: &Gathering<'_>) -> Result<(), Failure> {
+    gathering.give(&mut user.values)?;
+    let asked = boxed(user, ask).await.and_then(|answer| answer.verdict(ask.prepared));
+    asked.map_err(|failure| Failure::Meanwhile(Box::new(failure)))
+}
+
+/// An exchange within another one.
+fn boxed<'a>(
+    user: &'a mut User,
+    ask: Ask<'a>,
+) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'a>> {
+    Box::pin(exchange(user, ask))
 }
 
 fn text(headers: &HeaderMap, name: Option<&HeaderName>) -> Option<String> {

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::{HeaderValue, SET_COOKIE};
 
 use super::cookie_date;
+use super::values::HIDDEN_FROM;
 
 /// What a cookie is sent by.
 #[derive(Debug)]
@@ -85,6 +86,12 @@ impl Jar {
         self.cookies.iter().find(|cookie| cookie.name == name).map(|cookie| cookie.value.as_str())
     }
 
+    /// `text` with `{cookie:name}` for the value of every cookie in it; values that would be found anywhere stay.
+    pub(super) fn hidden(&self, text: String) -> String {
+        let secrets = self.cookies.iter().filter(|cookie| cookie.value.len() >= HIDDEN_FROM);
+        secrets.fold(text, |text, cookie| text.replace(&cookie.value, &format!("{{cookie:{}}}", cookie.name)))
+    }
+
     pub(super) fn clear(&mut self) {
         self.cookies.clear();
     }
@@ -97,6 +104,13 @@ impl Jar {
                 && cookie.expires.is_none_or(|expires| now.is_some_and(|now| expires > now))
         })
     }
+}
+
+/// The value that an answer with these headers gives the cookie of this name; the last one counts.
+pub(super) fn set(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines = headers.get_all(SET_COOKIE).into_iter();
+    let mut set = lines.filter_map(|line| parse(str::from_utf8(line.as_bytes()).ok()?, "/"));
+    set.rfind(|cookie| cookie.name == name).map(|cookie| cookie.value)
 }
 
 /// RFC 6265 section 5.2.
@@ -190,6 +204,21 @@ mod tests {
         assert_eq!(sent(&jar, "/shop/carts"), "b=2; d=4; a=1; e=5");
         assert_eq!(sent(&jar, "/shopping"), "a=1; e=5");
         assert_eq!(jar.value("c"), Some("3"));
+    }
+
+    #[test]
+    fn a_value_is_hidden_in_what_is_told() {
+        let jar = jar(&["a=1; Path=/", "sid=s3cret; Path=/"]);
+        assert_eq!(jar.hidden("1: no s3cret".to_owned()), "1: no {cookie:sid}");
+    }
+
+    #[test]
+    fn the_last_cookie_of_a_name_is_what_an_answer_sets() {
+        let mut headers = HeaderMap::new();
+        for line in ["a=1", "b=2; Path=/x", "a=3; Domain=other.example"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(line));
+        }
+        assert_eq!((set(&headers, "a").as_deref(), set(&headers, "c")), (Some("3"), None));
     }
 
     #[test]

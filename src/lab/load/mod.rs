@@ -3,15 +3,18 @@
 //!
 //! Users are spread over threads, each with a runtime, records and connections of its own. What they do follows from
 //! the seed (`decision`), when they do it from the model: `closed` or `open`. A `user` does one action at a time; an
-//! `exchange` is one request on its `wire`. Everything is counted in `record`.
+//! `exchange` is one request on its `wire`; what it takes from the answer (`gathering`) is in the user's `values` from
+//! then on. Everything is counted in `record`.
 
 mod account;
 mod arrival;
 mod closed;
 mod cookie_date;
 mod decision;
+mod event;
 mod exchange;
 mod failure;
+mod gathering;
 mod house;
 mod jar;
 mod open;
@@ -30,6 +33,7 @@ mod stream;
 mod target;
 mod tls;
 mod user;
+mod values;
 mod wire;
 
 use crate::config::Scenario;

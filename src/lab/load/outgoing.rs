@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Stands between the parts of every form; no file here holds it.
+/// Stands between the parts of every form; no file here holds it, and a field that does is not sent.
 const BOUNDARY: &str = "vestibule-load-7d1f0c";
 /// The media type of an upload.
 pub(super) const FORM: &str = "multipart/form-data; boundary=vestibule-load-7d1f0c";
@@ -29,14 +29,30 @@ impl Outgoing {
         Outgoing { before: bytes, filling: 0, after: Bytes::new() }
     }
 
-    /// A form with a file of so many bytes, and the field `user`.
-    pub(super) fn upload(bytes: u64, user: &str) -> Self {
-        let head = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\n{user}\r\n--{BOUNDARY}\r\n\
-             Content-Disposition: form-data; name=\"file\"; filename=\"load.txt\"\r\nContent-Type: text/plain\r\n\r\n"
-        );
-        Outgoing { before: Bytes::from(head), filling: bytes, after: Bytes::from_static(END.as_bytes()) }
+    /// A form (RFC 7578) with these fields and a file of so many bytes; `None` where a field holds what stands between
+    /// the parts.
+    pub(super) fn upload(bytes: u64, fields: &[(String, String)]) -> Option<Self> {
+        let mut head = String::new();
+        for (name, value) in fields {
+            let disposition = format!("Content-Disposition: form-data; name=\"{}\"", quoted(name));
+            head.push_str(&format!("--{BOUNDARY}\r\n{disposition}\r\n\r\n{value}\r\n"));
+        }
+        let boundaries = head.matches(BOUNDARY).count();
+        head.push_str(&format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"load.txt\"\r\n\
+             Content-Type: text/plain\r\n\r\n"
+        ));
+        (boundaries == fields.len()).then(|| Outgoing {
+            before: Bytes::from(head),
+            filling: bytes,
+            after: Bytes::from_static(END.as_bytes()),
+        })
     }
+}
+
+/// A field's name between quotes, as browsers write it (HTML standard, section 4.10.22.8).
+fn quoted(name: &str) -> String {
+    name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 impl Body for Outgoing {
@@ -76,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_as_long_as_it_says() {
         for bytes in [0, 1, 65_536, 200_000] {
-            let upload = Outgoing::upload(bytes, "7");
+            let upload = Outgoing::upload(bytes, &[("user".to_owned(), "7".to_owned())]).unwrap();
             let said = upload.size_hint().exact().unwrap();
             let sent = upload.collect().await.unwrap().to_bytes();
             assert_eq!(sent.len() as u64, said);
@@ -84,6 +100,7 @@ mod tests {
             assert_eq!(filling, bytes.saturating_sub(7));
         }
         assert!(Outgoing::whole(Bytes::new()).is_end_stream());
+        assert!(Outgoing::upload(1, &[("a".to_owned(), format!("\r\n--{BOUNDARY}--"))]).is_none());
         assert_eq!(Outgoing::whole(Bytes::from_static(b"a")).collect().await.unwrap().to_bytes(), "a");
     }
 }

@@ -31,10 +31,11 @@ impl Problem {
         }
     }
 
-    /// Its `detail`, else its `title`, on one line.
-    pub(super) fn told(self) -> Option<Box<str>> {
+    /// Its `detail`, else its `title`, as `hide` lets it be told, on one line.
+    pub(super) fn told(self, hide: impl Fn(&str) -> String) -> Option<Box<str>> {
         let document: Value = serde_json::from_slice(&self.document?).ok()?;
         let told = ["detail", "title"].into_iter().find_map(|member| document.get(member)?.as_str())?;
+        let told = hide(told);
         let words = told.split(|c: char| c.is_whitespace() || c.is_control());
         let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         let line: String = line.chars().take(MAX_LETTERS).collect();
@@ -52,7 +53,7 @@ mod tests {
         let mut problem =
             Problem::of(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]));
         parts.iter().for_each(|part| problem.push(part.as_bytes()));
-        problem.told().map(Into::into)
+        problem.told(str::to_owned).map(Into::into)
     }
 
     #[test]
@@ -62,6 +63,17 @@ mod tests {
         assert_eq!(told(json, &["{\"title\":\"T\"}"]).as_deref(), Some("T"));
         let long = format!("{{\"detail\":\"{}\"}}", "x".repeat(500));
         assert_eq!(told(json, &[&long]).map(|told| told.len()), Some(MAX_LETTERS));
+    }
+
+    #[test]
+    fn what_is_to_be_hidden_is_so_before_it_is_cut() {
+        let mut problem = Problem::of(&HeaderMap::from_iter([(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        )]));
+        let secret = "s".repeat(MAX_LETTERS);
+        problem.push(format!("{{\"detail\":\"no {secret}\"}}").as_bytes());
+        assert_eq!(problem.told(|told| told.replace(&secret, "{token}")).as_deref(), Some("no {token}"));
     }
 
     #[test]

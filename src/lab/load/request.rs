@@ -5,15 +5,21 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use form_urlencoded::Serializer;
 use http::Request;
 use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::jar::Jar;
 use super::outgoing::{FORM, Outgoing};
 use super::target::Target;
+use super::values::Values;
 use crate::config::scenario::{Ask, AskBody};
 use crate::config::template::{Piece, Template};
+
+/// All but what RFC 3986 section 2.3 leaves as it is in any part of a URL.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const AGENT: &str = concat!("vestibule-load/", env!("CARGO_PKG_VERSION"));
 
@@ -24,6 +30,7 @@ pub(super) struct Filling<'a> {
     pub(super) user: u32,
     pub(super) random: u64,
     pub(super) jar: &'a Jar,
+    pub(super) values: &'a Values,
 }
 
 /// A request that can be made again and again.
@@ -35,6 +42,8 @@ pub(super) struct Prepared {
     headers: HeaderMap,
     filled_headers: Vec<(HeaderName, Template)>,
     body: Content,
+    /// The names of the values that it needs.
+    needs: Vec<String>,
 }
 
 /// Something that is the same each time, or not.
@@ -49,7 +58,8 @@ enum Content {
     Fixed(Bytes),
     Json(Template),
     Text(Template),
-    Upload(u64),
+    Form(Vec<(String, Template)>),
+    Upload(u64, Vec<(String, Template)>),
 }
 
 /// What was filled in makes no request.
@@ -76,11 +86,17 @@ impl Prepared {
                 None => filled_headers.push((name.clone(), value.clone())),
             }
         }
+        let needs = templates(ask).flat_map(Template::names).map(str::to_owned).collect();
         let mut path = ask.path.clone();
         path.pieces.insert(0, Piece::Text(target.prefix.clone()));
         let fixed = fixed(&path).and_then(|path| path.parse().ok());
         let path = fixed.map_or(Part::Filled(path), Part::Fixed);
-        Prepared { ask: ask.clone(), path, headers, filled_headers, body: content }
+        Prepared { ask: ask.clone(), path, headers, filled_headers, body: content, needs }
+    }
+
+    /// The first value that it needs and that is not there.
+    pub(super) fn lacks(&self, values: &Values) -> Option<&str> {
+        self.needs.iter().map(String::as_str).find(|name| values.get(name).is_none())
     }
 
     /// The request with everything filled in, and the path that cookies go by.
@@ -92,7 +108,11 @@ impl Prepared {
     ) -> Result<(Request<Outgoing>, PathAndQuery), Unfit> {
         let path = match &self.path {
             Part::Fixed(path) => path.clone(),
-            Part::Filled(template) => render(template, filling).parse().map_err(|_| Unfit)?,
+            Part::Filled(template) => {
+                written(template, filling, &|value| utf8_percent_encode(value, RESERVED).into())
+                    .parse()
+                    .map_err(|_| Unfit)?
+            }
         };
         let mut headers = self.headers.clone();
         for (name, value) in &self.filled_headers {
@@ -109,20 +129,27 @@ impl Prepared {
             uri.scheme = Some(target.scheme.clone());
             uri.authority = Some(target.authority.clone());
         }
-        let mut request = Request::new(self.body(filling));
+        let mut request = Request::new(self.body(filling)?);
         *request.method_mut() = self.ask.method.clone();
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Unfit)?;
         *request.headers_mut() = headers;
         Ok((request, path))
     }
 
-    fn body(&self, filling: &Filling<'_>) -> Outgoing {
-        match &self.body {
+    fn body(&self, filling: &Filling<'_>) -> Result<Outgoing, Unfit> {
+        let filled = |fields: &[(String, Template)]| -> Vec<(String, String)> {
+            fields.iter().map(|(name, value)| (name.clone(), render(value, filling))).collect()
+        };
+        Ok(match &self.body {
             Content::Fixed(bytes) => Outgoing::whole(bytes.clone()),
             Content::Text(template) => Outgoing::whole(render(template, filling).into()),
             Content::Json(template) => Outgoing::whole(written(template, filling, &escaped).into()),
-            Content::Upload(bytes) => Outgoing::upload(*bytes, &filling.user.to_string()),
-        }
+            Content::Form(fields) => {
+                let form = Serializer::new(String::new()).extend_pairs(filled(fields)).finish();
+                Outgoing::whole(form.into())
+            }
+            Content::Upload(bytes, fields) => Outgoing::upload(*bytes, &filled(fields)).ok_or(Unfit)?,
+        })
     }
 }
 
@@ -137,8 +164,21 @@ fn content(body: &AskBody) -> (Content, Option<&'static str>) {
             bytes(template).unwrap_or_else(|| Content::Text(template.clone())),
             Some("text/plain; charset=utf-8"),
         ),
-        AskBody::Upload(bytes) => (Content::Upload(*bytes), Some(FORM)),
+        AskBody::Form(fields) => (Content::Form(fields.clone()), Some("application/x-www-form-urlencoded")),
+        AskBody::Upload { bytes, fields } => (Content::Upload(*bytes, fields.clone()), Some(FORM)),
     }
+}
+
+/// All that is filled in.
+fn templates(ask: &Ask) -> impl Iterator<Item = &Template> {
+    let (body, fields) = match &ask.body {
+        AskBody::Empty => (None, &[][..]),
+        AskBody::Json(template) | AskBody::Text(template) => (Some(template), &[][..]),
+        AskBody::Form(fields) | AskBody::Upload { fields, .. } => (None, fields.as_slice()),
+    };
+    let headers = ask.headers.iter().map(|(_, value)| value);
+    let fields = fields.iter().map(|(_, value)| value);
+    std::iter::once(&ask.path).chain(headers).chain(body).chain(fields)
 }
 
 /// The whole text of a template without places.
@@ -162,7 +202,8 @@ fn written(template: &Template, filling: &Filling<'_>, escape: &dyn Fn(&str) -> 
             Piece::User => text.push_str(&filling.user.to_string()),
             Piece::Random => text.push_str(&format!("{:016x}", filling.random)),
             Piece::Cookie(name) => text.push_str(&escape(filling.jar.value(name).unwrap_or_default())),
-            Piece::Base64(inner) => text.push_str(&BASE64_STANDARD.encode(render(inner, filling))),
+            Piece::Value(name) => text.push_str(&escape(filling.values.get(name).unwrap_or_default())),
+            Piece::Base64(inner) => text.push_str(&escape(&BASE64_STANDARD.encode(render(inner, filling)))),
         }
     }
     text
@@ -181,6 +222,7 @@ fn escaped(value: &str) -> Cow<'_, str> {
 mod tests {
     use http::Method;
     use http_body_util::BodyExt;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::config::parse_scenario;
@@ -190,20 +232,20 @@ mod tests {
         let text = format!("name = 'x'\n[[action]]\nname = 'a'\n{keys}");
         let scenario = parse_scenario(&text, "x").unwrap_or_else(|problems| panic!("{problems}"));
         let target = Target::new(target, &TargetOptions::default()).unwrap();
-        (Prepared::new(&scenario.actions[0].ask, &target, true), target)
+        (Prepared::new(&scenario.actions[0].steps[0].ask, &target, true), target)
     }
 
     fn jar(cookie: &str) -> Jar {
         let mut jar = Jar::new("h", false);
         let mut headers = HeaderMap::new();
-        headers.insert(http::header::SET_COOKIE, HeaderValue::from_str(cookie).unwrap());
+        headers.insert(http::header::SET_COOKIE, HeaderValue::from_bytes(cookie.as_bytes()).unwrap());
         jar.take(&headers, "/");
         jar
     }
 
     async fn filled(keys: &str, cookie: &str, http2: bool) -> (http::request::Parts, String) {
         let (prepared, target) = prepared(keys, "http://h:81/shop");
-        let filling = Filling { user: 7, random: 0xabc, jar: &jar(cookie) };
+        let filling = Filling { user: 7, random: 0xabc, jar: &jar(cookie), values: &Values::default() };
         let (parts, body) = prepared.fill(&target, http2, &filling).unwrap().0.into_parts();
         (parts, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
@@ -239,9 +281,53 @@ json = '{ "mail": "u{user}@h", "token": "{cookie:csrf}", "secret": "{base64:Pass
     }
 
     #[tokio::test]
-    async fn a_cookie_that_fits_no_header_makes_no_request() {
-        let (prepared, target) = prepared("path = '/{cookie:a}'", "http://h");
-        let filling = Filling { user: 1, random: 0, jar: &jar("a=b c") };
-        assert!(prepared.fill(&target, false, &filling).is_err());
+    async fn what_is_filled_into_a_url_stays_in_its_place() {
+        let keys = "path = '/{cookie:a}?b={base64:~~~}&c={cookie:a}'";
+        let (parts, _) = filled(keys, "a=b c/d?e&f=%41é", false).await;
+        let value = "b%20c%2Fd%3Fe%26f%3D%2541%C3%A9";
+        assert_eq!(parts.uri, format!("/shop/{value}?b=fn5%2B&c={value}").as_str());
+    }
+
+    #[tokio::test]
+    async fn a_value_that_fits_no_header_makes_no_request() {
+        let capture = "capture = { a = '/a' }";
+        let (prepared, target) =
+            prepared(&format!("path = '/'\nheaders = {{ X = '{{a}}' }}\n{capture}"), "http://h");
+        let mut values = Values::default();
+        assert_eq!(prepared.lacks(&values), Some("a"));
+        for (value, fits) in [("b c", true), ("b\r\nX-B: c", false)] {
+            values.set("a", &crate::secret::Secret::new(value.to_owned()));
+            let filling = Filling { user: 1, random: 0, jar: &jar(""), values: &values };
+            assert_eq!(prepared.lacks(&values), None);
+            assert_eq!(prepared.fill(&target, false, &filling).is_ok(), fits, "{value:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_is_encoded_and_fields_go_with_an_upload() {
+        let form = "form = { 'a b' = ['x&y', '{user}'], c = '{cookie:k}' }";
+        let (parts, body) = filled(&format!("path = '/'\n{form}"), "k=ä+1", false).await;
+        assert_eq!(parts.headers["content-type"], "application/x-www-form-urlencoded");
+        assert_eq!((parts.method, body.as_str()), (Method::POST, "a+b=x%26y&a+b=7&c=%C3%A4%2B1"));
+        let (_, body) = filled(&format!("path = '/'\nupload = '3B'\n{form}"), "k=1", false).await;
+        for part in ["name=\"a b\"\r\n\r\nx&y\r\n", "name=\"a b\"\r\n\r\n7\r\n", "name=\"c\"\r\n\r\n1\r\n"] {
+            assert!(body.contains(part), "{body}");
+        }
+        assert!(!body.contains("name=\"user\"") && body.contains("\r\n\r\nvvv\r\n--"), "{body}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_value_is_a_url_keeps_its_shape(value in "\\PC{0,20}") {
+            let (prepared, target) = prepared("path = '/a/{v}/b?c={v}&d'\ncapture = { v = '/v' }", "http://h");
+            let mut values = Values::default();
+            values.set("v", &crate::secret::Secret::new(value));
+            let filling = Filling { user: 1, random: 0, jar: &jar(""), values: &values };
+            let (_, path) = prepared.fill(&target, false, &filling).map_err(|_| "unfit").unwrap();
+            prop_assert_eq!(path.path().split('/').count(), 4);
+            prop_assert!(path.path().starts_with("/a/") && path.path().ends_with("/b"));
+            let query = path.query().unwrap();
+            prop_assert!(query.starts_with("c=") && query.ends_with("&d") && query.matches('&').count() == 1);
+        }
     }
 }

@@ -35,7 +35,8 @@ pub struct LoadResult {
     /// Every lost session, in the order in which the losses were noticed.
     pub losses: Vec<Loss>,
     /// Failed actions by what failed: `connect`, `timeout`, `cut`, `status 502`, `unexpected body`, `session lost`,
-    /// `not begun`, `unfinished` … With what a problem document (RFC 9457) says: `status 503: Every instance is busy`.
+    /// `no value for id in the answer`, `not begun`, `unfinished` … With what a problem document (RFC 9457) says:
+    /// `status 503: Every instance is busy`. No value that users took from answers, and no cookie, is in it.
     pub failures: BTreeMap<String, u64>,
     /// Answers by the instance that gave them, where the scenario names the header that tells.
     pub instances: BTreeMap<String, u64>,

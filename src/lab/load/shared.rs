@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::record::{Ended, Records};
 use super::request::Prepared;
 use super::target::Target;
-use crate::config::scenario::{Ask, OnLost, Scenario};
+use crate::config::scenario::{Ask, OnLost, Scenario, Step};
 
 /// What there is to do, how, until when, and where it is written down.
 #[derive(Debug)]
@@ -20,12 +20,21 @@ pub(super) struct Shared {
     pub(super) target: Target,
     pub(super) decisions: Decisions,
     /// As in the scenario.
-    pub(super) actions: Vec<Prepared>,
+    pub(super) actions: Vec<Vec<PreparedStep>>,
     pub(super) login: Vec<Prepared>,
     pub(super) logout: Vec<Prepared>,
     pub(super) check: Option<Prepared>,
     pub(super) times: Times,
     records: Arc<Mutex<Records>>,
+}
+
+/// One request of an action, made ready.
+#[derive(Debug)]
+pub(super) struct PreparedStep {
+    pub(super) prepared: Prepared,
+    pub(super) stream: bool,
+    /// What is asked once the stream runs.
+    pub(super) meanwhile: Option<Prepared>,
 }
 
 /// When the load begins and ends.
@@ -63,10 +72,15 @@ impl Shared {
     pub(super) fn new(load: &Load, times: Times, records: Arc<Mutex<Records>>) -> Self {
         let scenario = load.scenario.clone();
         let prepare = |ask: &Ask| Prepared::new(ask, &load.target, scenario.keep_alive);
+        let step = |step: &Step| PreparedStep {
+            prepared: prepare(&step.ask),
+            stream: step.stream,
+            meanwhile: step.meanwhile.as_ref().map(prepare),
+        };
         let session = scenario.session.as_ref();
         Shared {
             decisions: Decisions::new(&scenario, load.seed),
-            actions: scenario.actions.iter().map(|action| prepare(&action.ask)).collect(),
+            actions: scenario.actions.iter().map(|action| action.steps.iter().map(step).collect()).collect(),
             login: session.map_or(Vec::new(), |login| login.login.iter().map(prepare).collect()),
             logout: session.map_or(Vec::new(), |login| login.logout.iter().map(prepare).collect()),
             check: session.and_then(|login| login.check.as_ref()).map(prepare),

@@ -9,7 +9,8 @@ use super::decision::Decision;
 use super::exchange::{Answer, Ask, exchange};
 use super::failure::Failure;
 use super::jar::Jar;
-use super::shared::Shared;
+use super::shared::{PreparedStep, Shared};
+use super::values::Values;
 use super::wire::Wire;
 use crate::config::scenario::OnLost;
 
@@ -25,6 +26,8 @@ pub(super) struct User {
     pub(super) shared: Arc<Shared>,
     pub(super) jar: Jar,
     pub(super) wire: Option<Wire>,
+    /// From answers.
+    pub(super) values: Values,
     session: Option<Session>,
     logins: u64,
     /// Never to come back.
@@ -49,7 +52,16 @@ enum Tried {
 impl User {
     pub(super) fn new(number: u32, shared: Arc<Shared>) -> Self {
         let jar = shared.target.jar();
-        User { number, shared, jar, wire: None, session: None, logins: 0, gone: false }
+        User {
+            number,
+            shared,
+            jar,
+            wire: None,
+            values: Values::default(),
+            session: None,
+            logins: 0,
+            gone: false,
+        }
     }
 
     /// Comes, which includes logging in where there is a login.
@@ -94,20 +106,29 @@ impl User {
     async fn try_once(&mut self, decision: &Decision, counted: bool) -> Tried {
         let shared = self.shared.clone();
         let index = decision.action;
-        let (Some(action), Some(prepared)) = (shared.scenario.actions.get(index), shared.actions.get(index))
+        let (Some(action), Some(steps)) = (shared.scenario.actions.get(index), shared.actions.get(index))
         else {
             return Tried::Done;
         };
-        let ask = Ask { prepared, random: decision.random, stream: action.stream, counted };
-        let answer = match exchange(self, ask).await {
-            Ok(answer) => answer,
-            Err(failure) => return Tried::Failed(failure),
-        };
-        if action.session && prepared.ask.lost_on.contains(&answer.status) {
-            self.lose(answer);
-            return Tried::Lost;
+        for (behind, step) in steps.iter().enumerate() {
+            let PreparedStep { prepared, stream, meanwhile } = step;
+            let random = decision.random;
+            let ask = Ask { prepared, random, stream: *stream, meanwhile: meanwhile.as_ref(), counted };
+            let failed = match exchange(self, ask).await {
+                Ok(answer) if action.session && prepared.ask.lost_on.contains(&answer.status) => {
+                    self.lose(answer);
+                    return Tried::Lost;
+                }
+                Ok(answer) => answer.verdict(prepared).err(),
+                Err(failure) => Some(failure),
+            };
+            match failed {
+                None => {}
+                Some(failure) if behind == 0 => return Tried::Failed(failure),
+                Some(failure) => return Tried::Failed(Failure::Behind(behind + 1, Box::new(failure))),
+            }
         }
-        answer.verdict(prepared).map_or_else(Tried::Failed, |()| Tried::Done)
+        Tried::Done
     }
 
     /// Tries to have a session, as often as there are `attempts` left.
@@ -164,6 +185,8 @@ impl User {
         if shared.logout.is_empty() {
             self.jar.clear();
         }
+        // No answer takes them away, as one takes cookies.
+        self.values.clear();
         let _ = self.log_in(&mut shared.attempts()).await;
     }
 

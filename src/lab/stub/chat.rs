@@ -1,4 +1,4 @@
-//! The Service API's generating endpoints: chat, completion and workflow.
+//! The generating endpoints of apps: chat, completion and workflow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +8,16 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::door::Door;
 use super::engine::{self, Knobs, Outcome, Registered};
 use super::feed::{Feeder, feed};
 use super::frames::{FAILURE, Kind, Run};
-use super::misc::{app_key, read_json};
+use super::misc::read_json;
 use super::respond::{Refusal, Reply, event_stream, json, success};
 use super::state::State;
 
 /// A workflow's stream ends this long after its last frame (measured), under the latency scale.
 const LINGER: Duration = Duration::from_secs(1);
-/// Keys of advanced-chat apps start like this; every other app behind `chat-messages` is a plain chat.
-const ADVANCED_CHAT_KEY: &str = "app-advchat-";
 
 #[derive(Deserialize)]
 struct Ask {
@@ -40,16 +39,16 @@ enum ResponseMode {
     Blocking,
 }
 
-/// `POST /v1/chat-messages`, `/v1/completion-messages`, `/v1/workflows/run`
+/// `POST /v1/chat-messages`, `/v1/completion-messages`, `/v1/workflows/run`, `/api/chat-messages`
 pub(super) async fn generate(
-    kind: Kind,
+    (kind, door): (Kind, Door),
     request: Request<Incoming>,
     state: &Arc<State>,
 ) -> Result<Reply, Refusal> {
-    let is_advanced = app_key(&request)?.starts_with(ADVANCED_CHAT_KEY);
-    let kind = if kind == Kind::Chat && is_advanced { Kind::AdvancedChat } else { kind };
+    let guest = door.admit(&request, state)?;
+    let kind = if kind == Kind::Chat && guest.is_advanced_chat { Kind::AdvancedChat } else { kind };
     let ask: Ask = read_json(request).await?;
-    let user = ask.user.filter(|user| !user.is_empty());
+    let user = guest.user.or(ask.user).filter(|user| !user.is_empty());
     let user = user.ok_or_else(|| Refusal::invalid_param("Arg user must be provided."))?;
     let knobs: Knobs = serde_json::from_value(Value::Object(ask.inputs.clone()))
         .map_err(|error| Refusal::invalid_param(error.to_string()))?;
@@ -87,8 +86,13 @@ async fn block(run: &Run, knobs: &Knobs, registered: &Registered) -> Result<Repl
 }
 
 /// `POST …/<task_id>/stop`
-pub(super) fn stop(task_id: &str, request: &Request<Incoming>, state: &State) -> Result<Reply, Refusal> {
-    app_key(request)?;
+pub(super) fn stop(
+    task_id: &str,
+    door: Door,
+    request: &Request<Incoming>,
+    state: &State,
+) -> Result<Reply, Refusal> {
+    door.admit(request, state)?;
     state.runs.stop(task_id);
     Ok(success())
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/files/upload`: reads a file of any size without holding it, and says what it was.
+//! `POST /v1/files/upload` and `/api/files/upload`: reads a file of any size without holding it, and says what it was.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::misc::{app_key, bad_request};
+use super::door::Door;
+use super::misc::bad_request;
 use super::multipart::{File, Scanner, boundary};
 use super::ordered::object;
 use super::respond::{Refusal, Reply, json};
@@ -19,8 +20,12 @@ use super::state::{State, unix_now, uuid};
 const FILE_LIMIT: u64 = 15 * 1024 * 1024;
 
 /// Takes one file in the field `file`. Like Dify it reads the whole body before it refuses.
-pub(super) async fn upload(request: Request<Incoming>, state: &Arc<State>) -> Result<Reply, Refusal> {
-    app_key(&request)?;
+pub(super) async fn upload(
+    door: Door,
+    request: Request<Incoming>,
+    state: &Arc<State>,
+) -> Result<Reply, Refusal> {
+    door.admit(&request, state)?;
     let file = only_file(read(request).await?)?;
     if file.size > FILE_LIMIT {
         return Err(Refusal::Error {

@@ -8,6 +8,7 @@ mod account;
 mod chat;
 mod connection;
 mod cookies;
+mod door;
 mod echo;
 mod engine;
 mod executions;

@@ -3,6 +3,7 @@
 mod model;
 mod protocol;
 mod sessions;
+mod values;
 
 use std::net::SocketAddr;
 use std::time::Duration;

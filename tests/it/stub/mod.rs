@@ -79,8 +79,18 @@ struct Streaming {
 impl Streaming {
     /// Asks for a stream and reads up to the first frame that is no ping, which it returns as well.
     async fn open(address: SocketAddr, path: &str, inputs: Value) -> (Self, Value) {
+        Self::open_as(address, path, &[APP_KEY], inputs).await
+    }
+
+    /// The same with other headers than an app key.
+    async fn open_as(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        inputs: Value,
+    ) -> (Self, Value) {
         let mut client = Client::connect(address).await;
-        let headers = [APP_KEY, ("content-type", "application/json")];
+        let headers = [headers, &[("content-type", "application/json")]].concat();
         let body = ask("streaming", inputs).to_string();
         client.send_request("POST", path, &headers, body.as_bytes()).await;
         let mut response = client.start_response().await;

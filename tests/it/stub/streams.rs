@@ -221,3 +221,29 @@ async fn the_service_api_refuses_without_key_or_user() {
         json!({"code": "invalid_param", "message": "Arg user must be provided.", "status": 400})
     );
 }
+
+#[tokio::test]
+async fn a_web_app_is_asked_with_a_passport() {
+    let stub = start_default().await;
+    let refused = get(stub.address, "/api/passport", &[]).await;
+    assert_eq!((refused.status, refused.json()), (401, unauthorized("X-App-Code header is missing.")));
+    let passport = get(stub.address, "/api/passport", &[("x-app-code", "load")]).await;
+    let token = passport.json()["access_token"].as_str().unwrap().to_owned();
+
+    for (headers, message) in [
+        (vec![], "App token is missing."),
+        (vec![("x-app-passport", "a.b.c")], "Invalid token."),
+        (vec![APP_KEY], "App token is missing."),
+    ] {
+        let question = ask("streaming", short());
+        let refused = post(stub.address, "/api/chat-messages", &headers, &question).await;
+        assert_eq!((refused.status, refused.json()), (401, unauthorized(message)));
+    }
+    let headers = [("x-app-code", "load"), ("x-app-passport", token.as_str())];
+    let (stream, event) = Streaming::open_as(stub.address, "/api/chat-messages", &headers, endless()).await;
+    let stop = format!("/api/chat-messages/{}/stop", event["task_id"].as_str().unwrap());
+    assert_eq!(post(stub.address, &stop, &[], &json!({})).await.status, 401);
+    assert_eq!(post(stub.address, &stop, &headers, &json!({})).await.text(), r#"{"result":"success"}"#);
+    let stream = stream.finish().await.unwrap();
+    assert_eq!(frames(&stream).last().unwrap().as_ref().unwrap()["event"], "message_end");
+}
