@@ -166,8 +166,8 @@ mod tests {
         };
         let repeat = "repeat the baseline's command or make a new baseline";
         assert_eq!(
-            refused(&|new| new.version = 2),
-            "the baseline has format 1 and this is format 2: make a new baseline with this program"
+            refused(&|new| new.version = 3),
+            "the baseline has format 2 and this is format 3: make a new baseline with this program"
         );
         assert_eq!(
             refused(&|new| new.setup.scenario = "plain-api".to_owned()),

@@ -4,6 +4,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::estimate::{contrast, estimate};
+use super::idle::withhold;
 use super::mode::SessionMode;
 use super::model::{Comparison, Contrast, Figure, Machine, ModeResult, Run, Setup, Verdict};
 use super::plan::{Feasible, Plan, PlanError};
@@ -66,6 +67,7 @@ pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compa
             status.send_modify(Status::end);
         }
     }
+    withhold(&mut runs);
     let Assumed { assumptions, omissions, objections: objected } = assumptions(plan, status).await?;
     objections.extend(objected);
     let mut comparison = assemble(&feasible, created, configurations, runs);
@@ -159,6 +161,7 @@ mod tests {
             events: Vec::new(),
             oracle: None,
             figures: figures.to_vec(),
+            idle_shares: Vec::new(),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Played;
+use super::idle::Spent;
 use super::model::Figure;
-use super::stage::Usage;
 use crate::lab::load::{LoadResult, Slice};
 
 /// After so many seconds new instances should have their share.
@@ -13,27 +13,15 @@ const SETTLED: f64 = 10.0;
 const WINDOW: f64 = 3.0;
 
 /// What a run has come to, in the order of [`Figure::ALL`]; what could not be measured is missing.
-pub(super) fn figures(
-    load: &LoadResult,
-    played: &Played,
-    before: &Usage,
-    after: &Usage,
-) -> Vec<(Figure, f64)> {
+pub(super) fn figures(load: &LoadResult, played: &Played, spent: &Spent) -> Vec<(Figure, f64)> {
     Figure::ALL
         .into_iter()
-        .filter_map(|figure| Some((figure, measured(figure, load, played, before, after)?)))
+        .filter_map(|figure| Some((figure, measured(figure, load, played, spent)?)))
         .collect()
 }
 
-fn measured(
-    figure: Figure,
-    load: &LoadResult,
-    played: &Played,
-    before: &Usage,
-    after: &Usage,
-) -> Option<f64> {
+fn measured(figure: Figure, load: &LoadResult, played: &Played, spent: &Spent) -> Option<f64> {
     let latency = (load.all.latency.count > 0).then_some(&load.all.latency);
-    let per_request = |before: Option<f64>, after: Option<f64>| ratio(after? - before?, load.requests as f64);
     match figure {
         Figure::LatencyMean => latency.map(|latency| latency.mean),
         Figure::LatencyP50 => latency.map(|latency| latency.p50),
@@ -46,10 +34,10 @@ fn measured(
         Figure::ImbalanceMax => imbalance(load, played).map(|(most, _)| most),
         Figure::ImbalanceCv => imbalance(load, played).map(|(_, variation)| variation),
         Figure::ScaleOutShare => scale_out_share(load, played),
-        Figure::StoreCommands => per_request(before.store_commands, after.store_commands),
-        Figure::StoreBytes => per_request(before.store_bytes, after.store_bytes),
-        Figure::ProxyCpu => per_request(before.processor, after.processor),
-        Figure::ProxyMemory => after.memory,
+        Figure::StoreCommands | Figure::StoreBytes | Figure::ProxyCpu => {
+            ratio(spent.of_requests(figure)?, load.requests as f64)
+        }
+        Figure::ProxyMemory => spent.used.memory,
     }
 }
 
@@ -128,8 +116,9 @@ fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::lab::compare::EventMark;
+    use crate::lab::compare::stage::Usage;
 
-    const NOTHING: Usage = Usage { processor: None, memory: None, store_commands: None, store_bytes: None };
+    const NOTHING: Spent = Spent { used: Usage::NOTHING, idle: Usage::NOTHING };
 
     fn slice(at: f64, loads: &[(&str, u64)]) -> Slice {
         let instances = loads.iter().map(|(name, load)| (name.to_string(), *load)).collect();
@@ -141,12 +130,12 @@ mod tests {
     }
 
     fn found(load: &LoadResult, played: &Played) -> BTreeMap<Figure, f64> {
-        figures(load, played, &NOTHING, &NOTHING).into_iter().collect()
+        figures(load, played, &NOTHING).into_iter().collect()
     }
 
     #[test]
     fn what_was_not_measured_is_missing() {
-        assert_eq!(figures(&LoadResult::default(), &Played::default(), &NOTHING, &NOTHING), []);
+        assert_eq!(figures(&LoadResult::default(), &Played::default(), &NOTHING), []);
     }
 
     #[test]
@@ -154,10 +143,10 @@ mod tests {
         let mut load = LoadResult { requests: 50, ..LoadResult::default() };
         (load.sessions.begun, load.sessions.lost) = (40, 10);
         (load.all.done, load.all.failed) = (200, 1);
-        let before = Usage { processor: Some(100.0), store_commands: Some(1.0), ..NOTHING };
-        let after =
-            Usage { processor: Some(600.0), memory: Some(9.0), store_commands: Some(26.0), ..NOTHING };
-        let figures = figures(&load, &Played::default(), &before, &after);
+        let used =
+            Usage { processor: Some(600.0), memory: Some(9.0), store_commands: Some(26.0), ..Usage::NOTHING };
+        let idle = Usage { processor: Some(100.0), store_commands: Some(1.0), ..Usage::NOTHING };
+        let figures = figures(&load, &Played::default(), &Spent { used, idle });
         assert_eq!(
             figures,
             [

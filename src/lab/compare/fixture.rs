@@ -20,6 +20,7 @@ pub(super) fn comparison(rounds: usize, modes: &[Mode<'_>]) -> Comparison {
             events: Vec::new(),
             oracle: Some(Oracle { lost: 0, agrees: true }),
             figures: figures.iter().map(|(figure, values)| (*figure, values[round])).collect(),
+            idle_shares: Vec::new(),
         })
     });
     Comparison {

@@ -8,6 +8,7 @@ mod figure;
 mod figures;
 #[cfg(test)]
 mod fixture;
+mod idle;
 mod machine;
 mod mode;
 mod model;

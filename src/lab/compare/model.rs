@@ -33,7 +33,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Of the structure as it is here.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// What every round of `mode` gave for a figure, by round.
     pub fn rounds(&self, mode: &str, figure: Figure) -> BTreeMap<u32, f64> {
@@ -113,7 +113,7 @@ pub enum Figure {
     ImbalanceCv,
     /// Percent of the load that new instances take, ten seconds after they came or at the end of that phase.
     ScaleOutShare,
-    /// Commands to the store by request.
+    /// Commands to the store by request; this and the two below without what is there without any request.
     StoreCommands,
     /// Bytes to and from the store by request.
     StoreBytes,
@@ -174,6 +174,10 @@ pub struct Run {
     /// What the instances themselves know of lost sessions; `None` for instances that do not tell.
     pub oracle: Option<Oracle>,
     pub figures: Vec<(Figure, f64)>,
+    /// How much of each cost by request the proxy and the store have without any request, from 0 to 1. The figures are
+    /// without it; a cost of which more than a fifth is such is not among them.
+    #[serde(default)]
+    pub idle_shares: Vec<(Figure, f64)>,
 }
 
 /// Something that happened while the load ran; seconds since it began.

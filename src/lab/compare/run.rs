@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{Play, Played};
 use super::figures::figures;
+use super::idle::Spent;
 use super::mode::SessionMode;
 use super::model::{Figure, Run};
 use super::oracle::Account;
@@ -45,12 +46,15 @@ pub(super) async fn run(
         scales_out: plan.events.contains(&Event::ScaleOut),
     };
     let mut stage = Stage::set(&scene).await?;
-    let before = stage.usage().await?;
+    let idle = stage.idle().await?;
+    let (before, began) = (stage.usage().await?, Instant::now());
     let (load, played) = play(feasible, &mut stage, (mode, round), status).await?;
-    let after = stage.usage().await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let used = stage.usage().await?.less(&before).less(&idle.asking);
+    let spent = Spent { used, idle: idle.per_second.times(seconds) };
     let ledgers = stage.ledgers()?;
     let judgement = (!ledgers.is_empty()).then(|| Account::read(&ledgers, played.over).judge(&load, mode));
-    let mut figures = figures(&load, &played, &before, &after);
+    let mut figures = figures(&load, &played, &spent);
     if measures_store(feasible) && !mode.is_shared() {
         // Nobody is asked.
         figures.extend([(Figure::StoreCommands, 0.0), (Figure::StoreBytes, 0.0)]);
@@ -59,7 +63,15 @@ pub(super) async fn run(
     let configuration = stage.configuration();
     let (oracle, objections) =
         judgement.map_or((None, Vec::new()), |judgement| (Some(judgement.oracle), judgement.objections));
-    let run = Run { mode: mode.as_str().to_owned(), round, load, events: played.marks, oracle, figures };
+    let run = Run {
+        mode: mode.as_str().to_owned(),
+        round,
+        load,
+        events: played.marks,
+        oracle,
+        figures,
+        idle_shares: spent.idle_shares(),
+    };
     Ok(Ran { run, objections, configuration })
 }
 

@@ -43,8 +43,8 @@ impl Status {
 
     /// How long it will take from now on, judging by what was.
     pub fn left(&self) -> Duration {
-        /// Setting a stage and striking it, as long as nothing is known of it.
-        const STAGE: Duration = Duration::from_secs(2);
+        /// Setting a stage, watching it idle and striking it, as long as nothing is known of it.
+        const STAGE: Duration = Duration::from_secs(4);
         let run = if self.done == 0 { self.load.total + STAGE } else { self.spent / self.done };
         let left = run * self.runs.saturating_sub(self.done);
         left.saturating_sub(self.load.elapsed)
@@ -60,7 +60,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let load = Progress { elapsed: seconds(4), total: seconds(10), ..Progress::default() };
         let first = Status { runs: 3, load, ..Status::default() };
-        assert_eq!(first.left(), seconds(32));
+        assert_eq!(first.left(), seconds(38));
         let last = Status { done: 2, spent: seconds(30), ..first };
         assert_eq!(last.left(), seconds(11));
     }

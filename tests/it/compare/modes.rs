@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Compared, lost};
+use super::{Compared, Comparing, SCENARIO, lost};
 
 /// Whether the instances account for the same sessions that the users missed.
 fn agrees(run: &Value) -> bool {
@@ -45,10 +45,38 @@ async fn new_instances_take_their_share_of_shared_sessions() {
         |name: &str| figures.iter().find(|pair| pair[0] == name).map(|pair| pair[1].as_f64().unwrap());
     let share = figure("scale_out_share").unwrap();
     assert!((30.0..70.0).contains(&share), "{share} %");
-    for name in
-        ["latency_mean", "sessions_lost", "imbalance_max", "store_commands", "proxy_cpu", "proxy_memory"]
-    {
+    for name in ["latency_mean", "sessions_lost", "imbalance_max", "proxy_memory"] {
         assert!(figure(name).is_some(), "{name} of {figures:?}");
+    }
+    // How many requests there are by health check depends on the machine.
+    for name in ["store_commands", "store_bytes", "proxy_cpu"] {
+        let share = idle_share(&run, name).unwrap();
+        assert_eq!(figure(name).is_some(), share <= 0.2, "{name}: {share} of it idle, {figures:?}");
+    }
+}
+
+/// How much of a cost is there without any request.
+fn idle_share(run: &Value, name: &str) -> Option<f64> {
+    let shares = run["idle_shares"].as_array().unwrap();
+    shares.iter().find(|pair| pair[0] == name).map(|pair| pair[1].as_f64().unwrap())
+}
+
+#[tokio::test]
+async fn what_the_proxy_does_anyway_is_no_cost_of_the_few_requests_beside_it() {
+    let (start, rest) = SCENARIO.split_once("[session]").unwrap();
+    let action = rest.split_once("[[action]]").unwrap().1.replace("session = true\n", "");
+    let scenario = format!("{start}\n[arrival]\nrate = 1\n[[action]]{action}")
+        .replace("path = \"/console/api/account/profile\"", "path = \"/health\"")
+        .replace("headers = { X-CSRF-Token = \"{cookie:csrf_token}\" }", "");
+    let arguments = ["--rounds", "2", "--modes", "local,sticky", "--events", "none"];
+    let compared = Comparing::start_with(&scenario, &arguments).end().await;
+    assert_eq!(compared.code, Some(0), "{}\n{}", compared.stdout, compared.stderr);
+    let told = "Not told, as more than a fifth of it is there without any request: processor time of the proxy per request";
+    assert!(compared.stdout.contains(told), "{}", compared.stdout);
+    assert!(!compared.stdout.contains("\nProcessor time of the proxy per request"), "{}", compared.stdout);
+    for run in compared.runs("local").iter().chain(&compared.runs("sticky")) {
+        let share = idle_share(run, "proxy_cpu").unwrap();
+        assert!(share > 0.0 && !run["figures"].to_string().contains("proxy_cpu"), "{share}");
     }
 }
 

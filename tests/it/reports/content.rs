@@ -239,6 +239,7 @@ prop_compose! {
             events: events.into_iter().map(mark).collect(),
             oracle: lost.map(|lost| Oracle { lost, agrees: lost % 2 == 0 }),
             figures: figures.into_iter().collect(),
+            idle_shares: vec![(Figure::ProxyCpu, lost.map_or(0.0, |lost| (lost % 100) as f64 / 100.0))],
         }
     }
 }

@@ -189,6 +189,7 @@ fn run(habit: &Habit, round: u32, shift: f64, rng: &mut Rng) -> Run {
     Run {
         mode: habit.mode.to_owned(),
         round,
+        idle_shares: Vec::new(),
         oracle: Some(Oracle { lost: load.sessions.lost, agrees: true }),
         events: vec![
             EventMark {

@@ -36,6 +36,8 @@ pub(super) use store::{StoreKind, redis_server};
 
 /// Longest time that the store gets to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For so long the proxy is watched without requests: it checks every instance eight times.
+const IDLE: Duration = Duration::from_secs(2);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -72,6 +74,42 @@ pub(super) struct Usage {
     pub(super) memory: Option<f64>,
     pub(super) store_commands: Option<f64>,
     pub(super) store_bytes: Option<f64>,
+}
+
+/// What is used without any request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Idle {
+    pub(super) per_second: Usage,
+    /// By asking for the usage once.
+    pub(super) asking: Usage,
+}
+
+impl Usage {
+    #[cfg(test)]
+    pub(super) const NOTHING: Usage =
+        Usage { processor: None, memory: None, store_commands: None, store_bytes: None };
+
+    /// How much more this is than `earlier`; the most memory stays what it is.
+    pub(super) fn less(&self, earlier: &Usage) -> Usage {
+        let less = |own: Option<f64>, other: Option<f64>| Some(own? - other?);
+        Usage {
+            processor: less(self.processor, earlier.processor),
+            memory: self.memory,
+            store_commands: less(self.store_commands, earlier.store_commands),
+            store_bytes: less(self.store_bytes, earlier.store_bytes),
+        }
+    }
+
+    /// So many times as much; the most memory stays what it is.
+    pub(super) fn times(&self, factor: f64) -> Usage {
+        let times = |own: Option<f64>| Some(own? * factor);
+        Usage {
+            processor: times(self.processor),
+            memory: self.memory,
+            store_commands: times(self.store_commands),
+            store_bytes: times(self.store_bytes),
+        }
+    }
 }
 
 impl Stage {
@@ -186,6 +224,16 @@ impl Stage {
             store_commands: store.map(|store| store.commands),
             store_bytes: store.map(|store| store.bytes),
         })
+    }
+
+    /// What is used while nobody asks for anything; takes two seconds.
+    pub(super) async fn idle(&self) -> Result<Idle, StageError> {
+        let first = self.usage().await?;
+        let (before, began) = (self.usage().await?, Instant::now());
+        sleep(IDLE).await;
+        let (after, passed) = (self.usage().await?, began.elapsed());
+        let asking = before.less(&first);
+        Ok(Idle { per_second: after.less(&before).less(&asking).times(1.0 / passed.as_secs_f64()), asking })
     }
 
     /// What the instances wrote down, life by life; empty for instances that do not.

@@ -2,20 +2,21 @@
 
 use std::fs;
 
-use rustix::param::clock_ticks_per_second;
-
-/// Processor time in microseconds, of all threads, in and for the process; steps of 10 ms.
+/// Processor time in microseconds, of all threads that run, in and for the process. What threads took that have ended
+/// is not in it; what the system tells of a process as a whole comes in steps of 10 ms, too coarse for idle ones.
 pub(super) fn processor(id: u32) -> Option<f64> {
-    let ticks = processor_ticks(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
-    Some(ticks as f64 * 1e6 / clock_ticks_per_second() as f64)
+    let threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
+    let times = threads.map(|thread| {
+        // It may have ended meanwhile.
+        let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { return Some(0) };
+        nanoseconds(&text)
+    });
+    Some(times.sum::<Option<u64>>()? as f64 / 1e3)
 }
 
-/// `utime` and `stime` of proc_pid_stat(5).
-fn processor_ticks(stat: &str) -> Option<u64> {
-    // The name may hold anything, also a bracket.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+/// The first field of a thread's schedstat: the time that it ran.
+fn nanoseconds(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
 }
 
 /// Most resident memory so far, in MiB.
@@ -36,9 +37,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_any_name() {
-        let stat = "42 (a) b 7) S 1 42 42 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 4 0 100 1000 10";
-        assert_eq!(processor_ticks(stat), Some(42));
+    fn the_time_that_a_thread_ran_comes_first() {
+        assert_eq!(nanoseconds("1462373 20300 11\n"), Some(1_462_373));
+        assert_eq!((nanoseconds(""), nanoseconds("x 1 2")), (None, None));
+    }
+
+    #[test]
+    fn a_process_that_works_takes_time() {
+        let before = processor(std::process::id()).unwrap();
+        let sum: u64 = std::hint::black_box(0..2_000_000_u64).map(std::hint::black_box).sum();
+        assert!(sum > 0 && processor(std::process::id()).unwrap() > 0.0 && before >= 0.0);
+        assert_eq!(processor(u32::MAX), None);
     }
 
     #[test]
@@ -50,7 +59,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_reading_panic(text in "\\PC{0,80}") {
-            let _ = (processor_ticks(&text), peak_kibibytes(&text));
+            let _ = (nanoseconds(&text), peak_kibibytes(&text));
         }
     }
 }

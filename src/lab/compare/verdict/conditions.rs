@@ -10,6 +10,7 @@ pub(super) fn conditions(comparison: &Comparison) -> Vec<String> {
     let mut conditions = vec![load(comparison), place(comparison), events(comparison), machine(comparison)];
     conditions.push(oracle(comparison));
     conditions.extend(unmeasured(comparison));
+    conditions.extend(idle(comparison));
     conditions.push(method(comparison));
     conditions
 }
@@ -71,7 +72,9 @@ fn oracle(comparison: &Comparison) -> String {
 
 /// The figures that are missing, each with the modes that lack it.
 fn unmeasured(comparison: &Comparison) -> Option<String> {
-    let missing = Figure::ALL.into_iter().filter_map(|figure| {
+    let withheld = comparison.withheld();
+    let is_told = |figure: &Figure| withheld.iter().all(|(other, _)| other != figure);
+    let missing = Figure::ALL.into_iter().filter(is_told).filter_map(|figure| {
         let lacking = comparison.modes.iter().filter(|mode| mode.figure(figure).is_none());
         let lacking: Vec<String> = lacking.map(|mode| mode.mode.clone()).collect();
         match lacking.len() {
@@ -82,6 +85,25 @@ fn unmeasured(comparison: &Comparison) -> Option<String> {
     });
     let missing: Vec<String> = missing.collect();
     (!missing.is_empty()).then(|| format!("Not measured: {}.", missing.join("; ")))
+}
+
+/// What costs by request leave out, and those that are left out altogether.
+fn idle(comparison: &Comparison) -> Option<String> {
+    let withheld = comparison.withheld().into_iter().map(|(figure, share)| {
+        format!("{} (up to {} %)", figure.title().to_lowercase(), number(share * 100.0))
+    });
+    let withheld: Vec<String> = withheld.collect();
+    if !withheld.is_empty() {
+        return Some(format!(
+            "Not told, as more than a fifth of it is there without any request: {}; more requests a second would show it.",
+            listed(&withheld)
+        ));
+    }
+    comparison
+        .runs
+        .iter()
+        .any(|run| !run.idle_shares.is_empty())
+        .then(|| "Costs by request leave out what is there without any, such as health checks.".to_owned())
 }
 
 fn method(comparison: &Comparison) -> String {

@@ -84,6 +84,9 @@ fn cost(comparison: &Comparison, mode: &str, other: &str) -> String {
     let dearer: Vec<String> =
         dearer.map(|(figure, beside)| costing(*figure, beside.difference.mean)).collect();
     match (besides.is_empty(), dearer.is_empty()) {
+        _ if dearer.is_empty() && is_withheld(comparison) => {
+            "; what they cost does not show at so few requests a second".to_owned()
+        }
         (true, _) => "; what they cost was not measured".to_owned(),
         (_, true) => format!("; they were not shown to cost more than {}", sessions(other)),
         _ => format!("; they cost {} more than {}", listed(&dearer), sessions(other)),
@@ -124,11 +127,19 @@ fn cheaper(comparison: &Comparison, modes: &[&str]) -> String {
     let spared: Vec<Figure> = COSTS.into_iter().filter(standing(Standing::Better)).collect();
     let (more, less) = (costs(comparison, &dearer, other, base), costs(comparison, &spared, base, other));
     match (dearer.is_empty(), spared.is_empty()) {
+        (true, true) if is_withheld(comparison) => {
+            "; what they cost does not show at so few requests a second".to_owned()
+        }
         (true, true) => "; nor was a difference in what they cost".to_owned(),
         (false, true) => format!("; {more} more than {}", sessions(base)),
         (true, false) => format!("; {less} more than {}", sessions(other)),
         (false, false) => format!("; {more} more, {less} more"),
     }
+}
+
+/// Whether some cost is not told, as most of it is there without any request.
+fn is_withheld(comparison: &Comparison) -> bool {
+    comparison.withheld().iter().any(|(figure, _)| COSTS.contains(figure))
 }
 
 /// `shared sessions cost 1.9 store commands per request`

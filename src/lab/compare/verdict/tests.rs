@@ -202,6 +202,32 @@ fn conditions_name_load_place_events_machine_oracle_gaps_and_method() {
 }
 
 #[test]
+fn what_a_mode_costs_is_not_told_where_most_of_it_is_there_without_requests() {
+    let mut comparison = comparison(3, &[STICKY, SHARED]);
+    for run in &mut comparison.runs {
+        run.idle_shares = vec![(StoreCommands, 0.2), (ProxyCpu, 0.1)];
+    }
+    let told = "Costs by request leave out what is there without any, such as health checks.";
+    assert!(verdict(&comparison).conditions.iter().any(|condition| condition == told));
+
+    comparison.runs[2].idle_shares = vec![(StoreCommands, 0.75), (ProxyCpu, 0.64)];
+    crate::lab::compare::idle::withhold(&mut comparison.runs);
+    for mode in &mut comparison.modes {
+        mode.figures.retain(|(figure, _)| ![StoreCommands, ProxyCpu].contains(figure));
+    }
+    let verdict = verdict(&comparison);
+    let told = "Not told, as more than a fifth of it is there without any request: store commands per request (up to 75 \
+                %) and processor time of the proxy per request (up to 64 %); more requests a second would show it.";
+    assert!(verdict.conditions.iter().any(|condition| condition == told), "{:?}", verdict.conditions);
+    let unmeasured =
+        verdict.conditions.iter().find(|condition| condition.starts_with("Not measured")).unwrap();
+    assert!(!unmeasured.contains("store commands") && !unmeasured.contains("processor"), "{unmeasured}");
+    let end = "; what they cost does not show at so few requests a second.";
+    assert!(verdict.headline.ends_with(end), "{}", verdict.headline);
+    assert!(verdict.reasons.iter().all(|reason| !reason.contains("per request")), "{:?}", verdict.reasons);
+}
+
+#[test]
 fn conditions_admit_that_nothing_happened_and_that_nobody_told() {
     let mut comparison = comparison(1, &[FAR]);
     comparison.runs[0].oracle = None;
