@@ -5,12 +5,19 @@ use std::path::Path;
 
 use super::assert_golden;
 
-/// All names in quotes that could be a variable's: capital letters, with an underscore.
+/// What a name of a variable stands behind, whatever it looks like.
+const BEHIND: [&str; 5] = ["var(", "var_os(", ".env(", "env_remove(", "env = "];
+
+/// All names in quotes that are a variable's, or could be: capital letters, with an underscore.
 fn names(source: &str, found: &mut BTreeSet<String>) {
     let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    for name in code.split('"').filter(|text| text.contains('_') && !text.starts_with('_')) {
-        if name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
-            found.insert(name.to_owned());
+    let pieces: Vec<_> = code.split('"').collect();
+    for pair in pieces.windows(2) {
+        let [before, name] = pair else { continue };
+        let is_upper = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        let is_asked_for = BEHIND.iter().any(|word| before.ends_with(word));
+        if is_upper && !name.is_empty() && (is_asked_for || name.trim_matches('_').contains('_')) {
+            found.insert((*name).to_owned());
         }
     }
 }

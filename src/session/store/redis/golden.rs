@@ -7,23 +7,25 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
 
-use super::super::super::cache::Death;
+use super::super::super::cache::{Death, SessionCache};
 use super::super::{Fields, Read, SessionId};
 use super::codec::{Codec, DEAD, HEARTBEAT, INVALIDATED, PEERS};
-use crate::config::{self, StoreFormat};
+use crate::config::{self, Config};
 use crate::golden::assert_golden;
 
 const LIFE: Duration = Duration::from_secs(60);
 
-fn codec(key: &str, format: &str) -> Codec {
+fn config(key: &str, format: &str) -> Config {
     let text = format!(
         "version = 1\n[[listener]]\naddress = \"127.0.0.1:1\"\n[[upstream]]\nname = \"a\"\n\
          instance = [{{ address = \"127.0.0.1:1\" }}]\n[[route]]\nupstream = \"a\"\n\
          [session.store]\nkey = {key:?}\nformat = {format:?}\n"
     );
-    let config = config::parse(&text, "x").unwrap();
-    assert_eq!(config.session.store.format == StoreFormat::Json, format == "json");
-    Codec::new(&config.session.store)
+    config::parse(&text, "x").unwrap()
+}
+
+fn codec(key: &str, format: &str) -> Codec {
+    Codec::new(&config(key, format).session.store)
 }
 
 /// The words of commands, one a line: read back from what is sent, length by length.
@@ -80,6 +82,22 @@ fn users(codec: &Codec) -> String {
     page
 }
 
+/// The ends of sessions that one process tells another, without the time that is left of them.
+fn ends() -> String {
+    let cache = SessionCache::new(&config("{id}", "hash").session.cache.unwrap(), None);
+    cache.bury(&SessionId::new("abc"), Death::Revoked, LIFE);
+    cache.bury_told("60000 replaced a b");
+    let mut ends: Vec<_> = cache.told_ends().iter().map(|end| without_time(end)).collect();
+    ends.sort();
+    format!("# Ends of sessions\n{}", ends.concat())
+}
+
+fn without_time(end: &str) -> String {
+    let (left, rest) = end.split_once(' ').unwrap();
+    assert!(left.parse::<u64>().unwrap() <= 60_000);
+    format!("MILLISECONDS {rest}\n")
+}
+
 #[test]
 fn golden_the_store_is_written_as_other_processes_read_it() {
     let plain = codec("session:{id}", "hash");
@@ -93,5 +111,6 @@ fn golden_the_store_is_written_as_other_processes_read_it() {
     page.push_str(&of(&plain.tell_unlinked(LIFE)));
     page.push_str(&of(&plain.is_any_unlinked()));
     let _ = write!(page, "# Channels\n{INVALIDATED}\n{DEAD}\n# Other keys\n{HEARTBEAT}\n{PEERS}\n");
+    page.push_str(&ends());
     assert_golden("redis.txt", &page);
 }
