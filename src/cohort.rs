@@ -91,6 +91,30 @@ mod tests {
         Cohorts::new(&config, shares).unwrap()
     }
 
+    #[test]
+    fn golden_a_cohort_of_any_version_is_read() {
+        let config = Affinity {
+            cookie: "tie".into(),
+            attributes: CookieAttributes::default(),
+            max_age: Duration::from_secs(20_000_000_000),
+            secret: Some(Secret::new(b"0123456789abcdef0123456789abcdef".to_vec())),
+        };
+        let shares =
+            Shares::new([Some(50.0), Some(25.0), Some(25.0)].map(|share| share.and_then(Percent::new)));
+        let cohorts = Cohorts::new(&config, shares.unwrap()).unwrap();
+        let headers = [(
+            COOKIE,
+            HeaderValue::from_static(
+                "tie_cohort=Adn4UrSTejIDG4xmOBilgraDFI4QZuX287QTDwvypbKDkqXaaZ__xamKW15kuuG9VvdfzaQ",
+            ),
+        )]
+        .into_iter()
+        .collect();
+        assert_eq!(cohorts.choose(&headers, None), Choice { mode: Mode::Sticky, tell: false });
+        let drawn = ["a", "b", "c", "d", "e", "f"].map(|session| cohorts.lots.draw(Some(session.as_bytes())));
+        assert_eq!(drawn, [3605, 6375, 7832, 9160, 5834, 6830]);
+    }
+
     fn drawn(cohorts: &Cohorts, session: usize) -> Mode {
         let choice = cohorts.choose(&HeaderMap::new(), Some(format!("session-{session}").as_bytes()));
         assert!(choice.tell);

@@ -100,6 +100,9 @@ pub mod backoff;
 pub mod body;
 pub mod clock;
 pub mod drain;
+#[cfg(test)]
+#[path = "../tests/golden/compare.rs"]
+mod golden;
 pub mod headers;
 pub mod heap;
 pub mod seal;

@@ -162,6 +162,16 @@ mod tests {
     }
 
     #[test]
+    fn golden_a_cookie_of_any_version_is_read() {
+        let affinity = affinity(Some("0123456789abcdef0123456789abcdef"), 20_000_000_000);
+        let tied = Tied { instance: InstanceId(7), client: 3, since: 5, seen: 0, old: false };
+        assert_eq!(affinity.read("app", b"AczfcmztnXiI61-DsjYldKpQoY0959y8TvNhc2hPBBzNTyTw8MM1F7s0WmkY9DlP_zddtK_rXKjOk4_EoSZOx5woS7C4"), Hint::Tied(tied));
+        assert_eq!(affinity.key(b"x"), 0xc8a50d6db4b05a78);
+        assert_eq!(InstanceId::of("127.0.0.1:5001".parse().unwrap()), InstanceId(0x9724dfd73b0253a3));
+        assert_eq!(InstanceId::of("[::1]:5001".parse().unwrap()), InstanceId(0x219ff15b3cef00ba));
+    }
+
+    #[test]
     fn what_another_process_sealed_is_told_from_what_an_application_wrote() {
         let value = issue(&affinity(None, 60));
         assert!(Affinity::is_like_ours(value.as_bytes()));

@@ -276,6 +276,27 @@ mod tests {
     }
 
     #[test]
+    fn golden_other_versions_say_the_same_bytes() {
+        assert_eq!((MARK, VERSION), ("VESTIBULE_HANDOVER", "1"));
+        let (old, new) = pair(TIME);
+        let groups = [group(Role::Clients, 2), group(Role::Operator, 1)];
+        let ends = ["5000 revoked s1".to_owned(), "60000 replaced s2".to_owned()];
+        old.send(&groups, &Secret::new(b"\0secret\xff".to_vec()), &ends).unwrap();
+        for (expected, sockets) in [
+            (&b"secret \0secret\xff"[..], 0),
+            (b"ends 5000 revoked s1\n60000 replaced s2\n", 0),
+            (b"clients 127.0.0.1:0", 2),
+            (b"operator 127.0.0.1:0", 1),
+            (b"end", 0),
+        ] {
+            let (text, handed) = new.hear(RecvFlags::CMSG_CLOEXEC).unwrap();
+            assert_eq!((text.as_slice(), handed.len()), (expected, sockets));
+        }
+        new.tell_ready().unwrap();
+        assert_eq!(old.hear(RecvFlags::CMSG_CLOEXEC).unwrap().0, b"ready");
+    }
+
+    #[test]
     fn a_successor_that_is_ready_too_late_is_told_so() {
         let (old, new) = pair(Duration::from_millis(20));
         assert!(matches!(old.await_ready(), Err(HandoverError::TooLate)));

@@ -86,6 +86,22 @@ mod tests {
         Split::new(keys(&config).unwrap(), &config, "/", "app", canary)
     }
 
+    #[test]
+    fn golden_a_side_of_any_version_is_read() {
+        let split = split(Some(SECRET), 20_000_000_000, "app-v2");
+        assert_eq!(split.cookie(), "tie-canary-8a5edab2");
+        let given = Given { side: Side::Canary, at: percent(10.0) };
+        assert_eq!(
+            split.given(&request(
+                &split,
+                "AfvVKvLBMyMUjTQApqS_SeSfRCikg-BHKwoFBPaHTJ5rm-BrVMl3nfEmLW3p_WoU6ExTHLI"
+            )),
+            Some((given, false))
+        );
+        let drawn = ["a", "b", "c", "d", "e", "f"].map(|session| split.0.draw(Some(session.as_bytes())));
+        assert_eq!(drawn, [4891, 6770, 4689, 3588, 2505, 9942]);
+    }
+
     fn percent(value: f64) -> Percent {
         Percent::new(value).unwrap()
     }

@@ -132,4 +132,6 @@ fn not_toml(message: &str) -> Fault {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

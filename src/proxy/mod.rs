@@ -14,6 +14,8 @@ mod duplicate;
 mod error;
 mod exchange;
 mod forward;
+#[cfg(test)]
+mod golden;
 mod hash_key;
 mod header_rules;
 mod interim;

@@ -82,7 +82,7 @@ pub(super) fn problem(error: &ProxyError, mut exchange: Box<Exchange>) -> Respon
 }
 
 /// What RFC 9110 wants to be said with a status: how to be let in (section 15.5.2), or which methods there are (15.5.6).
-fn demands(status: StatusCode, cookie: &str) -> Option<(HeaderName, HeaderValue)> {
+pub(super) fn demands(status: StatusCode, cookie: &str) -> Option<(HeaderName, HeaderValue)> {
     match status {
         StatusCode::UNAUTHORIZED => {
             let challenge = HeaderValue::try_from(format!("Cookie cookie-name=\"{cookie}\""));

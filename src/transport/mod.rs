@@ -11,6 +11,8 @@ mod tunnel;
 mod upload;
 
 pub use answer::{UpstreamBody, UpstreamBodyError};
+#[cfg(test)]
+pub(crate) use connection::MalformedHead;
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};
 pub use line::{Lines, Permit};
 pub use link::Claim;

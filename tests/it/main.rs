@@ -21,6 +21,7 @@ mod drills;
 mod forwarding;
 mod framing;
 mod fresh_checks;
+mod golden;
 mod header_trust;
 mod health;
 mod hedges;

@@ -8,6 +8,7 @@ pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("body", 0),
     ("clock", 0),
     ("drain", 0),
+    ("golden", 0),
     ("headers", 0),
     ("heap", 0),
     ("seal", 0),

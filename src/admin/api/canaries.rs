@@ -185,6 +185,25 @@ mod tests {
     }
 
     #[test]
+    fn golden_a_comparison_is_written_like_this() {
+        let side = |requests, first_byte_ms| Shown { requests, failed: 1, first_byte_ms };
+        let increase = || Interval { estimate: 0.5, from: 0.25, to: 0.75 };
+        let comparison = Comparison {
+            held_seconds: 1,
+            canary: side(2, Some(1.5)),
+            stable: side(3, None),
+            error_increase: increase(),
+            latency_increase: Some(increase()),
+        };
+        let expected = r#"{"held_seconds":1,"canary":{"requests":2,"failed":1,"first_byte_ms":1.5},"#
+            .to_owned()
+            + r#""stable":{"requests":3,"failed":1,"first_byte_ms":null},"#
+            + r#""error_increase":{"estimate":0.5,"from":0.25,"to":0.75},"#
+            + r#""latency_increase":{"estimate":0.5,"from":0.25,"to":0.75}}"#;
+        assert_eq!(serde_json::to_string(&comparison).unwrap(), expected);
+    }
+
+    #[test]
     fn a_call_gives_one_order() {
         let percent = Percent::new(12.5).unwrap();
         assert_eq!(read(r#"{"route": "/", "percent": 12.5}"#), Ok(Order::Set(percent)));

@@ -147,3 +147,64 @@ impl From<Problem> for Reply {
         reply
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::golden::assert_golden;
+    use crate::headers::host::TargetError;
+
+    fn all() -> Vec<Problem> {
+        let known = || vec!["app".to_owned(), "api".to_owned()];
+        vec![
+            Problem::NoToken,
+            Problem::Unauthorized,
+            Problem::Host(HostError::Unclear(TargetError::NoHost)),
+            Problem::Host(HostError::Misdirected),
+            Problem::NotFound,
+            Problem::Order(OrderError::NoUpstream(known())),
+            Problem::Order(OrderError::NoInstance(known())),
+            Problem::Order(OrderError::Over),
+            Problem::Drill(DrillError::Running("what".to_owned())),
+            Problem::Drill(DrillError::None),
+            Problem::Drill(DrillError::Embedded),
+            Problem::Drill(DrillError::Instance(OrderError::NoInstance(known()))),
+            Problem::Drill(DrillError::Instance(OrderError::Over)),
+            Problem::Method("GET, HEAD".to_owned()),
+            Problem::MediaType,
+            Problem::TooLarge,
+            Problem::TooSlow,
+            Problem::BrokenOff,
+            Problem::Malformed("this"),
+            Problem::Invalid("this is wrong"),
+            Problem::Store(StoreError::Timeout),
+            Problem::OtherConfig("/this".to_owned()),
+            Problem::NotReloaded("why".to_owned()),
+            Problem::NotUpgraded("why".to_owned()),
+            Problem::Internal,
+        ]
+    }
+
+    /// The word for logs, the whole response, and an empty line.
+    async fn shown(problem: Problem) -> String {
+        let word = problem.outcome();
+        let (head, body) = Reply::from(problem).into_parts();
+        let mut headers: Vec<_> =
+            head.headers.iter().map(|(name, value)| format!("{name}: {value:?}\n")).collect();
+        headers.sort();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = std::str::from_utf8(&body).unwrap();
+        format!("{word}\n{}\n{}{body}\n\n", head.status, headers.concat())
+    }
+
+    #[tokio::test]
+    async fn golden_problems_of_the_api_keep_their_documents() {
+        let mut page = String::new();
+        for problem in all() {
+            page.push_str(&shown(problem).await);
+        }
+        assert_golden("admin-problems.txt", &page);
+    }
+}

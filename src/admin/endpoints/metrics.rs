@@ -25,8 +25,12 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// All metrics as they are now.
 pub(super) fn exposition(admin: &Admin) -> Result<String, fmt::Error> {
+    page(Snapshot::take(admin))
+}
+
+fn page(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot::take(admin)));
+    registry.register_collector(Box::new(snapshot));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -266,3 +270,6 @@ pub(super) fn encode_histogram(mut metric: MetricEncoder<'_>, histogram: &Histog
     let buckets: Vec<(f64, u64)> = histogram.buckets().collect();
     metric.encode_histogram::<NoLabelSet>(histogram.sum_seconds(), histogram.count(), &buckets, None)
 }
+
+#[cfg(test)]
+mod golden;

@@ -166,3 +166,27 @@ pub(super) fn of(drill: &Drill, shared: &Shared, now: &Counts) -> Account {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_what_was_measured_is_written_like_this() {
+        let reading = Reading {
+            requests: 1,
+            statuses: BTreeMap::from([(200, 2)]),
+            errors: 3,
+            p50_ms: Some(4.5),
+            p99_ms: None,
+            sessions: BTreeMap::from([("cache", 5)]),
+            sessions_denied: 6,
+            ties_lost: 7,
+            retries: 8,
+        };
+        let expected = r#"{"requests":1,"statuses":{"200":2},"errors":3,"p50_ms":4.5,"p99_ms":null,"#
+            .to_owned()
+            + r#""sessions":{"cache":5},"sessions_denied":6,"ties_lost":7,"retries":8}"#;
+        assert_eq!(serde_json::to_string(&reading).unwrap(), expected);
+    }
+}

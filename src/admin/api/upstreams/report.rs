@@ -119,3 +119,31 @@ fn instance_row(instance: &Instance, config: &config::Instance, moment: &Moment)
         streams_closed: instance.closed_streams(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_an_instance_with_everything_to_say_is_written_like_this() {
+        let row = InstanceRow {
+            address: "127.0.0.1:5001".to_owned(),
+            state: "drain",
+            state_seconds: 1,
+            condition: "down",
+            reason: "why".to_owned(),
+            weight: 2,
+            requests: 3,
+            streams: 4,
+            sessions: Some(5),
+            sessions_since_drain: Some(6),
+            deadline: Some(DeadlineRow { deadline_seconds: 7, then: "close" }),
+            streams_closed: 8,
+        };
+        let expected = r#"{"address":"127.0.0.1:5001","state":"drain","state_seconds":1,"condition":"down","#
+            .to_owned()
+            + r#""reason":"why","weight":2,"requests":3,"streams":4,"sessions":5,"sessions_since_drain":6,"#
+            + r#""deadline_seconds":7,"then":"close","streams_closed":8}"#;
+        assert_eq!(serde_json::to_string(&row).unwrap(), expected);
+    }
+}

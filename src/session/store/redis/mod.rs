@@ -15,6 +15,8 @@
 mod access;
 mod call;
 mod codec;
+#[cfg(test)]
+mod golden;
 mod link;
 mod notes;
 mod outages;

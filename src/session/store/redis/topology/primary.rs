@@ -183,6 +183,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn golden_servers_list_connections_by_these_names() {
+        let all = [Purpose::LookUps, Purpose::Changes, Purpose::Writes, Purpose::Revocation, Purpose::Probe];
+        let names = ["look-ups", "changes", "writes", "revocation", "probe"];
+        assert_eq!(all.map(Purpose::name), names.map(|name| format!("vestibule-{name}")));
+    }
+
+    #[test]
     fn the_run_is_one_line_of_many() {
         assert_eq!(run_id("# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\ntcp_port:1\r\n"), Some("ab12"));
         assert_eq!(run_id("# Server\r\nmy_run_id:ab12\r\nrun_id:\r\n"), None);

@@ -123,6 +123,22 @@ mod tests {
     }
 
     #[test]
+    fn golden_a_beat_is_written_as_it_always_was() {
+        let (heart, _) = Heartbeat::new("x");
+        let random = heart.prefix().strip_prefix("vestibule:heartbeat:{x}:").unwrap().to_owned();
+        assert!(random.len() == 33 && random.ends_with(':'), "{random}");
+        let packed = String::from_utf8(heart.next().0.get_packed_command()).unwrap();
+        let expected = "\
+*6\r\n$4\r\nEVAL\r\n\
+$97\r\nlocal kept = redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[2], '', 'PX', ARGV[1]) return kept\r\n\
+$1\r\n2\r\n\
+$58\r\nvestibule:heartbeat:{x}:RANDOM:0\r\n\
+$58\r\nvestibule:heartbeat:{x}:RANDOM:1\r\n\
+$6\r\n600000\r\n";
+        assert_eq!(packed.replace(random.trim_end_matches(':'), "RANDOM"), expected);
+    }
+
+    #[test]
     fn nobody_else_has_the_same_keys() {
         assert_ne!(Heartbeat::new("x").0.prefix(), Heartbeat::new("x").0.prefix());
     }
