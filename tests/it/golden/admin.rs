@@ -100,12 +100,10 @@ async fn all(program: &Program, address: &str) -> String {
 async fn golden_the_admin_listener_keeps_its_addresses_and_fields() {
     let instance = Upstream::answering(Reply::text(200, "")).await;
     let address = instance.address().to_string();
-    let tables = format!(
-        "[route.canary]\nupstream = \"v2\"\npercent = \"5%\"\n\
-         [[upstream]]\nname = \"v2\"\n[[upstream.instance]]\naddress = \"127.0.0.1:1\"\n\
-         [session]\nmode = {{ compare = {{ shared = 50, sticky = 50 }} }}"
-    );
-    let config = Config::to(&[instance.address()]).token(TOKEN).with(&tables);
+    let tables = "[route.canary]\nupstream = \"v2\"\npercent = \"5%\"\n\
+                  [[upstream]]\nname = \"v2\"\n[[upstream.instance]]\naddress = \"127.0.0.1:1\"\n\
+                  [session]\nmode = { compare = { shared = 50, sticky = 50 } }";
+    let config = Config::to(&[instance.address()]).token(TOKEN).with(tables);
     let program = Program::start(config).await;
     assert_golden("admin.txt", &all(&program, &address).await);
 }

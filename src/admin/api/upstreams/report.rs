@@ -128,6 +128,7 @@ mod tests {
     fn golden_an_instance_with_everything_to_say_is_written_like_this() {
         let row = InstanceRow {
             address: "127.0.0.1:5001".to_owned(),
+            name: Some("one".to_owned()),
             state: "drain",
             state_seconds: 1,
             condition: "down",
@@ -140,8 +141,9 @@ mod tests {
             deadline: Some(DeadlineRow { deadline_seconds: 7, then: "close" }),
             streams_closed: 8,
         };
-        let expected = r#"{"address":"127.0.0.1:5001","state":"drain","state_seconds":1,"condition":"down","#
+        let expected = r#"{"address":"127.0.0.1:5001","name":"one","state":"drain","state_seconds":1,"#
             .to_owned()
+            + r#""condition":"down","#
             + r#""reason":"why","weight":2,"requests":3,"streams":4,"sessions":5,"sessions_since_drain":6,"#
             + r#""deadline_seconds":7,"then":"close","streams_closed":8}"#;
         assert_eq!(serde_json::to_string(&row).unwrap(), expected);
