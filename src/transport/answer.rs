@@ -238,7 +238,9 @@ impl UpstreamBody {
         match this.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pausing = false;
-                if this.incoming.is_end_stream() {
+                // Trailers are the last frame: those who got them need not ask again.
+                this.ahead.is_all |= frame.is_trailers();
+                if this.ahead.is_all || this.incoming.is_end_stream() {
                     this.release();
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::support::client::{self, Client};
 use crate::support::config::Config;
+use crate::support::h2::H2Client;
 use crate::support::redis::Redis;
 use crate::support::upstream::{Reply, Signal, Upstream};
 use crate::support::vestibule::{Program, Vestibule};
@@ -160,6 +161,29 @@ async fn every_request_has_one_line_that_tells_what_happened() {
     assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
     let lines = program.process.stdout();
     assert_eq!(lines.iter().filter(|line| line.contains("/told")).count(), 1, "{lines:?}");
+}
+
+/// Trailers are the last that is read of an answer: nothing asks for more behind them.
+#[tokio::test]
+async fn an_answer_with_trailers_is_whole_and_leaves_its_connection_to_the_next() {
+    let upstream = Upstream::start(|request| match request.target.as_str() {
+        "/at-once" => Reply::chunked(200, &[]).chunk("abc").end_with_trailers(&[("X-Sum", "6")]),
+        _ => Reply::chunked(200, &[("Trailer", "X-Sum")]).chunk("abc").end_with_trailers(&[("X-Sum", "6")]),
+    })
+    .await;
+    let program = Program::start(Config::to(&[upstream.address()])).await;
+    let mut client = Client::connect(program.address).await;
+    for (path, headers) in [("/at-once", &[][..]), ("/announced", &[("TE", "trailers")]), ("/untaken", &[])] {
+        assert_eq!(client.request("GET", path, headers, b"").await.text(), "abc");
+        let line = log_line(&program, path).await;
+        assert_eq!((&line["status"], &line["reason"]), (&200.into(), &Value::Null), "{path}: {line}");
+    }
+    let mut client = H2Client::connect(program.address).await;
+    let request = http::Request::get("http://h/h2").header("te", "trailers").body(Default::default());
+    assert_eq!(client.request(request.unwrap()).await.unwrap().status, 200);
+    let line = log_line(&program, "/h2").await;
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &Value::Null), "{line}");
+    assert_eq!((upstream.connections_opened(), upstream.requests().len()), (1, 4));
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ async fn only_idle_sessions_move_to_instances_that_came_later() {
     for (place, (tie, instance)) in ties.iter().enumerate() {
         let is_idle = place >= 30;
         if place == 30 {
-            tokio::time::sleep(Duration::from_millis(6_100)).await; // the others become idle
+            tokio::time::sleep(Duration::from_millis(8_100)).await; // the others become idle, a quarter more than 6 s
         }
         let answer = proxy.get("/", &[("Cookie", tie)]).await;
         if answer.text() != instance {

@@ -82,7 +82,7 @@ mod tests {
             Status { runs: 9, round: 1, rounds: 3, mode: "sticky", event, load, ..Status::default() };
         assert_eq!(
             line(&status),
-            "round 1/3  sticky    4/12 s     81/s  p99   120 ms  1 failed  2 lost  2:02 left  api-1 killed"
+            "round 1/3  sticky    4/12 s     81/s  p99   120 ms  1 failed  2 lost  2:20 left  api-1 killed"
         );
         let load = Progress { elapsed: Duration::from_secs(13), ..status.load.clone() };
         let late = line(&Status { load, ..status });

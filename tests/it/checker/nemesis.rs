@@ -50,7 +50,10 @@ pub(super) async fn strike(house: &mut House, world: &World, phase: &Phase) {
         Kind::Script => crowd::change_while_busy(house.primary(), world, lasts).await,
         Kind::Storm => storm(house.primary(), lasts).await,
         Kind::Overflow => overflow(house, phase).await,
-        Kind::Swapped => return servers::swap(house, world).await,
+        Kind::Swapped => {
+            is_carried_out(servers::swap(house, world).await);
+            return;
+        }
         Kind::Demoted => servers::demote(house, world, lasts).await,
         Kind::FollowersLedElsewhere => servers::lead_elsewhere(house, world, "pubsub", lasts).await,
         Kind::ClientsLedElsewhere => servers::lead_elsewhere(house, world, "normal", lasts).await,
@@ -151,10 +154,23 @@ async fn stop(house: &House, on: Option<usize>, lasts: Duration) {
 async fn flush(house: &House, world: &World) {
     let all = world.gate.write().await;
     let begun = world.log.now();
-    let () = house.primary().command("FLUSHDB", &[] as &[&str]).await;
-    world.log.add(begun, What::Flushed);
-    world.trust(house.primary().address());
+    if is_carried_out(house.primary().try_command("FLUSHDB", &[] as &[&str]).await) {
+        world.log.add(begun, What::Flushed);
+        world.trust(house.primary().address());
+    }
     drop(all);
+}
+
+/// Whether a write was done. It was not where sentinels, on a busy machine, have just chosen another primary by
+/// themselves.
+fn is_carried_out(result: redis::RedisResult<()>) -> bool {
+    match result {
+        Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly) => false,
+        result => {
+            result.unwrap();
+            true
+        }
+    }
 }
 
 /// Nobody asks between the end of sessions and an outage: what is over by then must be known without that.

@@ -147,27 +147,27 @@ async fn settle(sentinels: &Sentinels, world: &World, begun: Moment, before: u16
 }
 
 /// The data change places with other data, which nobody is told.
-pub(super) async fn swap(house: &House, world: &World) {
+pub(super) async fn swap(house: &House, world: &World) -> redis::RedisResult<()> {
     let server = house.primary();
     let mut other = other_data(server).await;
     let ids: Vec<String> = server.command("KEYS", "session:a*").await;
     let mut changed: Vec<(Name, Name)> = Vec::new();
-    let () = redis::cmd("FLUSHDB").query_async(&mut other).await.unwrap();
+    let () = redis::cmd("FLUSHDB").query_async(&mut other).await?;
     for key in ids.iter().filter(|_| fastrand::bool()) {
         let user = format!("swapped{:x}", fastrand::u32(..));
         let mut write = redis::pipe();
         write.hset(key, "user_id", &user).pexpire(key, world.life.as_millis() as i64);
-        let () = write.query_async(&mut other).await.unwrap();
+        let () = write.query_async(&mut other).await?;
         changed.push((key.trim_start_matches("session:").into(), user.into()));
     }
     sleep(Duration::from_millis(400)).await; // all are known to the vestibules again
     let all = world.gate.write().await;
     let live: Vec<String> = server.command("KEYS", "session:a*").await;
     for (id, _) in changed.extract_if(.., |(id, _)| !live.contains(&format!("session:{id}"))) {
-        let () = redis::cmd("DEL").arg(format!("session:{id}")).query_async(&mut other).await.unwrap();
+        let () = redis::cmd("DEL").arg(format!("session:{id}")).query_async(&mut other).await?;
     }
     let begun = world.log.now();
-    let () = server.command("SWAPDB", (0, 1)).await;
+    let () = server.try_command("SWAPDB", (0, 1)).await?;
     let ended = world.log.now();
     world.log.add_until(begun, ended, What::Flushed);
     for (session, user) in changed {
@@ -177,6 +177,7 @@ pub(super) async fn swap(house: &House, world: &World) {
     world.log.add_until(begun, ended, What::Fault(Kind::Swapped.name().to_owned()));
     world.trust(server.address());
     drop(all);
+    Ok(())
 }
 
 async fn other_data(server: &Redis) -> redis::aio::MultiplexedConnection {

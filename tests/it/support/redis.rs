@@ -77,10 +77,19 @@ impl Redis {
 
     /// Runs one command and returns its answer.
     pub(crate) async fn command<T: FromRedisValue>(&self, name: &str, arguments: impl ToRedisArgs) -> T {
+        self.try_command(name, arguments).await.unwrap()
+    }
+
+    /// The same where the server may refuse.
+    pub(crate) async fn try_command<T: FromRedisValue>(
+        &self,
+        name: &str,
+        arguments: impl ToRedisArgs,
+    ) -> redis::RedisResult<T> {
         let client = redis::Client::open(self.url()).unwrap();
         within("redis", async {
             let mut connection = patient(&client).await.unwrap();
-            redis::cmd(name).arg(arguments).query_async(&mut connection).await.unwrap()
+            redis::cmd(name).arg(arguments).query_async(&mut connection).await
         })
         .await
     }
