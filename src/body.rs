@@ -15,8 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::body_memory::{Piece, StreamMemory, Way};
 use crate::headers::name::NameSet;
-use crate::stock::{Hold, Piece, Way};
 
 /// Why a request body could not be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +114,7 @@ pub struct StreamingBody {
     state: Arc<RequestBodyState>,
     pause: Option<Pin<Box<Sleep>>>,
     /// What counts its pieces until the instance has taken them, where a connection carries several bodies.
-    hold: Option<Arc<Hold>>,
+    hold: Option<Arc<StreamMemory>>,
     leave: Leave,
 }
 
@@ -132,7 +132,7 @@ impl RequestBody {
     pub fn new(
         incoming: Incoming,
         rules: &RequestBodyRules,
-        hold: Option<Arc<Hold>>,
+        hold: Option<Arc<StreamMemory>>,
     ) -> (Self, Option<Arc<RequestBodyState>>) {
         if incoming.is_end_stream() {
             return (RequestBody::Empty, None);

@@ -7,8 +7,8 @@
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::{Affinity, Mode, Shares};
-use crate::lots::{Keys, Lots};
 use crate::secret::RandomError;
+use crate::traffic_split::{Keys, TrafficSplit};
 
 const COOKIE_PURPOSE: &str = "vestibule cohort cookie v1";
 const DRAW_PURPOSE: &str = "vestibule cohort draw v1";
@@ -16,7 +16,7 @@ const DRAW_PURPOSE: &str = "vestibule cohort draw v1";
 /// The cohorts of one comparison.
 #[derive(Debug)]
 pub struct Cohorts {
-    lots: Lots,
+    lots: TrafficSplit,
     shares: Shares,
 }
 
@@ -35,7 +35,7 @@ impl Cohorts {
         // No upstream's affinity cookie can be called this: there is a `-` before the upstream's name.
         let cookie = format!("{}_cohort", config.cookie);
         let subject = "cohort".to_owned();
-        Ok(Cohorts { lots: Lots::new(keys, cookie, subject.clone(), subject, config), shares })
+        Ok(Cohorts { lots: TrafficSplit::new(keys, cookie, subject.clone(), subject, config), shares })
     }
 
     /// Name of the cookie that keeps a client's cohort.
@@ -53,7 +53,7 @@ impl Cohorts {
     pub fn choose(&self, headers: &HeaderMap, session: Option<&[u8]>) -> Choice {
         match self.lots.given(headers, |content| self.compared(content)) {
             Some((mode, tell)) => Choice { mode, tell },
-            None => Choice { mode: self.shares.mode_at(self.lots.draw(session)), tell: true },
+            None => Choice { mode: self.shares.mode_at(self.lots.bucket(session)), tell: true },
         }
     }
 
@@ -111,7 +111,8 @@ mod tests {
         .into_iter()
         .collect();
         assert_eq!(cohorts.choose(&headers, None), Choice { mode: Mode::Sticky, tell: false });
-        let drawn = ["a", "b", "c", "d", "e", "f"].map(|session| cohorts.lots.draw(Some(session.as_bytes())));
+        let drawn =
+            ["a", "b", "c", "d", "e", "f"].map(|session| cohorts.lots.bucket(Some(session.as_bytes())));
         assert_eq!(drawn, [3605, 6375, 7832, 9160, 5834, 6830]);
     }
 

@@ -69,7 +69,7 @@
 //! # The life of a process
 //!
 //! [`app`] binds or inherits the sockets, starts the workers and ends them. What a request needs to know is one
-//! immutable [`proxy::Plan`]; one task alone replaces it, whether the file, an operator or a discovery wants a
+//! immutable [`proxy::RuntimeConfig`]; one task alone replaces it, whether the file, an operator or a discovery wants a
 //! change, and a request keeps the plan that it began with. Worker, connection and client outlive plans, so what
 //! they keep from one they ask for anew. A new binary is a new process that is handed the sockets while the old one
 //! ends with its last client.
@@ -90,7 +90,7 @@
 //!
 //! One worker per core: a current-thread runtime with its own listeners (`SO_REUSEPORT`), its own upstream
 //! connections and its own connections to the store. Workers share only immutable snapshots
-//! ([`proxy::Plan`]), the cache of sessions and atomics; counters are per worker and added up when they are
+//! ([`proxy::RuntimeConfig`]), the cache of sessions and atomics; counters are per worker and added up when they are
 //! read. Per request there are two reads and two writes on sockets, no task besides the client's own
 //! (`transport::connection` says how), and no timer of its own ([`clock::LazyTimer`]). A client that pauses
 //! costs a socket and about a kibibyte (`server::connection`).
@@ -98,6 +98,7 @@
 // Layer 0: ground. Knows nothing of this program.
 pub mod backoff;
 pub mod body;
+pub mod body_memory;
 pub mod clock;
 pub mod drain;
 #[cfg(test)]
@@ -108,7 +109,6 @@ pub mod heap;
 pub mod seal;
 pub mod secret;
 pub mod socket;
-pub mod stock;
 pub mod telemetry;
 
 // Layer 1: what the operator wants.
@@ -116,8 +116,8 @@ pub mod config;
 
 // Layer 2: the worlds; they do not know each other.
 pub mod discovery;
-pub mod lots;
 pub mod session;
+pub mod traffic_split;
 pub mod transport;
 pub mod upstream;
 

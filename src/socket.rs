@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 
-use crate::stock::PIECE;
+use crate::body_memory::PIECE;
 
 /// Most bytes of one read. hyper reads into a buffer that it doubles when a read has filled it, so with one less its
 /// buffers, and the pieces of bodies that are cut from them, stay at [`PIECE`].
@@ -23,7 +23,7 @@ const GATHER: usize = 2048;
 
 /// A connected socket, or something around one.
 #[derive(Debug)]
-pub struct Socket<I = ()>(TokioIo<Sipping<I>>);
+pub struct Socket<I = ()>(TokioIo<BoundedReads<I>>);
 
 /// Sees what is read from a socket before hyper does.
 pub trait Inspect: Unpin {
@@ -46,7 +46,7 @@ impl Socket {
 impl<I> Socket<I> {
     /// A socket whose bytes `inspector` sees.
     pub fn inspected(stream: TcpStream, inspector: I) -> Self {
-        Socket(TokioIo::new(Sipping { stream: stream.take(READ), inspector }))
+        Socket(TokioIo::new(BoundedReads { stream: stream.take(READ), inspector }))
     }
 
     /// The error that the system has noted without being asked to read or write, such as a reset.
@@ -61,12 +61,12 @@ impl<I> Socket<I> {
 
 /// A stream of which no read takes more than [`READ`].
 #[derive(Debug)]
-struct Sipping<I> {
+struct BoundedReads<I> {
     stream: Take<TcpStream>,
     inspector: I,
 }
 
-impl<I: Inspect> AsyncRead for Sipping<I> {
+impl<I: Inspect> AsyncRead for BoundedReads<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -80,7 +80,7 @@ impl<I: Inspect> AsyncRead for Sipping<I> {
     }
 }
 
-impl<I: Unpin> AsyncWrite for Sipping<I> {
+impl<I: Unpin> AsyncWrite for BoundedReads<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self.get_mut().stream.get_mut()).poll_write(cx, bytes)
     }

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::api::Problem;
-use crate::discovery::Board;
+use crate::discovery::DiscoveryStatus;
 use crate::proxy::Shared;
 use crate::proxy::metrics::Shard;
 
@@ -69,7 +69,7 @@ pub struct Admin {
     pub process: Arc<dyn Process>,
     pub reloads: Arc<Reloads>,
     /// How the look-ups for instances stand.
-    pub discovery: Board,
+    pub discovery: DiscoveryStatus,
 }
 
 impl Admin {

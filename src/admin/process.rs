@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::proxy::drill::{self, DrillError};
-use crate::proxy::operate::{Order, OrderError};
+use crate::proxy::instance_admin::{InstanceUpdate, InstanceUpdateError};
 use crate::secret;
 
 /// What comes of an order; an error is a text for the operator that tells why nothing has changed.
@@ -28,10 +28,10 @@ pub trait Process: Debug + Send + Sync {
     fn upgrade(&self) -> Answer<'_, u32>;
 
     /// Changes what becomes of an instance; its address.
-    fn order(&self, order: Order) -> Answer<'_, SocketAddr, OrderError>;
+    fn order(&self, order: InstanceUpdate) -> Answer<'_, SocketAddr, InstanceUpdateError>;
 
     /// Begins a drill; its id.
-    fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError>;
+    fn drill(&self, order: drill::DrillRequest) -> Answer<'_, u64, DrillError>;
 
     /// Ends a drill.
     fn end_drill(&self, id: u64) -> Answer<'_, (), DrillError>;

@@ -44,7 +44,7 @@ const ROUTES: [(&str, Method, Endpoint); 11] = [
 
 /// Why a request leads nowhere.
 #[derive(Debug, PartialEq, Eq)]
-enum Stray {
+enum RouteMiss {
     /// Nothing has this address.
     NoAddress,
     /// The address takes only these methods.
@@ -83,14 +83,18 @@ fn refuse(error: HostError, path: &str) -> Reply {
     text(error.status(), format!("{error}\n"))
 }
 
-fn find(method: &Method, path: &str) -> Result<Endpoint, Stray> {
+fn find(method: &Method, path: &str) -> Result<Endpoint, RouteMiss> {
     let here = || ROUTES.iter().filter(|(address, ..)| *address == path);
     let wanted = if method == Method::HEAD { &Method::GET } else { method };
     if let Some((.., endpoint)) = here().find(|(_, method, _)| method == wanted) {
         return Ok(*endpoint);
     }
     let methods: Vec<_> = here().map(|(_, method, _)| shown(method)).collect();
-    if methods.is_empty() { Err(Stray::NoAddress) } else { Err(Stray::OtherMethods(methods.join(", "))) }
+    if methods.is_empty() {
+        Err(RouteMiss::NoAddress)
+    } else {
+        Err(RouteMiss::OtherMethods(methods.join(", ")))
+    }
 }
 
 /// A method with what it implies.
@@ -98,13 +102,13 @@ fn shown(method: &Method) -> &str {
     if *method == Method::GET { "GET, HEAD" } else { method.as_str() }
 }
 
-impl Stray {
+impl RouteMiss {
     fn answer(self, path: &str) -> Reply {
         let in_api = path.starts_with("/api/");
         match self {
-            Stray::NoAddress if in_api => Problem::NotFound.into(),
-            Stray::NoAddress => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /api/v1\n"),
-            Stray::OtherMethods(methods) => {
+            RouteMiss::NoAddress if in_api => Problem::NotFound.into(),
+            RouteMiss::NoAddress => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /api/v1\n"),
+            RouteMiss::OtherMethods(methods) => {
                 let allow = HeaderValue::from_str(&methods);
                 let mut refusal = match in_api {
                     true => Problem::Method(methods).into(),
@@ -126,14 +130,14 @@ mod tests {
         assert_eq!(find(&Method::GET, "/livez"), Ok(Endpoint::Livez));
         assert_eq!(find(&Method::HEAD, "/metrics"), Ok(Endpoint::Metrics));
         assert_eq!(find(&Method::POST, "/api/v1/sessions/revoke"), Ok(Endpoint::RevokeSessions));
-        let only = |methods: &str| Err(Stray::OtherMethods(methods.to_owned()));
+        let only = |methods: &str| Err(RouteMiss::OtherMethods(methods.to_owned()));
         assert_eq!(find(&Method::POST, "/readyz"), only("GET, HEAD"));
         assert_eq!(find(&Method::HEAD, "/api/v1/sessions/revoke"), only("POST"));
         assert_eq!(find(&Method::GET, "/api/v1/upstreams"), Ok(Endpoint::ListUpstreams));
         assert_eq!(find(&Method::POST, "/api/v1/upstreams"), Ok(Endpoint::OrderInstance));
         assert_eq!(find(&Method::DELETE, "/api/v1/upstreams"), only("GET, HEAD, POST"));
         for path in ["/", "/livez/", "/Livez", "/api/v1/sessions"] {
-            assert_eq!(find(&Method::GET, path), Err(Stray::NoAddress), "{path}");
+            assert_eq!(find(&Method::GET, path), Err(RouteMiss::NoAddress), "{path}");
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Affinity {
 
 /// What a request's cookie says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hint {
+pub enum AffinityCookie {
     /// There is no cookie.
     None,
     /// The cookie is not one of ours: forged, altered, of another upstream or sealed with another secret.
@@ -37,12 +37,12 @@ pub enum Hint {
     /// Its life is over by our clock.
     Expired,
     /// The client is tied to an instance.
-    Tied(Tied),
+    Tied(Binding),
 }
 
 /// A tie. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tied {
+pub struct Binding {
     pub instance: InstanceId,
     /// Tells clients apart: any number, drawn when the client got its first tie.
     pub client: u64,
@@ -78,16 +78,16 @@ impl Affinity {
     }
 
     /// Reads the value of the cookie for `upstream`.
-    pub fn read(&self, upstream: &str, value: &[u8]) -> Hint {
+    pub fn read(&self, upstream: &str, value: &[u8]) -> AffinityCookie {
         let now = unix_seconds();
         match self.sealer.open(upstream, value) {
-            None => Hint::Forged,
+            None => AffinityCookie::Forged,
             Some([_, _, _, seen, expires])
                 if now >= expires || expires - now > self.max_age.as_secs() || seen > expires =>
             {
-                Hint::Expired
+                AffinityCookie::Expired
             }
-            Some([instance, client, since, seen, expires]) => Hint::Tied(Tied {
+            Some([instance, client, since, seen, expires]) => AffinityCookie::Tied(Binding {
                 instance: InstanceId(instance),
                 client,
                 since,
@@ -155,17 +155,17 @@ mod tests {
         let secret = Some("0123456789abcdef0123456789abcdef");
         let value = issue(&affinity(secret, 60));
         let hint = affinity(secret, 60).read("app", value.as_bytes());
-        let Hint::Tied(tied) = hint else { panic!("{hint:?}") };
+        let AffinityCookie::Tied(tied) = hint else { panic!("{hint:?}") };
         assert_eq!((tied.instance, tied.client, tied.since, tied.old), (InstanceId(7), 3, 5, false));
         assert!(unix_seconds() - tied.seen < 5);
-        assert_eq!(affinity(None, 60).read("app", value.as_bytes()), Hint::Forged);
+        assert_eq!(affinity(None, 60).read("app", value.as_bytes()), AffinityCookie::Forged);
     }
 
     #[test]
     fn golden_a_cookie_of_any_version_is_read() {
         let affinity = affinity(Some("0123456789abcdef0123456789abcdef"), 20_000_000_000);
-        let tied = Tied { instance: InstanceId(7), client: 3, since: 5, seen: 0, old: false };
-        assert_eq!(affinity.read("app", b"AczfcmztnXiI61-DsjYldKpQoY0959y8TvNhc2hPBBzNTyTw8MM1F7s0WmkY9DlP_zddtK_rXKjOk4_EoSZOx5woS7C4"), Hint::Tied(tied));
+        let tied = Binding { instance: InstanceId(7), client: 3, since: 5, seen: 0, old: false };
+        assert_eq!(affinity.read("app", b"AczfcmztnXiI61-DsjYldKpQoY0959y8TvNhc2hPBBzNTyTw8MM1F7s0WmkY9DlP_zddtK_rXKjOk4_EoSZOx5woS7C4"), AffinityCookie::Tied(tied));
         assert_eq!(affinity.key(b"x"), 0xc8a50d6db4b05a78);
         assert_eq!(InstanceId::of("127.0.0.1:5001".parse().unwrap()), InstanceId(0x9724dfd73b0253a3));
         assert_eq!(InstanceId::of("[::1]:5001".parse().unwrap()), InstanceId(0x219ff15b3cef00ba));
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn another_upstreams_cookie_is_forged() {
         let affinity = affinity(None, 60);
-        assert_eq!(affinity.read("other", issue(&affinity).as_bytes()), Hint::Forged);
+        assert_eq!(affinity.read("other", issue(&affinity).as_bytes()), AffinityCookie::Forged);
     }
 
     #[test]
@@ -203,17 +203,17 @@ mod tests {
         for place in 0..value.len() {
             let mut altered = value.clone().into_bytes();
             altered[place] = if altered[place] == b'A' { b'B' } else { b'A' };
-            assert_eq!(affinity.read("app", &altered), Hint::Forged, "byte {place}");
+            assert_eq!(affinity.read("app", &altered), AffinityCookie::Forged, "byte {place}");
         }
-        assert_eq!(affinity.read("app", b""), Hint::Forged);
-        assert_eq!(affinity.read("app", "é".as_bytes()), Hint::Forged);
+        assert_eq!(affinity.read("app", b""), AffinityCookie::Forged);
+        assert_eq!(affinity.read("app", "é".as_bytes()), AffinityCookie::Forged);
     }
 
     #[test]
     fn a_tie_that_outlives_the_configured_age_is_over() {
         let secret = Some("0123456789abcdef0123456789abcdef");
         let value = issue(&affinity(secret, 60));
-        assert_eq!(affinity(secret, 10).read("app", value.as_bytes()), Hint::Expired);
+        assert_eq!(affinity(secret, 10).read("app", value.as_bytes()), AffinityCookie::Expired);
     }
     proptest! {
         #[test]
@@ -222,7 +222,7 @@ mod tests {
             let value = issue(&affinity).into_bytes();
             let mut altered = value.clone();
             altered[place.index(value.len())] = byte;
-            let believed = matches!(affinity.read("app", &altered), Hint::Tied(_));
+            let believed = matches!(affinity.read("app", &altered), AffinityCookie::Tied(_));
             prop_assert_eq!(believed, altered == value);
         }
 
@@ -230,8 +230,8 @@ mod tests {
         fn made_up_values_are_forgeries(value in proptest::collection::vec(any::<u8>(), 0..100)) {
             let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &value);
             let affinity = affinity(None, 60);
-            prop_assert_eq!(affinity.read("app", &value), Hint::Forged);
-            prop_assert_eq!(affinity.read("app", text.as_bytes()), Hint::Forged);
+            prop_assert_eq!(affinity.read("app", &value), AffinityCookie::Forged);
+            prop_assert_eq!(affinity.read("app", text.as_bytes()), AffinityCookie::Forged);
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::watch::FileWatch;
-use super::workers::Warmth;
-use super::{changes, fixed, removal, systemd};
+use super::workers::StorePrewarm;
+use super::{changes, removed_instances, restart_required, systemd};
 use crate::admin::Reloads;
 use crate::balance::Balancer;
 use crate::config::{self, Config, LoadError, Mode, Modes};
@@ -26,8 +26,8 @@ use crate::drain::Drain;
 use crate::health;
 use crate::proxy::Shared;
 use crate::proxy::drill::{self, DrillError, Why};
+use crate::proxy::instance_admin::{self, InstanceUpdate, InstanceUpdateError};
 use crate::proxy::metrics::Shard;
-use crate::proxy::operate::{self, Order, OrderError};
 use crate::secret::{RandomError, Secret};
 use crate::session::Store;
 
@@ -47,9 +47,9 @@ pub(super) enum Command {
     /// New requests are to be served in this mode, or in these, until the file is read again.
     SetMode(Modes, Reply),
     /// This is to become of an instance.
-    Order(Order, oneshot::Sender<Result<SocketAddr, OrderError>>),
+    Order(InstanceUpdate, oneshot::Sender<Result<SocketAddr, InstanceUpdateError>>),
     /// This is to fail for a while; the drill's id.
-    Drill(drill::Order, oneshot::Sender<Result<u64, DrillError>>),
+    Drill(drill::DrillRequest, oneshot::Sender<Result<u64, DrillError>>),
     /// The drill with this id is to end.
     EndDrill(u64, oneshot::Sender<Result<(), DrillError>>),
 }
@@ -86,7 +86,7 @@ pub(super) struct Control {
     /// For a configuration without one.
     secret: Secret<Vec<u8>>,
     reloads: Arc<Reloads>,
-    warmth: Warmth,
+    warmth: StorePrewarm,
     checks: Vec<(Arc<Balancer>, Drain)>,
     /// Keeps the session cache in step with the store.
     watch: Option<JoinHandle<()>>,
@@ -100,7 +100,7 @@ impl Control {
         source: Option<PathBuf>,
         secret: Secret<Vec<u8>>,
         reloads: Arc<Reloads>,
-        warmth: Warmth,
+        warmth: StorePrewarm,
         discovery: Discovery,
     ) -> Self {
         let started = shared.plan.load().config.clone();
@@ -145,7 +145,7 @@ impl Control {
                 }
                 Some(command) = commands.recv() => self.carry_out(command).await,
                 () = self.discovery.changed() => self.discovered().await,
-                () = deadline(&self.shared) => operate::expire(&self.shared.plan.load(), Instant::now()),
+                () = deadline(&self.shared) => instance_admin::expire(&self.shared.plan.load(), Instant::now()),
                 () = drill_over(&self.shared) => drill::expire(&self.shared, &self.shards, Instant::now()),
                 () = watch.changed(watched) => {
                     // It is logged.
@@ -177,7 +177,7 @@ impl Control {
             Command::SetMode(modes, reply) => (self.set_mode(modes).await, reply),
             Command::Order(order, reply) => {
                 // Whoever asked may have left.
-                let _ = reply.send(operate::carry_out(&self.shared.plan.load(), &order));
+                let _ = reply.send(instance_admin::apply(&self.shared.plan.load(), &order));
                 return;
             }
             Command::Drill(order, reply) => {
@@ -216,7 +216,7 @@ impl Control {
         let loaded = spawn_blocking(move || config::load(&path)).await.map_err(|_| ReloadError::Over)?;
         let mut file = loaded?;
         file.affinity.secret.get_or_insert_with(|| self.secret.clone());
-        let fixed = fixed::changed(&self.started, &file);
+        let fixed = restart_required::changed(&self.started, &file);
         if fixed.is_empty() { Ok(file) } else { Err(ReloadError::Fixed(fixed)) }
     }
 
@@ -248,14 +248,14 @@ impl Control {
                 self.warmth.spread().await;
             }
             let config = Arc::new(config);
-            let next = Arc::new(plan.succeed(config.clone())?);
+            let next = Arc::new(plan.rebuild_from(config.clone())?);
             self.shared.plan.store(next.clone());
             self.reloads.in_use(&config);
             if config.session.mode != plan.modes {
                 warn_of(&config);
             }
             self.follow_plan();
-            removal::release(&plan, &next);
+            removed_instances::release(&plan, &next);
         }
         self.file = file;
         Ok(changes)
@@ -304,7 +304,7 @@ fn warn_of(config: &Config) {
 
 /// Waits until the time of an instance is over.
 async fn deadline(shared: &Shared) {
-    match operate::next_deadline(&shared.plan.load()) {
+    match instance_admin::next_deadline(&shared.plan.load()) {
         Some(at) => sleep_until(at).await,
         None => pending().await,
     }

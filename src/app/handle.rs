@@ -11,8 +11,8 @@ use super::upgrade::UpgradeError;
 use crate::admin::{Answer, Process, Readiness};
 use crate::config::Modes;
 use crate::proxy::drill::{self, DrillError};
-use crate::proxy::operate::{Order, OrderError};
-use crate::proxy::{Plan, Shared};
+use crate::proxy::instance_admin::{InstanceUpdate, InstanceUpdateError};
+use crate::proxy::{RuntimeConfig, Shared};
 use crate::telemetry::lines::LineReopener;
 
 pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
@@ -63,28 +63,28 @@ impl AppHandle {
     }
 
     /// Changes what becomes of an instance, as long as it is configured. Completes when it is so, in a proxy that runs.
-    pub async fn order(&self, order: Order) -> Result<SocketAddr, OrderError> {
+    pub async fn order(&self, order: InstanceUpdate) -> Result<SocketAddr, InstanceUpdateError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Order(order, reply)).await.map_err(|_| OrderError::Over)?;
-        answer.await.map_err(|_| OrderError::Over)?
+        self.commands.send(Command::Order(order, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
+        answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
     /// Lets fail what `order` says; the drill's id. Completes when it is so, in a proxy that runs.
-    pub async fn drill(&self, order: drill::Order) -> Result<u64, DrillError> {
+    pub async fn drill(&self, order: drill::DrillRequest) -> Result<u64, DrillError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Drill(order, reply)).await.map_err(|_| OrderError::Over)?;
-        answer.await.map_err(|_| OrderError::Over)?
+        self.commands.send(Command::Drill(order, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
+        answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
     /// Ends a drill. Completes when it is so.
     pub async fn end_drill(&self, id: u64) -> Result<(), DrillError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::EndDrill(id, reply)).await.map_err(|_| OrderError::Over)?;
-        answer.await.map_err(|_| OrderError::Over)?
+        self.commands.send(Command::EndDrill(id, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
+        answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
     /// The plan that new requests are served by.
-    pub fn plan(&self) -> Arc<Plan> {
+    pub fn plan(&self) -> Arc<RuntimeConfig> {
         self.shared.plan.load_full()
     }
 
@@ -115,11 +115,11 @@ impl Process for AppHandle {
         Box::pin(async { AppHandle::upgrade(self).await.map_err(|error| error.to_string()) })
     }
 
-    fn order(&self, order: Order) -> Answer<'_, SocketAddr, OrderError> {
+    fn order(&self, order: InstanceUpdate) -> Answer<'_, SocketAddr, InstanceUpdateError> {
         Box::pin(AppHandle::order(self, order))
     }
 
-    fn drill(&self, order: drill::Order) -> Answer<'_, u64, DrillError> {
+    fn drill(&self, order: drill::DrillRequest) -> Answer<'_, u64, DrillError> {
         Box::pin(AppHandle::drill(self, order))
     }
 

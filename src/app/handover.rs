@@ -23,7 +23,7 @@ use super::sockets::{Group, Role};
 use crate::secret::Secret;
 
 /// Set in the environment of a successor; the value is the version of what is said here.
-pub(super) const MARK: &str = "VESTIBULE_HANDOVER";
+pub(super) const MAGIC: &str = "VESTIBULE_HANDOVER";
 pub(super) const VERSION: &str = "1";
 
 /// Sockets that go along with one message; the kernel takes up to 253.
@@ -70,7 +70,7 @@ impl From<AddrParseError> for HandoverError {
 
 /// What is handed over besides the connection itself.
 #[derive(Default)]
-pub(super) struct Estate {
+pub(super) struct HandoverState {
     pub(super) groups: Vec<Group>,
     pub(super) secret: Option<Secret<Vec<u8>>>,
     pub(super) ends: Vec<String>,
@@ -114,9 +114,9 @@ impl Channel {
         secret: &Secret<Vec<u8>>,
         ends: &[String],
     ) -> Result<(), HandoverError> {
-        self.say(&[SECRET, secret.expose()].concat(), &[])?;
+        self.send_message(&[SECRET, secret.expose()].concat(), &[])?;
         for text in packed(ends) {
-            self.say(&text, &[])?;
+            self.send_message(&text, &[])?;
         }
         for group in groups {
             let role = match group.role {
@@ -125,28 +125,28 @@ impl Channel {
             };
             let text = [role, group.address.to_string().as_bytes()].concat();
             for sockets in group.sockets.chunks(MOST_SOCKETS) {
-                self.say(&text, &sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+                self.send_message(&text, &sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
             }
         }
-        self.say(END, &[])
+        self.send_message(END, &[])
     }
 
     /// Receives everything that the other process hands over.
-    pub(super) fn receive(&self) -> Result<Estate, HandoverError> {
-        let mut estate = Estate::default();
+    pub(super) fn receive(&self) -> Result<HandoverState, HandoverError> {
+        let mut state = HandoverState::default();
         loop {
-            let (text, sockets) = self.hear(RecvFlags::CMSG_CLOEXEC)?;
+            let (text, sockets) = self.receive_message(RecvFlags::CMSG_CLOEXEC)?;
             if text == END {
-                return Ok(estate);
+                return Ok(state);
             } else if let Some(secret) = text.strip_prefix(SECRET) {
-                estate.secret = Some(Secret::new(secret.to_vec()));
+                state.secret = Some(Secret::new(secret.to_vec()));
             } else if let Some(ends) = text.strip_prefix(ENDS) {
                 let ends = std::str::from_utf8(ends).map_err(|_| HandoverError::Unknown)?;
-                estate.ends.extend(ends.lines().map(str::to_owned));
+                state.ends.extend(ends.lines().map(str::to_owned));
             } else if let Some(address) = text.strip_prefix(CLIENTS) {
-                estate.add(Role::Clients, address, sockets)?;
+                state.add(Role::Clients, address, sockets)?;
             } else if let Some(address) = text.strip_prefix(OPERATOR) {
-                estate.add(Role::Operator, address, sockets)?;
+                state.add(Role::Operator, address, sockets)?;
             } else {
                 return Err(HandoverError::Unknown);
             }
@@ -155,18 +155,20 @@ impl Channel {
 
     /// Tells the predecessor that we take over. After an error it goes on, and nothing may be accepted here.
     pub(super) fn tell_ready(&self) -> Result<(), HandoverError> {
-        self.say(READY, &[])
+        self.send_message(READY, &[])
     }
 
     /// Waits until the successor takes over. After an error it never will: what it says too late reaches nobody,
     /// and it knows that.
     pub(super) fn await_ready(&self) -> Result<(), HandoverError> {
-        let heard = match self.hear(RecvFlags::CMSG_CLOEXEC) {
+        let heard = match self.receive_message(RecvFlags::CMSG_CLOEXEC) {
             Err(HandoverError::TooLate) => {
                 shutdown(&self.0, Shutdown::Read)?;
-                self.hear(RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT).map_err(|error| match error {
-                    HandoverError::Closed => HandoverError::TooLate,
-                    error => error,
+                self.receive_message(RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT).map_err(|error| {
+                    match error {
+                        HandoverError::Closed => HandoverError::TooLate,
+                        error => error,
+                    }
                 })
             }
             heard => heard,
@@ -174,7 +176,7 @@ impl Channel {
         if heard?.0 == READY { Ok(()) } else { Err(HandoverError::Unknown) }
     }
 
-    fn say(&self, text: &[u8], sockets: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
+    fn send_message(&self, text: &[u8], sockets: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
@@ -184,7 +186,7 @@ impl Channel {
         Ok(())
     }
 
-    fn hear(&self, flags: RecvFlags) -> Result<(Vec<u8>, Vec<OwnedFd>), HandoverError> {
+    fn receive_message(&self, flags: RecvFlags) -> Result<(Vec<u8>, Vec<OwnedFd>), HandoverError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut text = vec![0; MOST_BYTES];
@@ -216,7 +218,7 @@ fn packed(ends: &[String]) -> Vec<Vec<u8>> {
     messages
 }
 
-impl Estate {
+impl HandoverState {
     fn add(&mut self, role: Role, address: &[u8], sockets: Vec<OwnedFd>) -> Result<(), HandoverError> {
         let address: SocketAddr =
             std::str::from_utf8(address).map_err(|_| HandoverError::Unknown)?.parse()?;
@@ -259,15 +261,15 @@ mod tests {
         let secret = Secret::new(vec![7; 32]);
         let ends: Vec<String> = (0..1000).map(|number| format!("5000 revoked s{number}")).collect();
         let (old, new) = pair(TIME);
-        let estate = std::thread::scope(|scope| {
+        let state = std::thread::scope(|scope| {
             let receiving = scope.spawn(|| new.receive().unwrap());
             old.send(&groups, &secret, &ends).unwrap();
             receiving.join().unwrap()
         });
-        assert_eq!(estate.secret, Some(secret));
-        assert_eq!(estate.ends, ends);
-        assert_eq!(estate.groups.len(), groups.len());
-        for (sent, received) in groups.iter().zip(&estate.groups) {
+        assert_eq!(state.secret, Some(secret));
+        assert_eq!(state.ends, ends);
+        assert_eq!(state.groups.len(), groups.len());
+        for (sent, received) in groups.iter().zip(&state.groups) {
             assert_eq!((received.role, received.address), (sent.role, sent.address));
             assert_eq!(received.sockets.len(), sent.sockets.len());
             let at = |group: &Group| group.sockets[0].local_addr().unwrap();
@@ -277,7 +279,7 @@ mod tests {
 
     #[test]
     fn golden_other_versions_say_the_same_bytes() {
-        assert_eq!((MARK, VERSION), ("VESTIBULE_HANDOVER", "1"));
+        assert_eq!((MAGIC, VERSION), ("VESTIBULE_HANDOVER", "1"));
         let (old, new) = pair(TIME);
         let groups = [group(Role::Clients, 2), group(Role::Operator, 1)];
         let ends = ["5000 revoked s1".to_owned(), "60000 replaced s2".to_owned()];
@@ -289,11 +291,11 @@ mod tests {
             (b"operator 127.0.0.1:0", 1),
             (b"end", 0),
         ] {
-            let (text, handed) = new.hear(RecvFlags::CMSG_CLOEXEC).unwrap();
+            let (text, handed) = new.receive_message(RecvFlags::CMSG_CLOEXEC).unwrap();
             assert_eq!((text.as_slice(), handed.len()), (expected, sockets));
         }
         new.tell_ready().unwrap();
-        assert_eq!(old.hear(RecvFlags::CMSG_CLOEXEC).unwrap().0, b"ready");
+        assert_eq!(old.receive_message(RecvFlags::CMSG_CLOEXEC).unwrap().0, b"ready");
     }
 
     #[test]
@@ -325,7 +327,7 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         for text in [&b"x"[..], b"clients nowhere", b"clients \xff"] {
             let (old, new) = pair(TIME);
-            old.say(text, &[]).unwrap();
+            old.send_message(text, &[]).unwrap();
             assert!(matches!(new.receive(), Err(HandoverError::Unknown)), "{text:?}");
         }
     }

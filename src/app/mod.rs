@@ -6,15 +6,15 @@
 mod access_log;
 mod changes;
 mod control;
+mod drain;
 mod error;
 mod files;
-mod fixed;
 mod handle;
 mod handover;
-mod inheritance;
-mod life;
-mod removal;
-mod retirement;
+mod inherited;
+mod lifecycle;
+mod removed_instances;
+mod restart_required;
 mod sockets;
 mod systemd;
 mod upgrade;
@@ -34,31 +34,31 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Readiness, Reloads};
+use crate::body_memory::BodyMemory;
 use crate::config::{self, Config, StoreKind};
-use crate::discovery::{Board, Discovery};
+use crate::discovery::{Discovery, DiscoveryStatus};
 use crate::drain::Drain;
 use crate::proxy::drill::Drills;
 use crate::proxy::metrics::Shard;
-use crate::proxy::{Plan, Service, Shared, Worker};
+use crate::proxy::{RuntimeConfig, Service, Shared, Worker};
 use crate::secret::{Fingerprints, Secret, random_bytes};
 use crate::server::Server;
 use crate::session::{MemoryStore, SessionCache, SharedState};
-use crate::stock::Stock;
-use crate::transport::Lines;
+use crate::transport::ConnectionLimiter;
 use access_log::AccessLog;
 use control::{Command, Control};
 use files::Shares;
 use handle::UpgradeReply;
-use inheritance::Predecessor;
+use inherited::PreviousProcess;
 use sockets::Sockets;
-use workers::{Orders, Shift, Warmth};
+use workers::{StorePrewarm, WorkerSignals, WorkerTask};
 
 pub use control::{Changes, ReloadError};
 pub use error::AppError;
 pub use files::{Shortage, raise_open_files, shortage};
 pub use handle::AppHandle;
 pub use handover::HandoverError;
-pub use inheritance::Inheritance;
+pub use inherited::Inherited;
 pub use upgrade::UpgradeError;
 
 /// Commands that wait for the one before to be carried out.
@@ -82,7 +82,7 @@ pub struct App {
     access_log: Option<AccessLog>,
     places: Arc<Semaphore>,
     shares: Shares,
-    predecessor: Option<Predecessor>,
+    predecessor: Option<PreviousProcess>,
     /// For a successor that has none in its configuration either.
     secret: Secret<Vec<u8>>,
     upgrades: mpsc::Receiver<UpgradeReply>,
@@ -91,19 +91,19 @@ pub struct App {
     source: Option<PathBuf>,
     reloads: Arc<Reloads>,
     discovery: Discovery,
-    board: Board,
+    board: DiscoveryStatus,
     handle: AppHandle,
 }
 
 impl App {
     /// Binds every socket and opens the access log. Needs no runtime.
     pub fn bind(config: Config) -> Result<App, AppError> {
-        Self::inherit(config, Inheritance::default())
+        Self::inherit(config, Inherited::default())
     }
 
     /// Like [`App::bind`], but takes over what is inherited.
-    pub fn inherit(mut config: Config, inheritance: Inheritance) -> Result<App, AppError> {
-        let Inheritance { sockets, secret, ends, predecessor } = inheritance;
+    pub fn inherit(mut config: Config, inheritance: Inherited) -> Result<App, AppError> {
+        let Inherited { sockets, secret, ends, predecessor } = inheritance;
         let secret = match secret {
             Some(secret) => secret,
             None => Secret::new(random_bytes::<32>()?.to_vec()),
@@ -113,14 +113,14 @@ impl App {
         let shares = files::own_shares(&config);
         let sockets = Sockets::acquire(&config, sockets)?;
         let shared = Arc::new(Shared {
-            plan: ArcSwap::from_pointee(Plan::new(config.clone())?),
+            plan: ArcSwap::from_pointee(RuntimeConfig::new(config.clone())?),
             memory: MemoryStore::new(),
             sessions: session_cache(&config.session),
             session_state: Arc::new(SharedState::new(&config.session)),
             backend: OnceLock::new(),
             marks: Fingerprints::new()?,
-            lines: Lines::new(shares.upstream),
-            stock: Arc::new(Stock::new(config.limits.buffer_bytes)),
+            lines: ConnectionLimiter::new(shares.upstream),
+            stock: Arc::new(BodyMemory::new(config.limits.buffer_bytes)),
             drills: Drills::default(),
         });
         if let Some(sessions) = &shared.sessions {
@@ -216,7 +216,7 @@ impl App {
         Ok(Some(tokio::spawn(Arc::new(admin).serve(listener))))
     }
 
-    async fn start_control(&mut self, orders: &Orders, warmth: Warmth) -> JoinHandle<Control> {
+    async fn start_control(&mut self, orders: &WorkerSignals, warmth: StorePrewarm) -> JoinHandle<Control> {
         let control = Control::start(
             (self.shared.clone(), self.shards.clone()),
             self.source.clone(),
@@ -233,13 +233,13 @@ impl App {
 
     fn start_workers(
         &self,
-        orders: &Orders,
+        orders: &WorkerSignals,
         warmers: Vec<mpsc::Receiver<oneshot::Sender<()>>>,
         started: mpsc::Sender<()>,
     ) -> Result<Vec<oneshot::Receiver<usize>>, AppError> {
         let sockets = self.sockets.as_ref().map(|sockets| sockets.for_workers(self.shards.len()));
         let lists = sockets.transpose().map_err(AppError::Thread)?.unwrap_or_default();
-        let shift = |((listeners, counts), warmth)| Shift {
+        let shift = |((listeners, counts), warmth)| WorkerTask {
             server: Arc::new(self.server(counts)),
             listeners,
             orders: orders.clone(),

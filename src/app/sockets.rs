@@ -26,7 +26,7 @@ pub(super) struct Group {
 
 /// Sockets that the process was started with.
 #[derive(Debug, Default)]
-pub(super) struct Inherited {
+pub(super) struct InheritedSockets {
     /// From the process that this one takes over from.
     pub(super) handed_over: Vec<Group>,
     /// From the service manager.
@@ -40,7 +40,7 @@ pub(super) struct Sockets(Vec<Group>);
 impl Sockets {
     /// Takes from `inherited` what `config` names and binds the rest; sockets handed over that it no longer names
     /// are closed.
-    pub(super) fn acquire(config: &Config, mut inherited: Inherited) -> Result<Self, AppError> {
+    pub(super) fn acquire(config: &Config, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let mut groups = Vec::new();
         for address in &config.listeners {
             groups.push(inherited.group(Role::Clients, *address, config.workers.get())?);
@@ -96,7 +96,7 @@ impl Sockets {
     }
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// At least `count` sockets for one address.
     fn group(&mut self, role: Role, address: SocketAddr, count: usize) -> Result<Group, AppError> {
         let failed = |source| AppError::Bind { address, source };
@@ -150,7 +150,7 @@ mod tests {
         for (held, workers, each) in [(3, 1, vec![3]), (3, 2, vec![2, 1]), (2, 3, vec![1, 1, 1])] {
             let group = handed_over(loopback(), held);
             let address = group.sockets[0].local_addr().unwrap();
-            let inherited = Inherited { handed_over: vec![group], activated: Vec::new() };
+            let inherited = InheritedSockets { handed_over: vec![group], activated: Vec::new() };
             let sockets = Sockets::acquire(&config(&[loopback()], workers), inherited).unwrap();
             let lists = sockets.for_workers(workers).unwrap();
             assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), each);
@@ -165,7 +165,7 @@ mod tests {
             (handed_over(([127, 0, 0, 1], 0).into(), 1), handed_over(([127, 0, 0, 2], 0).into(), 1));
         let (kept_at, dropped_at) =
             (kept.sockets[0].local_addr().unwrap(), dropped.sockets[0].local_addr().unwrap());
-        let inherited = Inherited { handed_over: vec![dropped, kept], activated: Vec::new() };
+        let inherited = InheritedSockets { handed_over: vec![dropped, kept], activated: Vec::new() };
         let named = [loopback(), ([127, 0, 0, 3], 0).into()];
         let sockets = Sockets::acquire(&config(&named, 1), inherited).unwrap();
         let addresses = sockets.addresses().unwrap();
@@ -179,7 +179,7 @@ mod tests {
         let socket = server::bind_exclusive(loopback()).unwrap();
         let address = socket.local_addr().unwrap();
         let activated = || vec![socket.try_clone().unwrap()];
-        let inherited = || Inherited { activated: activated(), ..Default::default() };
+        let inherited = || InheritedSockets { activated: activated(), ..Default::default() };
         let error = Sockets::acquire(&config(&[loopback()], 1), inherited()).unwrap_err();
         assert!(matches!(error, AppError::Unasked(unasked) if unasked == address), "{error}");
         let sockets = Sockets::acquire(&config(&[address], 2), inherited()).unwrap();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handover::{Channel, HandoverError, MARK, VERSION};
+use super::handover::{Channel, HandoverError, MAGIC, VERSION};
 use super::sockets::Sockets;
 use crate::secret::Secret;
 
@@ -48,7 +48,7 @@ impl Attempt {
         let mut arguments = env::args_os();
         let program = PathBuf::from(arguments.next().unwrap_or_default());
         let mut command = Command::new(&program);
-        command.args(arguments).stdin(Stdio::from(theirs)).env(MARK, VERSION);
+        command.args(arguments).stdin(Stdio::from(theirs)).env(MAGIC, VERSION);
         // These are for the process that the service manager started.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
             command.env_remove(name);

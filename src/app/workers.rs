@@ -18,7 +18,7 @@ const TIDY: Duration = Duration::from_millis(250);
 
 /// What all workers are told, each once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Orders {
+pub(super) struct WorkerSignals {
     /// Accept clients.
     pub(super) accept: CancellationToken,
     /// Another process accepts: end when the last client has left.
@@ -31,13 +31,13 @@ pub(super) struct Orders {
 
 /// Has workers open their ways to the session store before requests need them.
 #[derive(Debug, Clone)]
-pub(super) struct Warmth(Vec<mpsc::Sender<oneshot::Sender<()>>>);
+pub(super) struct StorePrewarm(Vec<mpsc::Sender<oneshot::Sender<()>>>);
 
-impl Warmth {
+impl StorePrewarm {
     /// One for these many workers, and what each of them needs for it.
     pub(super) fn of(workers: usize) -> (Self, Vec<mpsc::Receiver<oneshot::Sender<()>>>) {
         let (wishes, orders) = (0..workers).map(|_| mpsc::channel(1)).unzip();
-        (Warmth(wishes), orders)
+        (StorePrewarm(wishes), orders)
     }
 
     /// Completes when every worker can ask the store, or knows that it cannot.
@@ -53,17 +53,17 @@ impl Warmth {
 }
 
 /// One worker's work and time.
-pub(super) struct Shift {
+pub(super) struct WorkerTask {
     pub(super) server: Arc<Server>,
     pub(super) listeners: Vec<StdListener>,
-    pub(super) orders: Orders,
+    pub(super) orders: WorkerSignals,
     pub(super) warmth: mpsc::Receiver<oneshot::Sender<()>>,
     /// Dropped when the worker could accept clients.
     pub(super) started: mpsc::Sender<()>,
 }
 
 /// Starts a worker in a thread of its own; it tells how many requests it cut in the end.
-pub(super) fn start(index: usize, shift: Shift) -> Result<oneshot::Receiver<usize>, AppError> {
+pub(super) fn start(index: usize, shift: WorkerTask) -> Result<oneshot::Receiver<usize>, AppError> {
     let (done, result) = oneshot::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
     thread::Builder::new()
@@ -87,9 +87,9 @@ pub(super) async fn all_ended(workers: Vec<oneshot::Receiver<usize>>) -> Result<
     Ok(cut)
 }
 
-impl Shift {
+impl WorkerTask {
     async fn work(self) -> usize {
-        let Shift { server, listeners, orders, mut warmth, started } = self;
+        let WorkerTask { server, listeners, orders, mut warmth, started } = self;
         if server.service.uses_store() {
             server.service.warm_up().await;
         }

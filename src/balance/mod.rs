@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::config::{self, Balance};
-use crate::upstream::{Instance, InstanceId, Lease, Upstream, Wish};
+use crate::upstream::{Instance, InstanceId, Lease, SlotRequest, Upstream};
 use table::{Hold, Table};
 
 /// How often chance is tried before all instances are looked at.
@@ -47,7 +47,7 @@ pub struct Wanted<'a> {
 pub enum Pick {
     Taken(Lease),
     /// Those who could serve have no free slot; whoever waits, waits for this.
-    Full(Wish),
+    Full(SlotRequest),
     /// Nobody is able to serve.
     None,
 }
@@ -98,7 +98,7 @@ impl Balancer {
             making: Mutex::new(hold),
         };
         balancer.tell_of_panic(previous.is_some_and(Balancer::is_panicking));
-        balancer.upstream.group().settle(balancer.upstream.instances());
+        balancer.upstream.group().rematch_waiters(balancer.upstream.instances());
         balancer
     }
 
@@ -113,7 +113,7 @@ impl Balancer {
         let table = Table::new(&self.upstream, Some(&previous), &mut hold, Instant::now());
         self.table.store(Arc::new(table));
         self.tell_of_panic(previous.panic);
-        self.upstream.group().settle(self.upstream.instances());
+        self.upstream.group().rematch_waiters(self.upstream.instances());
     }
 
     fn making(&self) -> MutexGuard<'_, Hold> {
@@ -246,7 +246,7 @@ impl Balancer {
         if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
             return Pick::None;
         }
-        Lease::take(instance).map_or_else(|| Pick::Full(Wish::Only(instance.id)), Pick::Taken)
+        Lease::take(instance).map_or_else(|| Pick::Full(SlotRequest::Only(instance.id)), Pick::Taken)
     }
 
     /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
@@ -264,7 +264,7 @@ impl Balancer {
         let ready = || able().filter(|instance| !instance.is_backing_off(wanted.now));
         let Some(most) = most else {
             return ready().next().or_else(|| able().next()).map_or(Pick::None, |instance| {
-                Lease::take(instance).map_or_else(|| Pick::Full(Wish::Led(instance.id)), Pick::Taken)
+                Lease::take(instance).map_or_else(|| Pick::Full(SlotRequest::Led(instance.id)), Pick::Taken)
             });
         };
         let light = ready().find_map(|instance| {
@@ -329,7 +329,7 @@ fn take_any(
         }
     }
     match is_full {
-        true => Pick::Full(Wish::Any { except: ids(tried) }),
+        true => Pick::Full(SlotRequest::Any { except: ids(tried) }),
         false => Pick::None,
     }
 }
@@ -337,7 +337,7 @@ fn take_any(
 /// Nobody serves, but somebody may be found good soon.
 fn hold(table: &Table, able: impl Fn(&Arc<Instance>) -> bool, tried: &[Arc<Instance>]) -> Pick {
     match table.unproven.iter().any(able) {
-        true => Pick::Full(Wish::Any { except: ids(tried) }),
+        true => Pick::Full(SlotRequest::Any { except: ids(tried) }),
         false => Pick::None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
 
 use crate::config::Balance;
-use crate::upstream::{Instance, InstanceId, Tournament, Upstream};
+use crate::upstream::{Instance, InstanceId, LeastLoadedIndex, Upstream};
 
 use super::ring::Ring;
 use super::round_robin::lay_out;
@@ -27,7 +27,7 @@ pub(super) struct Table {
     pub(super) held_until: Option<Instant>,
     /// Places in `open`, each as often as its weight says, evenly spaced.
     pub(super) cycle: Box<[u32]>,
-    pub(super) tournament: Option<Arc<Tournament>>,
+    pub(super) tournament: Option<Arc<LeastLoadedIndex>>,
     /// Over all instances of the upstream, so that only those who lose theirs move.
     pub(super) ring: Arc<LazyRing>,
     /// Whether verdicts are not believed, because too few instances would be left.
@@ -41,7 +41,8 @@ impl Table {
     /// The table for the present standing of the instances at `now`.
     pub(super) fn new(upstream: &Upstream, previous: Option<&Table>, hold: &mut Hold, now: Instant) -> Self {
         let config = &upstream.config;
-        let Able { mut open, mut reserve, mut unproven, panic, healthy, ready } = Able::of(upstream);
+        let Candidates { mut open, mut reserve, mut unproven, panic, healthy, ready } =
+            Candidates::of(upstream);
         let is_needed = open.is_empty() && reserve.is_empty() && !unproven.is_empty();
         let held_until = hold.until(is_needed, upstream, now);
         if is_needed && held_until.is_none() {
@@ -57,7 +58,7 @@ impl Table {
         let weights: Vec<u32> = open.iter().map(|instance| instance.weight()).collect();
         let is_least = config.balance == Balance::LeastRequests;
         Table {
-            tournament: upstream.group().set_tournament(is_least.then_some(&open)),
+            tournament: upstream.group().set_least_loaded_index(is_least.then_some(&open)),
             ring: LazyRing::new(upstream, previous.map(|previous| &previous.ring)),
             cycle: lay_out(&weights),
             weight: weights.iter().map(|weight| u64::from(*weight)).sum(),
@@ -111,7 +112,7 @@ impl LazyRing {
     }
 }
 
-struct Able {
+struct Candidates {
     open: Vec<Arc<Instance>>,
     /// The backups.
     reserve: Vec<Arc<Instance>>,
@@ -122,7 +123,7 @@ struct Able {
     ready: usize,
 }
 
-impl Able {
+impl Candidates {
     /// Of the ready instances the healthy ones, or all when too few are healthy.
     fn of(upstream: &Upstream) -> Self {
         let mut able: Vec<_> = upstream.members().filter(|(instance, _)| instance.is_in_use()).collect();
@@ -136,6 +137,6 @@ impl Able {
         let (reserve, open): (Vec<_>, Vec<_>) = proven.into_iter().partition(|(_, config)| config.backup);
         let [open, reserve, unproven] = [open, reserve, unproven]
             .map(|members| members.into_iter().map(|(instance, _)| Arc::clone(instance)).collect::<Vec<_>>());
-        Able { open, reserve, unproven, panic, healthy, ready }
+        Candidates { open, reserve, unproven, panic, healthy, ready }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Hash, HashKey, InstanceState};
-use crate::upstream::Doubt;
+use crate::upstream::UnprovenReason;
 
 fn config(balance: Balance, weights: &[u32]) -> config::Upstream {
     let instances = weights.iter().zip(5001..).map(|(weight, port)| config::Instance {
@@ -154,10 +154,12 @@ fn a_full_instance_makes_its_own_keys_wait_and_the_others_go_on() {
         Pick::Taken(lease) => lease.instance().id,
         other => panic!("{other:?}"),
     };
-    assert!(matches!(hashed(&balancer, 9), Pick::Full(Wish::Led(wanted)) if wanted == id));
+    assert!(matches!(hashed(&balancer, 9), Pick::Full(SlotRequest::Led(wanted)) if wanted == id));
     let without_key = [balancer.pick(wanted(&[])), balancer.pick(wanted(&[])), balancer.pick(wanted(&[]))];
     assert!(without_key.iter().all(|pick| matches!(pick, Pick::Taken(_))));
-    assert!(matches!(balancer.pick(wanted(&[])), Pick::Full(Wish::Any { except }) if except.is_empty()));
+    assert!(
+        matches!(balancer.pick(wanted(&[])), Pick::Full(SlotRequest::Any { except }) if except.is_empty())
+    );
 }
 
 #[test]
@@ -276,7 +278,9 @@ fn prove(balancer: &Balancer, place: usize) {
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_the_first_who_is_found_good_and_go_nowhere_else() {
     let balancer = unproven(Balance::RoundRobin);
-    assert!(matches!(balancer.pick(wanted(&[])), Pick::Full(Wish::Any { except }) if except.is_empty()));
+    assert!(
+        matches!(balancer.pick(wanted(&[])), Pick::Full(SlotRequest::Any { except }) if except.is_empty())
+    );
     assert!(balancer.held_until().is_some() && !balancer.is_unproven());
     prove(&balancer, 1);
     assert_eq!((ports(&balancer, 3), balancer.held_until()), (vec![5002; 3], None));
@@ -295,11 +299,11 @@ async fn after_a_while_they_go_to_those_in_doubt_and_whoever_cannot_wait_at_once
     assert_eq!(counts(&balancer, 4), BTreeMap::from([(5001, 2), (5002, 2)]));
     assert!(balancer.is_unproven() && balancer.take_unproven(wanted(&[])).is_none());
     // Another doubt does not make them wait once more, before one has been found good.
-    instance(&balancer, 0).doubt(Doubt::Away);
+    instance(&balancer, 0).doubt(UnprovenReason::Away);
     balancer.refresh();
     assert_eq!(balancer.held_until(), None);
     prove(&balancer, 0);
-    instance(&balancer, 0).doubt(Doubt::Away);
+    instance(&balancer, 0).doubt(UnprovenReason::Away);
     balancer.refresh();
     assert!(balancer.held_until().is_some());
 }
@@ -319,11 +323,11 @@ async fn ties_and_hashes_lead_where_they_did_unless_it_is_known_that_nothing_is_
     let (mine, key) = (instance(&balancer, 0), (0..).find(|key| port(&by_hash(*key)) == 5001).unwrap());
     let is_kept = || matches!(balancer.pick_tied(mine, wanted(&[])), Pick::Taken(_));
     assert!(is_kept());
-    mine.doubt(Doubt::Away);
+    mine.doubt(UnprovenReason::Away);
     balancer.refresh();
     assert!(is_kept());
     assert_eq!(port(&by_hash(key)), 5002);
-    mine.doubt(Doubt::Gone);
+    mine.doubt(UnprovenReason::Gone);
     balancer.refresh();
     assert!(!is_kept());
     prove(&balancer, 0);

@@ -18,27 +18,27 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::config::{self, Config, Percent, Route};
-use crate::lots::Keys;
 use crate::secret::RandomError;
+use crate::traffic_split::Keys;
 
 pub use controller::{Controller, Decision, Evidence, Tallies, Tally};
 use split::{Given, Split, keys};
 
 /// Which version a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub enum Variant {
     Stable,
     Canary,
 }
 
-impl Side {
-    pub const BOTH: [Side; 2] = [Side::Stable, Side::Canary];
+impl Variant {
+    pub const BOTH: [Variant; 2] = [Variant::Stable, Variant::Canary];
 
     /// The word for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Side::Stable => "stable",
-            Side::Canary => "canary",
+            Variant::Stable => "stable",
+            Variant::Canary => "canary",
         }
     }
 }
@@ -73,7 +73,7 @@ impl State {
 /// Why a request goes where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    pub side: Side,
+    pub side: Variant,
     /// The share at which the client's side was drawn; `None` when it was not drawn.
     pub drawn_at: Option<Percent>,
     /// Whether the client must be told its side by a cookie.
@@ -220,10 +220,10 @@ impl Canary {
     pub fn choose(&self, headers: &HeaderMap, session: Option<&[u8]>, user: Option<&str>) -> Choice {
         let (state, share) = self.live();
         if state == State::RolledBack {
-            return Choice { side: Side::Stable, drawn_at: None, tell: false };
+            return Choice { side: Variant::Stable, drawn_at: None, tell: false };
         }
         if self.config.matches.iter().any(|conditions| matching::matches(conditions, headers, user)) {
-            return Choice { side: Side::Canary, drawn_at: None, tell: false };
+            return Choice { side: Variant::Canary, drawn_at: None, tell: false };
         }
         let given = self.split.given(headers);
         let (Given { side, at }, tell) = given.unwrap_or_else(|| (self.split.draw(session, share), true));

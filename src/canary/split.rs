@@ -2,10 +2,10 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::Side;
+use super::Variant;
 use crate::config::{Affinity, Percent};
-use crate::lots::{Keys, Lots};
 use crate::secret::{RandomError, digest};
+use crate::traffic_split::{Keys, TrafficSplit};
 
 const COOKIE_PURPOSE: &str = "vestibule canary cookie v1";
 const DRAW_PURPOSE: &str = "vestibule canary draw v1";
@@ -19,21 +19,21 @@ pub(super) fn keys(config: &Affinity) -> Result<Keys, RandomError> {
 /// The side that a client has been given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Given {
-    pub(super) side: Side,
+    pub(super) side: Variant,
     /// The canary's share when it was drawn.
     pub(super) at: Percent,
 }
 
 /// One route's way to give sides.
 #[derive(Debug)]
-pub(super) struct Split(Lots);
+pub(super) struct Split(TrafficSplit);
 
 impl Split {
     pub(super) fn new(keys: Keys, config: &Affinity, route: &str, stable: &str, canary: &str) -> Self {
         let mark: String = digest(route).chars().take(8).collect();
         let cookie = format!("{}-canary-{mark}", config.cookie);
         let context = format!("{route}\n{stable}\n{canary}");
-        Split(Lots::new(keys, cookie, context, canary.to_owned(), config))
+        Split(TrafficSplit::new(keys, cookie, context, canary.to_owned(), config))
     }
 
     /// Name of the cookie that keeps a client's side.
@@ -45,7 +45,7 @@ impl Split {
     /// there is none, or none of ours that is still alive.
     pub(super) fn given(&self, headers: &HeaderMap) -> Option<(Given, bool)> {
         self.0.given(headers, |content| {
-            let side = if content & 1 == 1 { Side::Canary } else { Side::Stable };
+            let side = if content & 1 == 1 { Variant::Canary } else { Variant::Stable };
             let at = u16::try_from(content >> 1).ok().and_then(Percent::from_hundredths)?;
             Some(Given { side, at })
         })
@@ -54,14 +54,14 @@ impl Split {
     /// The `Set-Cookie` value that keeps what the client was given. `None` when the system gives no random numbers;
     /// the client may then be given another side.
     pub(super) fn set_cookie(&self, given: Given, https: bool) -> Option<HeaderValue> {
-        let content = u64::from(given.at.hundredths()) << 1 | u64::from(given.side == Side::Canary);
+        let content = u64::from(given.at.hundredths()) << 1 | u64::from(given.side == Variant::Canary);
         self.0.set_cookie(content, https)
     }
 
     /// Draws a side for a new client: the same one for the same session as long as the share is the same, and at a
     /// greater share never stable for a session that was drawn for the canary. Without a session by chance.
     pub(super) fn draw(&self, session: Option<&[u8]>, at: Percent) -> Given {
-        let side = if self.0.draw(session) < at.hundredths() { Side::Canary } else { Side::Stable };
+        let side = if self.0.bucket(session) < at.hundredths() { Variant::Canary } else { Variant::Stable };
         Given { side, at }
     }
 }
@@ -90,7 +90,7 @@ mod tests {
     fn golden_a_side_of_any_version_is_read() {
         let split = split(Some(SECRET), 20_000_000_000, "app-v2");
         assert_eq!(split.cookie(), "tie-canary-8a5edab2");
-        let given = Given { side: Side::Canary, at: percent(10.0) };
+        let given = Given { side: Variant::Canary, at: percent(10.0) };
         assert_eq!(
             split.given(&request(
                 &split,
@@ -98,7 +98,7 @@ mod tests {
             )),
             Some((given, false))
         );
-        let drawn = ["a", "b", "c", "d", "e", "f"].map(|session| split.0.draw(Some(session.as_bytes())));
+        let drawn = ["a", "b", "c", "d", "e", "f"].map(|session| split.0.bucket(Some(session.as_bytes())));
         assert_eq!(drawn, [4891, 6770, 4689, 3588, 2505, 9942]);
     }
 
@@ -120,7 +120,7 @@ mod tests {
 
     fn on_canary(split: &Split, sessions: usize, at: Percent) -> usize {
         let drawn = (0..sessions)
-            .filter(|n| split.draw(Some(format!("session-{n}").as_bytes()), at).side == Side::Canary);
+            .filter(|n| split.draw(Some(format!("session-{n}").as_bytes()), at).side == Variant::Canary);
         drawn.count()
     }
 
@@ -129,7 +129,8 @@ mod tests {
         let split = split(Some(SECRET), 60, "app-v2");
         let found = on_canary(&split, 20_000, percent(10.0));
         assert!((1_800..=2_200).contains(&found), "{found}");
-        let by_chance = (0..20_000).filter(|_| split.draw(None, percent(10.0)).side == Side::Canary).count();
+        let by_chance =
+            (0..20_000).filter(|_| split.draw(None, percent(10.0)).side == Variant::Canary).count();
         assert!((1_800..=2_200).contains(&by_chance), "{by_chance}");
         assert_eq!(on_canary(&split, 1_000, Percent::NONE), 0);
         assert_eq!(on_canary(&split, 1_000, Percent::ALL), 1_000);
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn a_side_is_read_back_by_every_process_with_the_secret_and_by_no_other() {
         let (one, other) = (split(Some(SECRET), 60, "app-v2"), split(Some(SECRET), 60, "app-v2"));
-        for side in [Side::Stable, Side::Canary] {
+        for side in [Variant::Stable, Variant::Canary] {
             let given = Given { side, at: percent(12.5) };
             let value = value(&one, given);
             assert_eq!(other.given(&request(&other, &value)), Some((given, false)));
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn another_canarys_cookie_and_one_that_lives_too_long_say_nothing() {
         let one = split(Some(SECRET), 60, "app-v2");
-        let value = value(&one, Given { side: Side::Canary, at: percent(10.0) });
+        let value = value(&one, Given { side: Variant::Canary, at: percent(10.0) });
         assert_eq!(split(Some(SECRET), 60, "app-v3").given(&request(&one, &value)), None);
         assert_eq!(split(Some(SECRET), 10, "app-v2").given(&request(&one, &value)), None);
     }
@@ -161,15 +162,15 @@ mod tests {
         ) {
             let split = split(Some(SECRET), 60, "app-v2");
             let (less, more) = (f64::min(a, b), f64::max(a, b));
-            if split.draw(Some(&session), percent(less)).side == Side::Canary {
-                prop_assert_eq!(split.draw(Some(&session), percent(more)).side, Side::Canary);
+            if split.draw(Some(&session), percent(less)).side == Variant::Canary {
+                prop_assert_eq!(split.draw(Some(&session), percent(more)).side, Variant::Canary);
             }
         }
 
         #[test]
         fn nothing_but_the_cookie_itself_is_believed(place in 0..70_usize, byte in b'0'..=b'z') {
             let split = split(Some(SECRET), 60, "app-v2");
-            let good = value(&split, Given { side: Side::Stable, at: percent(10.0) });
+            let good = value(&split, Given { side: Variant::Stable, at: percent(10.0) });
             let mut bytes = good.clone().into_bytes();
             let place = place % bytes.len();
             bytes[place] = if byte == b';' { b'x' } else { byte };

@@ -46,7 +46,7 @@ fn kept(canary: &Canary, choice: Choice) -> HeaderMap {
 
 /// New clients until each side has one, with their cookies.
 fn one_of_each(canary: &Canary) -> [HeaderMap; 2] {
-    Side::BOTH.map(|side| {
+    Variant::BOTH.map(|side| {
         let choices = (0..).map(|n| canary.choose(&HeaderMap::new(), Some(format!("{n}").as_bytes()), None));
         kept(canary, choices.into_iter().find(|choice| choice.side == side).unwrap())
     })
@@ -59,7 +59,7 @@ fn nobody_changes_side_when_the_share_changes() {
     for share in [0.0, 100.0, 50.0, 10.0] {
         canary.set(percent(share));
         assert_eq!(canary.live(), (State::Manual, percent(share)));
-        for (headers, side) in [(&stable, Side::Stable), (&tried, Side::Canary)] {
+        for (headers, side) in [(&stable, Variant::Stable), (&tried, Variant::Canary)] {
             let expected = Choice { side, drawn_at: Some(percent(10.0)), tell: false };
             assert_eq!(canary.choose(headers, None, None), expected, "{share}");
         }
@@ -73,15 +73,15 @@ fn a_rollback_takes_everybody_back_and_a_promotion_only_new_clients() {
     let matching = headers("x-canary", "yes");
     assert_eq!(
         canary.choose(&matching, None, None),
-        Choice { side: Side::Canary, drawn_at: None, tell: false }
+        Choice { side: Variant::Canary, drawn_at: None, tell: false }
     );
     canary.promote();
-    assert_eq!(canary.choose(&stable, None, None).side, Side::Stable);
-    assert_eq!(canary.choose(&HeaderMap::new(), None, None).side, Side::Canary);
+    assert_eq!(canary.choose(&stable, None, None).side, Variant::Stable);
+    assert_eq!(canary.choose(&HeaderMap::new(), None, None).side, Variant::Canary);
     canary.roll_back();
     for headers in [&stable, &tried, &matching, &HeaderMap::new()] {
         let choice = canary.choose(headers, None, None);
-        assert_eq!(choice, Choice { side: Side::Stable, drawn_at: None, tell: false });
+        assert_eq!(choice, Choice { side: Variant::Stable, drawn_at: None, tell: false });
         assert_eq!(canary.set_cookie(choice, false), None);
     }
 }
@@ -169,13 +169,13 @@ fn a_changed_configuration_leaves_what_it_does_not_name_alone() {
     let (old, new) = (before.of_route(0).unwrap(), same.of_route(0).unwrap());
     assert_eq!((old.upstream(), new.upstream()), (1, 2));
     assert_eq!((old.id(), new.live()), (new.id(), (State::Manual, percent(30.0))));
-    assert_eq!([&stable, &tried].map(|headers| new.choose(headers, None, None).side), Side::BOTH);
+    assert_eq!([&stable, &tried].map(|headers| new.choose(headers, None, None).side), Variant::BOTH);
 
     let other_share = before.renewed(&config(&CONFIG.replace("10%", "20%"))).unwrap();
     assert_eq!(other_share.of_route(0).unwrap().live(), (State::Manual, percent(20.0)));
     assert_eq!(
         [&stable, &tried].map(|headers| other_share.of_route(0).unwrap().choose(headers, None, None).side),
-        Side::BOTH
+        Variant::BOTH
     );
 
     let other_version = before.renewed(&config(&CONFIG.replace("app-v2", "app-v3"))).unwrap();

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{EXIT_CUT, signals};
-use crate::app::{self, App, Inheritance, Shortage};
+use crate::app::{self, App, Inherited, Shortage};
 use crate::config::Config;
 use crate::transport;
 
 /// Runs the proxy with `config`, which was read from `file`, until a signal ends it.
 pub(super) fn run(config: Config, file: PathBuf) -> anyhow::Result<ExitCode> {
-    let inheritance = Inheritance::take().context("cannot take over what this process was started with")?;
+    let inheritance = Inherited::take().context("cannot take over what this process was started with")?;
     block_on(async {
         tell_shortage(&config);
         let app = App::inherit(config, inheritance)?.reloading(file);

@@ -26,14 +26,14 @@ use watcher::Watcher;
 pub struct Discovery {
     watchers: BTreeMap<String, Watcher>,
     news: Arc<Notify>,
-    board: Board,
+    board: DiscoveryStatus,
 }
 
 /// How the look-ups of all upstreams stand; clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<ArcSwap<BTreeMap<String, watch::Receiver<State>>>>);
+pub struct DiscoveryStatus(Arc<ArcSwap<BTreeMap<String, watch::Receiver<State>>>>);
 
-impl Board {
+impl DiscoveryStatus {
     /// By name of the upstream.
     pub fn states(&self) -> BTreeMap<String, State> {
         self.0.load().iter().map(|(name, state)| (name.clone(), state.borrow().clone())).collect()
@@ -85,7 +85,7 @@ impl Discovery {
     }
 
     /// What the metrics are taken from.
-    pub fn board(&self) -> Board {
+    pub fn board(&self) -> DiscoveryStatus {
         self.board.clone()
     }
 }

@@ -25,7 +25,7 @@ enum Kind {
 
 /// What came of a look.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct DiscoveryResult {
     /// Sorted by address, each once.
     pub(super) found: Result<Vec<Instance>, Failure>,
     /// When to look again.
@@ -41,7 +41,7 @@ impl Source {
         Source { kind, empty: discovery.empty, max_requests: discovery.max_requests }
     }
 
-    pub(super) async fn look(&mut self) -> Look {
+    pub(super) async fn look(&mut self) -> DiscoveryResult {
         let (found, again) = match &mut self.kind {
             Kind::Dns(dns) => {
                 let (mut found, again) = dns.look().await;
@@ -52,7 +52,7 @@ impl Source {
             }
             Kind::File(file) => (file.look().await, FILE_POLL),
         };
-        Look { found: judged(found, self.empty), again }
+        DiscoveryResult { found: judged(found, self.empty), again }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::Failure;
-use super::source::{Look, Source};
+use super::source::{DiscoveryResult, Source};
 use super::state::State;
 use crate::config::{Discovery, Instance};
 
@@ -33,7 +33,7 @@ impl Watcher {
         let (upstream, mut source) = (upstream.to_owned(), Source::new(discovery));
         let task = tokio::spawn(async move {
             loop {
-                let Look { found, again } = source.look().await;
+                let DiscoveryResult { found, again } = source.look().await;
                 if take(&sender, &upstream, found) {
                     news.notify_one();
                 }

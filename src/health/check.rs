@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::probe::{self, ProbeError};
 use crate::config::HealthCheck;
-use crate::transport::Lines;
+use crate::transport::ConnectionLimiter;
 use crate::upstream::{Instance, Lease};
 
 /// The first checks of all instances are spread over this time, or the interval if that is less. Requests may wait for
@@ -30,7 +30,7 @@ pub(super) enum Finding {
 pub(super) async fn repeat<T: Future>(
     instance: &Arc<Instance>,
     check: &HealthCheck,
-    lines: &Lines,
+    lines: &ConnectionLimiter,
     tell: impl Fn(Finding) -> T,
 ) {
     sleep(first_pause(check.interval)).await;
@@ -64,7 +64,7 @@ fn jittered(interval: Duration) -> Duration {
 
 /// One check. Where slots are limited it takes one, and a connection, as a request does: an instance that serves ten
 /// connections would not even accept an eleventh, and is not dead for that.
-async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &Lines) -> Finding {
+async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &ConnectionLimiter) -> Finding {
     let deadline = Instant::now() + check.timeout;
     let limit = instance.slots();
     let slot = limit.and_then(|_| Lease::take_for_check(instance));

@@ -1,10 +1,10 @@
-//! The health of instances. One task per upstream, its warden, alone decides who is fit to serve; active checks and
+//! The health of instances. One task per upstream, its manager, alone decides who is fit to serve; active checks and
 //! what requests meet are its evidence, and every decision has a reason.
 
 mod check;
+mod manager;
 mod probe;
-mod streak;
-mod warden;
+mod rise_fall;
 mod window;
 
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::drain::Drain;
-use crate::transport::Lines;
+use crate::transport::ConnectionLimiter;
 use crate::upstream::Upstream;
-use warden::Warden;
+use manager::HealthManager;
 
-/// Findings of checks that wait for the warden.
+/// Findings of checks that wait for the manager.
 const FINDINGS: usize = 64;
 
-/// Puts a warden and the configured checks over the instances of `upstream`, until `drain` begins; then another may
+/// Puts a manager and the configured checks over the instances of `upstream`, until `drain` begins; then another may
 /// take over, which goes on from their present standing. `lines` are the connections of the process. `changed` is
 /// called whenever an instance begins or ceases to be fit to serve.
 pub fn watch(
     upstream: &Arc<Upstream>,
-    lines: &Lines,
+    lines: &ConnectionLimiter,
     drain: &Drain,
     changed: impl Fn() + Clone + Send + 'static,
 ) {
@@ -42,12 +42,12 @@ pub fn watch(
             }
         });
     }
-    let (warden, drain) = (Warden::new(upstream.clone(), changed), drain.clone());
+    let (manager, drain) = (HealthManager::new(upstream.clone(), changed), drain.clone());
     tokio::spawn(async move {
         tokio::select! {
             biased;
             () = drain.begun() => {}
-            () = warden.run(findings) => {}
+            () = manager.run(findings) => {}
         }
     });
 }

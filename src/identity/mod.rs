@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::{self, IdentitySource};
-use crate::session::{Content, Contents, Describe, Description, Session};
+use crate::session::{Content, Contents, IdentityHeaders, IdentityMapper, Session};
 
 pub use crate::session::IdentityError;
 
@@ -51,14 +51,14 @@ impl Identity {
 }
 
 /// One value per pointer.
-impl Describe for Identity {
-    fn mark(&self) -> u64 {
+impl IdentityMapper for Identity {
+    fn ruleset_id(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.pointers.hash(&mut hasher);
         hasher.finish()
     }
 
-    fn describe(&self, contents: &Contents) -> Description {
+    fn headers(&self, contents: &Contents) -> IdentityHeaders {
         let mut texts = Vec::with_capacity(self.pointers.len());
         for (header, pointer) in &self.pointers {
             let text = contents.find(pointer).map_or(Ok(None), header_text);
@@ -119,7 +119,7 @@ fn checked(text: Cow<'_, str>) -> Result<Cow<'_, str>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Control;
+    use crate::session::SessionCommand;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
@@ -131,7 +131,7 @@ mod tests {
         let fields: Map<String, Value> =
             values.iter().enumerate().map(|(index, value)| (index.to_string(), value.clone())).collect();
         let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).unwrap();
-        let headers = identity.describe(&fields.into()).map_err(|error| error.reason)?;
+        let headers = identity.headers(&fields.into()).map_err(|error| error.reason)?;
         Ok(headers.iter().map(|value| value.as_ref().map(text)).collect())
     }
 
@@ -173,7 +173,7 @@ mod tests {
         #[test]
         fn whatever_an_upstream_may_create_can_be_told(value in proptest::collection::vec(any::<u8>(), 0..24)) {
             for written in [[b"set; v=\"", &value[..], b"\""].concat(), [b"set; v=%\"", &value[..], b"\""].concat()] {
-                if let Ok(Control::Set(fields)) = Control::parse(&written) {
+                if let Ok(SessionCommand::Set(fields)) = SessionCommand::parse(&written) {
                     let value = fields.get("v").cloned().unwrap_or_default();
                     prop_assert!(shown(value.clone()).is_ok(), "{}", value);
                 }

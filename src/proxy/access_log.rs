@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::{StatusCode, Version};
 
 use super::client::Client;
-use super::cohort::Other;
-use super::exchange::Exchange;
+use super::cohort::OtherModeOutcome;
+use super::context::RequestContext;
 use crate::config::Mode;
 use crate::secret::Fingerprints;
 
 /// Writes the line of `exchange`, which took `took`.
-pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, marks: &Fingerprints) {
+pub(super) fn write(out: &mut Vec<u8>, exchange: &RequestContext, took: Duration, marks: &Fingerprints) {
     let config = &exchange.plan.config;
     let route = exchange.route.and_then(|index| config.routes.get(index));
     let upstream = exchange.upstream().and_then(|index| config.upstreams.get(index));
@@ -46,13 +46,13 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &Exchange, took: Duration, mark
 }
 
 /// While modes are compared: the client's cohort, and what another mode would have made of the request.
-fn cohort(line: &mut Line<'_>, exchange: &Exchange) {
+fn cohort(line: &mut Line<'_>, exchange: &RequestContext) {
     if exchange.plan.cohorts.is_none() {
         return;
     }
     line.text("cohort", exchange.mode.map(Mode::as_str));
     let Some(comparison) = exchange.comparison else { return };
-    line.text("other_mode", comparison.other.map(Other::as_str));
+    line.text("other_mode", comparison.other.map(OtherModeOutcome::as_str));
     line.number("tie_lost", comparison.tie_lost);
 }
 

@@ -8,17 +8,17 @@ use tokio::time::Instant;
 use crate::balance::Balancer;
 use crate::body::{RequestBody, RequestBodyState};
 use crate::transport::{
-    Claim, ConnectError, Connection, Pool, PoolSettings, SendError, UpstreamBody, UpstreamBodyError,
+    ConnectError, Connection, Pool, PoolSettings, SendError, SlotShare, UpstreamBody, UpstreamBodyError,
 };
 use crate::upstream::Instance;
 
-use super::duplicate::Duplicate;
 use super::error::ProxyError;
-use super::outcome;
+use super::outlier_report;
+use super::replayable::ReplayableRequest;
 use super::service::Service;
 
 /// What an attempt comes to.
-pub(super) type Answered = Result<Response<UpstreamBody>, ProxyError>;
+pub(super) type AttemptResult = Result<Response<UpstreamBody>, ProxyError>;
 
 /// What the attempts of one request have in common.
 #[derive(Clone, Copy)]
@@ -30,30 +30,30 @@ pub(super) struct Attempt<'a> {
     /// Whether the answer is wanted only when it really begins: see [`UpstreamBody::begin`].
     pub(super) until_begun: bool,
     /// Of a request that may run twice.
-    pub(super) duplicate: Option<&'a Duplicate<'a>>,
+    pub(super) duplicate: Option<&'a ReplayableRequest<'a>>,
     /// The slot, where slots are limited: it is held as long as the instance is at work.
-    pub(super) claim: Option<&'a Claim>,
+    pub(super) claim: Option<&'a SlotShare>,
 }
 
 impl Attempt<'_> {
     /// Asks `instance`. When it fails, or is dropped, and the request is still in its place, nothing was sent.
-    pub(super) async fn on(
+    pub(super) async fn run(
         &self,
         instance: &Instance,
         request: &mut Option<Box<Request<RequestBody>>>,
         now: Instant,
-    ) -> Answered {
-        let answered = self.ask(instance, request, now).await;
-        outcome::attempted(self.upload.map(Arc::as_ref), instance, &answered, now);
+    ) -> AttemptResult {
+        let answered = self.await_response(instance, request, now).await;
+        outlier_report::attempted(self.upload.map(Arc::as_ref), instance, &answered, now);
         answered
     }
 
-    async fn ask(
+    async fn await_response(
         &self,
         instance: &Instance,
         request: &mut Option<Box<Request<RequestBody>>>,
         now: Instant,
-    ) -> Answered {
+    ) -> AttemptResult {
         let mut answer = self.send(instance, request, now).await?;
         if self.until_begun {
             answer.body_mut().begin().await.map_err(unbegun)?;
@@ -67,15 +67,15 @@ impl Attempt<'_> {
         instance: &Instance,
         request: &mut Option<Box<Request<RequestBody>>>,
         now: Instant,
-    ) -> Answered {
+    ) -> AttemptResult {
         let settings = PoolSettings { limit: instance.connections(), ..*self.connections };
         let pool = self.service.worker().pools.to(instance.address, &settings);
         // An idle connection may be closed by the instance just now; then it is as if it had not been there.
         while let Some(idle) = pool.take(now) {
             match idle.send(request, self.upload, self.claim.cloned(), &pool, now).await {
                 Err(SendError::Unsent) => {}
-                Err(SendError::Silent(error)) => return self.send_again(instance, &pool, error).await,
-                other => return other.map_err(|error| self.blame(error)),
+                Err(SendError::Silent(error)) => return self.resend(instance, &pool, error).await,
+                other => return other.map_err(|error| self.classify(error)),
             }
         }
         self.send_fresh(instance, &pool, request).await
@@ -86,17 +86,17 @@ impl Attempt<'_> {
         instance: &Instance,
         pool: &Arc<Pool>,
         request: &mut Option<Box<Request<RequestBody>>>,
-    ) -> Answered {
+    ) -> AttemptResult {
         let connection = self.connect(instance, pool).await.map_err(ProxyError::Connect)?;
         let sent = connection.send(request, self.upload, self.claim.cloned(), pool, Instant::now()).await;
-        sent.map_err(|error| self.blame(error))
+        sent.map_err(|error| self.classify(error))
     }
 
     /// A connection that was used before and ends without a byte has probably been closed while the request was on its
     /// way (RFC 9112 section 9.3.1), which says nothing of the instance. What may run twice is sent there again, on a fresh
     /// connection; how that ends counts.
-    async fn send_again(&self, instance: &Instance, pool: &Arc<Pool>, error: hyper::Error) -> Answered {
-        let Some(duplicate) = self.duplicate else { return Err(self.blame(SendError::Silent(error))) };
+    async fn resend(&self, instance: &Instance, pool: &Arc<Pool>, error: hyper::Error) -> AttemptResult {
+        let Some(duplicate) = self.duplicate else { return Err(self.classify(SendError::Silent(error))) };
         self.service
             .worker()
             .counts
@@ -133,7 +133,7 @@ impl Attempt<'_> {
     }
 
     /// A request body that failed is why the exchange broke, not the instance.
-    fn blame(&self, error: SendError) -> ProxyError {
+    fn classify(&self, error: SendError) -> ProxyError {
         match self.upload.and_then(|upload| upload.failure()) {
             Some(failure) => ProxyError::Body(failure),
             None => ProxyError::Send(error),

@@ -6,15 +6,15 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::canary::{Choice, Side, Tallies, Tally};
+use crate::canary::{Choice, Tallies, Tally, Variant};
 use crate::drain::Drain;
 use crate::headers::cookie::{cookie_values, remove_cookie, unquoted};
 use crate::session::Session;
 use crate::telemetry::histogram::Histogram;
 
-use super::exchange::{Ending, Exchange};
+use super::context::{Ending, RequestContext};
 use super::metrics::{Counts, Shard};
-use super::plan::Plan;
+use super::runtime_config::RuntimeConfig;
 use super::service::Shared;
 
 /// How often both versions are compared.
@@ -44,7 +44,7 @@ impl SideCounts {
 
 /// A request's side.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Visit {
+pub(super) struct CanaryAssignment {
     pub(super) choice: Choice,
     /// When it was chosen, from the beginning of the request.
     chosen: Duration,
@@ -54,8 +54,8 @@ pub(super) struct Visit {
 /// Returns the cookie to be set, if any.
 pub(super) fn choose(
     headers: &mut HeaderMap,
-    plan: &Plan,
-    exchange: &mut Exchange,
+    plan: &RuntimeConfig,
+    exchange: &mut RequestContext,
     session: Option<&Session>,
     https: bool,
 ) -> Option<HeaderValue> {
@@ -68,12 +68,12 @@ pub(super) fn choose(
     };
     let choice = canary.choose(headers, id, user);
     remove_cookie(headers, canary.cookie());
-    exchange.visit = Some(Visit { choice, chosen: exchange.started.elapsed() });
+    exchange.visit = Some(CanaryAssignment { choice, chosen: exchange.started.elapsed() });
     canary.set_cookie(choice, https)
 }
 
 /// Counts a finished request, which took `took`.
-pub(super) fn count(counts: &mut Counts, exchange: &Exchange, took: Duration) {
+pub(super) fn count(counts: &mut Counts, exchange: &RequestContext, took: Duration) {
     let canary = exchange.route.and_then(|route| exchange.plan.canaries.of_route(route));
     let (Some(canary), Some(visit)) = (canary, &exchange.visit) else { return };
     if exchange.ending == Ending::Open && exchange.service.is_cutting() {
@@ -115,8 +115,8 @@ pub async fn steer_canaries(shared: Arc<Shared>, shards: Vec<Arc<Shard>>, drain:
         for canary in plan.canaries() {
             let of = |side| counts.canaries.get(&(canary.id(), side)).map(|counts| counts.compared);
             let totals = Tallies {
-                canary: of(Side::Canary).unwrap_or_default(),
-                stable: of(Side::Stable).unwrap_or_default(),
+                canary: of(Variant::Canary).unwrap_or_default(),
+                stable: of(Variant::Stable).unwrap_or_default(),
             };
             canary.look(&totals, Instant::now());
         }

@@ -19,14 +19,14 @@ use crate::headers::{cookie, framing};
 
 use super::client::{Client, address_value};
 use super::error::ProxyError;
-use super::plan::Plan;
+use super::runtime_config::RuntimeConfig;
 
 /// Longest method we pass on; the longest registered one has 17 letters.
 pub const MAX_METHOD: usize = 32;
 
 /// Where a request comes from, after asking only those we trust.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(super) struct ForwardedInfo {
     pub(super) address: IpAddr,
     /// Whether the peer is one whose word on the client counts.
     trusted: bool,
@@ -140,11 +140,11 @@ pub(super) fn client_address(headers: &HeaderMap, forwarding: &Forwarding, clien
 /// Strips and rebuilds the head. `host` and `request_id` are what the request was found to be.
 pub(super) fn clean(
     request: &mut Request<RequestBody>,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     client: &Client,
     host: Option<&HeaderValue>,
     request_id: Option<&HeaderValue>,
-) -> Origin {
+) -> ForwardedInfo {
     let forwarding = &plan.config.forwarding;
     let version = request.version();
     let may_upgrade = may_upgrade(request);
@@ -160,7 +160,7 @@ pub(super) fn clean(
 
     let https = trusted
         && forwarded::claimed_https(headers, client.address, &forwarding.trusted_peers).unwrap_or(false);
-    let origin = Origin { address: client_address(headers, forwarding, client), trusted, https, hop };
+    let origin = ForwardedInfo { address: client_address(headers, forwarding, client), trusted, https, hop };
     set_address(headers, forwarding, client, &origin);
     if forwarding.x_forwarded {
         set_target(headers, client, &origin, host);
@@ -223,7 +223,7 @@ fn as_origin_form<B>(request: &mut Request<B>) {
 }
 
 /// Who the client is.
-fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &Origin) {
+fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &ForwardedInfo) {
     let direct = origin.address == client.address;
     let resolved = || if direct { client.address_value.clone() } else { address_value(origin.address) };
     match forwarding.x_forwarded_for {
@@ -243,7 +243,7 @@ fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client
 }
 
 /// What the client asked for, and how; a trusted peer's word on it stands.
-fn set_target(headers: &mut HeaderMap, client: &Client, origin: &Origin, host: Option<&HeaderValue>) {
+fn set_target(headers: &mut HeaderMap, client: &Client, origin: &ForwardedInfo, host: Option<&HeaderValue>) {
     let proto = if origin.https { "https" } else { "http" };
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     if let Some(host) = host {

@@ -16,15 +16,15 @@ use crate::headers::cookie::{cookie_values, remove_cookie, unquoted};
 use crate::session::Session;
 use crate::upstream::{Instance, InstanceId};
 
-use super::exchange::{AffinityOutcome, Exchange};
+use super::context::{AffinityOutcome, RequestContext};
 use super::hash_key;
 use super::metrics::{Counts, add_all};
-use super::plan::Plan;
-use super::tie::Tie;
+use super::runtime_config::RuntimeConfig;
+use super::sticky_binding::StickyBinding;
 
 /// Where another mode would have sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Other {
+pub enum OtherModeOutcome {
     /// To the same instance.
     Same,
     /// To another one.
@@ -33,18 +33,18 @@ pub enum Other {
     New,
 }
 
-impl Other {
+impl OtherModeOutcome {
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Other::Same => "same",
-            Other::Elsewhere => "elsewhere",
-            Other::New => "new",
+            OtherModeOutcome::Same => "same",
+            OtherModeOutcome::Elsewhere => "elsewhere",
+            OtherModeOutcome::New => "new",
         }
     }
 
     fn of(chosen: InstanceId, other: InstanceId) -> Self {
-        if chosen == other { Other::Same } else { Other::Elsewhere }
+        if chosen == other { OtherModeOutcome::Same } else { OtherModeOutcome::Elsewhere }
     }
 }
 
@@ -52,7 +52,7 @@ impl Other {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Comparison {
     /// `None` when it cannot be known.
-    pub(super) other: Option<Other>,
+    pub(super) other: Option<OtherModeOutcome>,
     /// The instance that the client's tie names is gone, and with it a session in its memory: in fact in sticky mode,
     /// and as it would have been in others.
     pub(super) tie_lost: bool,
@@ -63,7 +63,7 @@ pub(super) struct Comparison {
 pub struct CohortCounts {
     /// By instance.
     pub requests: BTreeMap<String, u64>,
-    pub others: BTreeMap<Other, u64>,
+    pub others: BTreeMap<OtherModeOutcome, u64>,
     /// Requests that met a lost tie.
     pub ties_lost: u64,
 }
@@ -81,9 +81,9 @@ impl CohortCounts {
 /// if any.
 pub(super) fn choose(
     headers: &mut HeaderMap,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     cohorts: &Cohorts,
-    exchange: &mut Exchange,
+    exchange: &mut RequestContext,
     https: bool,
 ) -> Option<HeaderValue> {
     let config = &plan.config.session;
@@ -96,25 +96,25 @@ pub(super) fn choose(
 }
 
 /// What is noted of a request before its instance is chosen.
-pub(super) enum Probe {
+pub(super) enum Counterfactual {
     /// Where another mode would send it.
     Foreseen(Option<InstanceId>),
     /// It is new to sticky mode, in which it is.
     New,
     /// The tie that sticky mode would obey.
-    Tie(Tie),
+    Tie(StickyBinding),
 }
 
-impl Probe {
+impl Counterfactual {
     /// Of a request that `tie` leads, where it is in sticky mode. `None` where all modes choose alike.
     pub(super) fn of(
-        plan: &Plan,
+        plan: &RuntimeConfig,
         route: &Route,
-        exchange: &Exchange,
-        tie: Option<Tie>,
+        exchange: &RequestContext,
+        tie: Option<StickyBinding>,
         headers: &mut HeaderMap,
         session: Option<&Session>,
-    ) -> Option<Probe> {
+    ) -> Option<Counterfactual> {
         let (upstream, mode) = (exchange.upstream()?, exchange.mode?);
         let balancer = plan.balancers.get(upstream)?;
         if route.single || !plan.modes.include(Mode::Sticky) {
@@ -122,15 +122,17 @@ impl Probe {
         }
         let foresee = |is_sticky, headers: &HeaderMap| {
             let key = hash_key::of(plan, is_sticky, route, balancer, headers, session, exchange.client);
-            Probe::Foreseen(balancer.foresee(key, exchange.started))
+            Counterfactual::Foreseen(balancer.foresee(key, exchange.started))
         };
         Some(match (mode, tie) {
-            (Mode::Sticky, Some(tie)) if tie.tied().is_none() => Probe::New,
+            (Mode::Sticky, Some(tie)) if tie.binding().is_none() => Counterfactual::New,
             (Mode::Sticky, _) => foresee(false, headers),
-            (Mode::Shared | Mode::Local, _) => match Tie::read(plan, upstream, headers) {
+            (Mode::Shared | Mode::Local, _) => match StickyBinding::read(plan, upstream, headers) {
                 // The application's own cookies are left as they are: who has no tie gets none.
-                Some(tie) if is_in_app_cookie(balancer) && tie.tied().is_none() => Probe::Foreseen(None),
-                Some(tie) => Probe::Tie(tie),
+                Some(tie) if is_in_app_cookie(balancer) && tie.binding().is_none() => {
+                    Counterfactual::Foreseen(None)
+                }
+                Some(tie) => Counterfactual::Tie(tie),
                 None => foresee(true, headers),
             },
         })
@@ -140,22 +142,20 @@ impl Probe {
     pub(super) fn compare(
         self,
         balancer: &Balancer,
-        exchange: &mut Exchange,
-        tie: Option<Tie>,
-    ) -> Option<(Tie, InstanceId)> {
+        exchange: &mut RequestContext,
+        tie: Option<StickyBinding>,
+    ) -> Option<(StickyBinding, InstanceId)> {
         let chosen = exchange.lease.as_ref()?.instance().id;
         let (other, is_lost, kept) = match self {
-            Probe::Tie(tie) => {
-                let (other, is_lost, kept) = shadow(tie, balancer, chosen);
+            Counterfactual::Tie(tie) => {
+                let (other, is_lost, kept) = other_choice(tie, balancer, chosen);
                 (other, is_lost, kept.filter(|_| !is_in_app_cookie(balancer)))
             }
-            Probe::New => (Some(Other::New), false, tie.map(|tie| (tie, chosen))),
-            Probe::Foreseen(other) => {
-                let other = other.map(|other| Other::of(chosen, other));
+            Counterfactual::New => (Some(OtherModeOutcome::New), false, tie.map(|tie| (tie, chosen))),
+            Counterfactual::Foreseen(other) => {
+                let other = other.map(|other| OtherModeOutcome::of(chosen, other));
                 match tie {
-                    Some(tie) if is_forgotten(balancer, tie) => {
-                        (other, true, Some((tie.begun_anew(), chosen)))
-                    }
+                    Some(tie) if is_forgotten(balancer, tie) => (other, true, Some((tie.rebound(), chosen))),
                     tie => {
                         let is_lost = exchange.affinity == Some(AffinityOutcome::Lost);
                         (other, is_lost, tie.map(|tie| (tie, chosen)))
@@ -170,21 +170,21 @@ impl Probe {
 
 /// What sticky mode would have made of a request with this tie that went to `chosen`, whether the tie would have been
 /// lost, and where the client would be tied then.
-fn shadow(
-    tie: Tie,
+fn other_choice(
+    tie: StickyBinding,
     balancer: &Balancer,
     chosen: InstanceId,
-) -> (Option<Other>, bool, Option<(Tie, InstanceId)>) {
-    let Some(tied) = tie.tied() else { return (Some(Other::New), false, Some((tie, chosen))) };
-    let other = Some(Other::of(chosen, tied.instance));
+) -> (Option<OtherModeOutcome>, bool, Option<(StickyBinding, InstanceId)>) {
+    let Some(tied) = tie.binding() else { return (Some(OtherModeOutcome::New), false, Some((tie, chosen))) };
+    let other = Some(OtherModeOutcome::of(chosen, tied.instance));
     match balancer.upstream().find(tied.instance) {
         Some(instance) if serves(instance) || waits_for(instance, balancer) => {
             let is_forgotten = is_forgotten(balancer, tie);
-            let tie = if is_forgotten { tie.begun_anew() } else { tie };
+            let tie = if is_forgotten { tie.rebound() } else { tie };
             (other, is_forgotten, Some((tie, tied.instance)))
         }
         // Without its instance sticky mode would have chosen freely, too.
-        _ => (Some(Other::Same), true, Some((tie, chosen))),
+        _ => (Some(OtherModeOutcome::Same), true, Some((tie, chosen))),
     }
 }
 
@@ -199,8 +199,8 @@ fn waits_for(instance: &Instance, balancer: &Balancer) -> bool {
 }
 
 /// Whether the instance of the tie was restarted since the client got there.
-fn is_forgotten(balancer: &Balancer, tie: Tie) -> bool {
-    tie.tied().is_some_and(|tied| {
+fn is_forgotten(balancer: &Balancer, tie: StickyBinding) -> bool {
+    tie.binding().is_some_and(|tied| {
         let instance = balancer.upstream().find(tied.instance);
         instance.is_some_and(|instance| tied.since < instance.restarted()) && is_countable(balancer)
     })
@@ -216,7 +216,7 @@ fn is_countable(balancer: &Balancer) -> bool {
 }
 
 /// Counts a finished request.
-pub(super) fn count(counts: &mut Counts, exchange: &Exchange) {
+pub(super) fn count(counts: &mut Counts, exchange: &RequestContext) {
     let (Some(comparison), Some(mode), Some(lease)) = (exchange.comparison, exchange.mode, &exchange.lease)
     else {
         return;

@@ -9,13 +9,13 @@ use http::StatusCode;
 use crate::body::RequestBodyError;
 use crate::headers::host::TargetError;
 use crate::identity::IdentityError;
-use crate::session::{ControlError, LifecycleError, StoreError, Unreadable};
+use crate::session::{LifecycleError, SessionCommandError, StoreError, Unreadable};
 use crate::transport::{ConnectError, SendError};
 
 /// Clients that are told to come back are told to wait this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A failed request. The text is for the log; the client sees only [`ProxyError::detail`].
+/// A failed request. The text is for the log; the client sees only [`ProxyError::response`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
     #[error("the method is not one we forward")]
@@ -73,11 +73,11 @@ pub(super) enum ProxyError {
     #[error("the upgraded connection broke")]
     Upgrade(#[source] hyper::Error),
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Control(#[from] SessionCommandError),
 }
 
 /// What the client is told.
-pub(super) struct Verdict {
+pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
     /// Stable word for logs.
     pub(super) reason: &'static str,
@@ -91,7 +91,7 @@ pub(super) struct Verdict {
 }
 
 impl ProxyError {
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn response(&self) -> ErrorResponse {
         match self {
             ProxyError::Method => verdict(405, "method", "This method is not served here."),
             ProxyError::OddMethod => verdict(400, "method", "The method is not valid."),
@@ -197,7 +197,7 @@ impl ProxyError {
     }
 }
 
-fn store(error: StoreError) -> Verdict {
+fn store(error: StoreError) -> ErrorResponse {
     let verdict = verdict(503, error.kind(), "The session store cannot answer at the moment.").retry();
     match error {
         StoreError::Timeout => verdict.limit("session.store.response_timeout"),
@@ -206,22 +206,22 @@ fn store(error: StoreError) -> Verdict {
     }
 }
 
-fn verdict(status: u16, reason: &'static str, detail: &'static str) -> Verdict {
+fn verdict(status: u16, reason: &'static str, detail: &'static str) -> ErrorResponse {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Verdict { status, reason, detail, limit: None, retry_after: None, close: false }
+    ErrorResponse { status, reason, detail, limit: None, retry_after: None, close: false }
 }
 
-impl Verdict {
+impl ErrorResponse {
     fn limit(self, key: &'static str) -> Self {
-        Verdict { limit: Some(key), ..self }
+        ErrorResponse { limit: Some(key), ..self }
     }
 
     fn close(self) -> Self {
-        Verdict { close: true, ..self }
+        ErrorResponse { close: true, ..self }
     }
 
     fn retry(self) -> Self {
-        Verdict { retry_after: Some(RETRY_AFTER), ..self }
+        ErrorResponse { retry_after: Some(RETRY_AFTER), ..self }
     }
 }
 

@@ -12,19 +12,19 @@ use crate::balance::{Balancer, Pick, Wanted};
 use crate::body::RequestBody;
 use crate::config::{InstanceState, OnLost};
 use crate::transport::{PoolSettings, UpstreamBody};
-use crate::upstream::{Instance, Lease, Wish, Wished};
+use crate::upstream::{Instance, Lease, QueuePosition, SlotRequest};
 
+use super::context::RequestContext;
 use super::error::ProxyError;
-use super::exchange::Exchange;
 use super::interim::Relay;
-use super::sending::Sending;
-use super::tie::Tie;
+use super::retry_loop::RetryLoop;
+use super::sticky_binding::StickyBinding;
 
 /// Where a request may go, and what leads it there.
-pub(super) struct Destination<'a> {
+pub(super) struct UpstreamSelection<'a> {
     pub(super) balancer: &'a Balancer,
     pub(super) connections: &'a PoolSettings,
-    pub(super) tie: Option<Tie>,
+    pub(super) tie: Option<StickyBinding>,
     /// What is hashed, where instances are chosen by that.
     pub(super) key: Option<u64>,
     /// Whether that ties the request to its instance.
@@ -33,15 +33,15 @@ pub(super) struct Destination<'a> {
     pub(super) relay: Option<Relay>,
 }
 
-/// Sends `request` to an instance, and to others where one is not enough (see [`Sending`]), at most for the time that it
+/// Sends `request` to an instance, and to others where one is not enough (see [`RetryLoop`]), at most for the time that it
 /// may take until the head of the answer.
 pub(super) async fn forward(
-    exchange: &mut Exchange,
-    to: &Destination<'_>,
+    exchange: &mut RequestContext,
+    to: &UpstreamSelection<'_>,
     request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     match to.balancer.upstream().config.retry.total_timeout {
-        None => Sending::new(exchange, to, request).run().await,
+        None => RetryLoop::new(exchange, to, request).run().await,
         // By option, so its state is not part of every request's.
         Some(limit) => Box::pin(within(limit, exchange, to, request)).await,
     }
@@ -49,12 +49,12 @@ pub(super) async fn forward(
 
 async fn within(
     limit: Duration,
-    exchange: &mut Exchange,
-    to: &Destination<'_>,
+    exchange: &mut RequestContext,
+    to: &UpstreamSelection<'_>,
     request: Box<Request<RequestBody>>,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     let (upload, mut uploaded) = (exchange.upload.clone(), 0);
-    let mut sending = pin!(Sending::new(exchange, to, request).run());
+    let mut sending = pin!(RetryLoop::new(exchange, to, request).run());
     loop {
         if let Ok(outcome) = timeout(limit, sending.as_mut()).await {
             return outcome;
@@ -69,15 +69,16 @@ async fn within(
     }
 }
 
-impl Destination<'_> {
+impl UpstreamSelection<'_> {
     /// Whether `instance` has what others have not: the client's session.
     pub(super) fn is_tied_to(&self, instance: &Instance) -> bool {
-        self.bound || self.tie.and_then(Tie::instance) == Some(instance.id)
+        self.bound || self.tie.and_then(StickyBinding::instance) == Some(instance.id)
     }
 
-    pub(super) fn choose(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
+    pub(super) fn select(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
         let wanted = Wanted { key: self.key, tried, now };
-        let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
+        let tied =
+            self.tie.and_then(StickyBinding::instance).and_then(|id| self.balancer.upstream().find(id));
         match tied.map(|instance| self.balancer.pick_tied(instance, wanted)) {
             Some(Pick::None) if tied.is_some_and(|instance| self.holds_on_to(instance)) => Pick::None,
             None | Some(Pick::None) => self.balancer.pick(wanted),
@@ -86,8 +87,9 @@ impl Destination<'_> {
     }
 
     /// Why nobody was chosen, as the client should know it.
-    pub(super) fn explain(&self, error: ProxyError) -> ProxyError {
-        let tied = self.tie.and_then(Tie::instance).and_then(|id| self.balancer.upstream().find(id));
+    pub(super) fn with_affinity_cause(&self, error: ProxyError) -> ProxyError {
+        let tied =
+            self.tie.and_then(StickyBinding::instance).and_then(|id| self.balancer.upstream().find(id));
         match error {
             ProxyError::NoInstance if tied.is_some_and(|instance| self.holds_on_to(instance)) => {
                 ProxyError::TieLost
@@ -104,15 +106,15 @@ impl Destination<'_> {
 
     /// Waits for a slot, and chooses again when what is waited for cannot come any more; `None` when there is nothing
     /// left to wait for.
-    pub(super) async fn wait(
+    pub(super) async fn wait_for_slot(
         &self,
-        exchange: &mut Exchange,
-        wish: Wish,
+        exchange: &mut RequestContext,
+        wish: SlotRequest,
         tried: &[Arc<Instance>],
     ) -> Result<Option<Lease>, ProxyError> {
         exchange.lease = None;
         let begun = Instant::now();
-        let result = self.stand_in_line(wish, tried).await;
+        let result = self.queue(wish, tried).await;
         exchange.service.worker().counts.update(|counts| {
             let queue = counts.queue(self.balancer.upstream().name());
             match result {
@@ -125,7 +127,7 @@ impl Destination<'_> {
         result
     }
 
-    async fn stand_in_line(&self, wish: Wish, tried: &[Arc<Instance>]) -> Result<Option<Lease>, ProxyError> {
+    async fn queue(&self, wish: SlotRequest, tried: &[Arc<Instance>]) -> Result<Option<Lease>, ProxyError> {
         let (queue, group) = (self.balancer.upstream().config.queue, self.balancer.upstream().group());
         let mut over = pin!(sleep(queue.timeout));
         let Some(mut ticket) = group.join(wish, queue.length) else {
@@ -133,15 +135,15 @@ impl Destination<'_> {
         };
         loop {
             // A slot that became free before we stood in the line for it is not handed to us.
-            let wish = match self.choose(tried, Instant::now()) {
+            let wish = match self.select(tried, Instant::now()) {
                 Pick::Taken(lease) => return Ok(Some(lease)),
                 Pick::None => return Ok(None),
                 Pick::Full(wish) => wish,
             };
             match ticket.wish(wish) {
-                Wished::Before => {}
-                Wished::Anew => continue,
-                Wished::Granted(lease) => return Ok(Some(lease)),
+                QueuePosition::Before => {}
+                QueuePosition::Anew => continue,
+                QueuePosition::Granted(lease) => return Ok(Some(lease)),
             }
             tokio::select! {
                 biased;

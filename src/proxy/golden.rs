@@ -7,14 +7,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::error::{ProxyError, Verdict};
-use super::exchange::{AffinityOutcome, SessionOutcome};
+use super::context::{AffinityOutcome, SessionOutcome};
+use super::error::{ErrorResponse, ProxyError};
 use super::respond::demands;
 use crate::body::RequestBodyError;
 use crate::golden::assert_golden;
 use crate::headers::host::TargetError;
 use crate::secret::RandomError;
-use crate::session::{AbsentReason, ControlError, IdentityError, LifecycleError, StoreError, Unreadable};
+use crate::session::{
+    AbsentReason, IdentityError, LifecycleError, SessionCommandError, StoreError, Unreadable,
+};
 use crate::transport::{ConnectError, MalformedHead, SendError};
 
 /// What hyper says of a request that is none.
@@ -83,7 +85,7 @@ fn of_sessions() -> Vec<ProxyError> {
         ProxyError::Lifecycle(LifecycleError::Store(StoreError::Timeout)),
         ProxyError::Lifecycle(LifecycleError::Random(RandomError)),
         ProxyError::Identity(IdentityError { header: http::header::COOKIE, reason: "why" }),
-        ProxyError::Control(ControlError::Repeated),
+        ProxyError::Control(SessionCommandError::Repeated),
     ];
     errors.extend(store.map(ProxyError::Store));
     errors
@@ -117,7 +119,7 @@ async fn of_instances() -> Vec<ProxyError> {
 }
 
 fn line(error: &ProxyError) -> String {
-    let Verdict { status, reason, detail, limit, retry_after, close } = error.verdict();
+    let ErrorResponse { status, reason, detail, limit, retry_after, close } = error.response();
     let mut line = format!("{} {reason}: {detail}", status.as_u16());
     if let Some(limit) = limit {
         let _ = write!(line, " limit={limit}");

@@ -9,14 +9,14 @@ use crate::config::{Balance, Hash, HashKey, Route, Stick};
 use crate::headers::cookie::{cookie_values, unquoted};
 use crate::session::Session;
 
-use super::plan::Plan;
+use super::runtime_config::RuntimeConfig;
 
 /// What leads all requests of a single-active route.
 const SINGLE: u64 = 0;
 
 /// In sticky mode or in another. `None` where nothing is hashed, and when the request does not have what is.
 pub(super) fn of(
-    plan: &Plan,
+    plan: &RuntimeConfig,
     is_sticky: bool,
     route: &Route,
     balancer: &Balancer,
@@ -53,7 +53,7 @@ fn hashed(is_sticky: bool, balancer: &Balancer) -> Option<&HashKey> {
 }
 
 /// As the client sent it, in whatever mode: nobody is trusted for it.
-fn session_id<'a>(plan: &Plan, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+fn session_id<'a>(plan: &RuntimeConfig, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let config = &plan.config.session;
     let in_header = || headers.get(config.header.as_ref()?).map(|value| value.as_bytes());
     cookie_values(headers, &config.cookie.name).next().map(unquoted).or_else(in_header)

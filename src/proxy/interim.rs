@@ -11,7 +11,7 @@ use crate::body::{RequestBody, RequestBodyState};
 use crate::headers::hop_by_hop;
 
 use super::client::Client;
-use super::exchange::Exchange;
+use super::context::RequestContext;
 use super::header_rules::HeaderRules;
 
 /// Most bytes that wait for a client; what comes beyond is dropped, as an interim response may be.
@@ -54,7 +54,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// `None` when nobody is interested.
-    pub(super) fn of(exchange: &Exchange, request: &Request<RequestBody>) -> Option<Self> {
+    pub(super) fn of(exchange: &RequestContext, request: &Request<RequestBody>) -> Option<Self> {
         let may_be_told = exchange.version == Version::HTTP_11;
         let client = may_be_told.then(|| exchange.connection.clone());
         let upload = exchange.upload.clone().filter(|_| request.headers().contains_key(EXPECT));

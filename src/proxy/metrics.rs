@@ -9,7 +9,7 @@ use http::Method;
 
 use super::canary::SideCounts;
 use super::cohort::CohortCounts;
-use crate::canary::Side;
+use crate::canary::Variant;
 use crate::config::Mode;
 use crate::session::{Source, StoreError};
 use crate::telemetry::histogram::Histogram;
@@ -63,7 +63,7 @@ pub struct Counts {
     /// By what was asked for: `set`, `end`, and `refused` for upstreams that are not trusted with it.
     pub session_control: BTreeMap<&'static str, u64>,
     /// By the canary's id and the side.
-    pub canaries: BTreeMap<(usize, Side), SideCounts>,
+    pub canaries: BTreeMap<(usize, Variant), SideCounts>,
     /// By mode and upstream, while modes are compared.
     pub cohorts: BTreeMap<(Mode, String), CohortCounts>,
     pub connects: u64,

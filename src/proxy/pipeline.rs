@@ -13,21 +13,23 @@ use crate::body::RequestBody;
 use crate::config::{ClearCookie, CorsPreflights, Mode, OnAbsent, OnOutage, OnUnreadable, Route};
 use crate::headers::cookie::{remove_cookie, split_set_cookie};
 use crate::headers::{framing, hop_by_hop, host, target};
-use crate::session::{Control, ControlError, LifecycleError, Resolution, Resolved, Session, Source};
+use crate::session::{
+    LifecycleError, Resolution, Resolved, Session, SessionCommand, SessionCommandError, Source,
+};
 use crate::transport::UpstreamBody;
 
 use super::canary;
-use super::clean::{self, Origin};
+use super::clean::{self, ForwardedInfo};
 use super::client::Client;
-use super::cohort::{self, Probe};
+use super::cohort::{self, Counterfactual};
+use super::context::{RequestContext, SessionOutcome};
 use super::error::ProxyError;
-use super::exchange::{Exchange, SessionOutcome};
-use super::forward::{self, Destination};
+use super::forward::{self, UpstreamSelection};
 use super::hash_key;
 use super::interim::Relay;
-use super::plan::Plan;
 use super::respond::{self, ResponseBody};
-use super::tie::Tie;
+use super::runtime_config::RuntimeConfig;
+use super::sticky_binding::StickyBinding;
 use super::upgrade;
 
 /// Cookies to be set by the answer, whatever it will be.
@@ -51,15 +53,15 @@ impl NewCookies {
 }
 
 /// Why the steps end without an answer of the upstream's.
-enum Stop {
+enum EarlyResponse {
     /// A browser is sent to the login page.
     Redirect(HeaderValue),
     Failed(ProxyError),
 }
 
-impl<E: Into<ProxyError>> From<E> for Stop {
+impl<E: Into<ProxyError>> From<E> for EarlyResponse {
     fn from(error: E) -> Self {
-        Stop::Failed(error.into())
+        EarlyResponse::Failed(error.into())
     }
 }
 
@@ -67,11 +69,11 @@ impl<E: Into<ProxyError>> From<E> for Stop {
 pub(super) async fn run(
     request: Box<Request<RequestBody>>,
     client: Arc<Client>,
-    mut exchange: Box<Exchange>,
+    mut exchange: Box<RequestContext>,
 ) -> Response<ResponseBody> {
     let plan = exchange.plan.clone();
     let mut cookies = NewCookies::default();
-    let outcome = steps(request, &client, &plan, &mut exchange, &mut cookies).await;
+    let outcome = run_steps(request, &client, &plan, &mut exchange, &mut cookies).await;
     let mut response = match outcome {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
             Box::pin(upgrade::switch(answer, exchange))
@@ -83,14 +85,14 @@ pub(super) async fn run(
             let endless = is_event_stream(answer.headers());
             answer.map(|body| ResponseBody::upstream(body, endless, exchange))
         }
-        Err(Stop::Redirect(location)) => respond::redirect(&location, exchange),
-        Err(Stop::Failed(error)) => fail(&error, exchange),
+        Err(EarlyResponse::Redirect(location)) => respond::redirect(&location, exchange),
+        Err(EarlyResponse::Failed(error)) => fail(&error, exchange),
     };
     cookies.add_to(response.headers_mut());
     response
 }
 
-fn fail(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+fn fail(error: &ProxyError, mut exchange: Box<RequestContext>) -> Response<ResponseBody> {
     exchange.cause = Some(chain(error));
     respond::problem(error, exchange)
 }
@@ -106,13 +108,13 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-async fn steps(
+async fn run_steps(
     mut request: Box<Request<RequestBody>>,
     client: &Client,
-    plan: &Plan,
-    exchange: &mut Exchange,
+    plan: &RuntimeConfig,
+    exchange: &mut RequestContext,
     cookies: &mut NewCookies,
-) -> Result<Response<UpstreamBody>, Stop> {
+) -> Result<Response<UpstreamBody>, EarlyResponse> {
     let forwarding = &plan.config.forwarding;
     exchange.request_id = clean::request_id(request.headers(), forwarding, client);
     exchange.client = clean::client_address(request.headers(), forwarding, client);
@@ -137,14 +139,14 @@ async fn steps(
         remove_cookie(request.headers_mut(), &plan.config.session.cookie.name);
     }
     let answer = send_on(request, plan, route, exchange, &origin, session.as_deref(), cookies).await?;
-    Ok(answer_clean(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await?)
+    Ok(clean_response(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await?)
 }
 
 /// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
 fn find_route<'a>(
     request: &mut Request<RequestBody>,
-    plan: &'a Plan,
-    exchange: &mut Exchange,
+    plan: &'a RuntimeConfig,
+    exchange: &mut RequestContext,
 ) -> Result<&'a Route, ProxyError> {
     // HTTP/2; in HTTP/1 it was done before hyper read the target.
     target::encode(request.uri_mut()).map_err(|_| ProxyError::RawTarget)?;
@@ -167,10 +169,10 @@ fn find_route<'a>(
 /// Step 2.
 fn clean_head(
     request: &mut Request<RequestBody>,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     client: &Client,
-    exchange: &Exchange,
-) -> Origin {
+    exchange: &RequestContext,
+) -> ForwardedInfo {
     let origin = clean::clean(request, plan, client, exchange.host.as_ref(), exchange.request_id.as_ref());
     if let Some(headers) = exchange.route.and_then(|index| plan.route_headers.get(index)) {
         headers.apply(request, &origin, exchange.host.as_ref());
@@ -181,9 +183,9 @@ fn clean_head(
 /// Step 3. `None`: the request goes on without a session; the exchange says why.
 async fn resolve(
     headers: &HeaderMap,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     route: &Route,
-    exchange: &mut Exchange,
+    exchange: &mut RequestContext,
 ) -> Result<Option<Arc<Session>>, ProxyError> {
     if exchange.mode != Some(Mode::Shared) || !route.session {
         return Ok(None);
@@ -233,7 +235,7 @@ async fn resolve(
 }
 
 /// Whether the client is to forget its session's id.
-fn is_cleared(plan: &Plan, session: SessionOutcome) -> bool {
+fn is_cleared(plan: &RuntimeConfig, session: SessionOutcome) -> bool {
     match plan.config.session.cookie.clear {
         ClearCookie::Never => false,
         ClearCookie::Ended => session == SessionOutcome::Ended,
@@ -242,7 +244,7 @@ fn is_cleared(plan: &Plan, session: SessionOutcome) -> bool {
 }
 
 /// What a route does without a live session: go on, send the browser elsewhere, or refuse.
-fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &Exchange) -> Result<(), Stop> {
+fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &RequestContext) -> Result<(), EarlyResponse> {
     if matches!(exchange.session, SessionOutcome::Off | SessionOutcome::Unavailable) {
         return Ok(());
     }
@@ -251,7 +253,9 @@ fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &Exchange) -> Res
     }
     match &route.on_absent {
         OnAbsent::Anonymous => Ok(()),
-        OnAbsent::Redirect(location) if is_navigation(request) => Err(Stop::Redirect(location.clone())),
+        OnAbsent::Redirect(location) if is_navigation(request) => {
+            Err(EarlyResponse::Redirect(location.clone()))
+        }
         OnAbsent::Redirect(_) | OnAbsent::Unauthorized => Err(ProxyError::SessionRequired.into()),
     }
 }
@@ -283,10 +287,10 @@ fn is_navigation<B>(request: &Request<B>) -> bool {
 /// Step 5.
 async fn send_on(
     mut request: Box<Request<RequestBody>>,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     route: &Route,
-    exchange: &mut Exchange,
-    origin: &Origin,
+    exchange: &mut RequestContext,
+    origin: &ForwardedInfo,
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
@@ -295,20 +299,21 @@ async fn send_on(
     let connections = plan.connections.get(upstream).ok_or(ProxyError::NoInstance)?;
     let is_sticky = exchange.mode == Some(Mode::Sticky);
     let tie = match is_sticky && !route.single {
-        true => Tie::take(plan, upstream, request.headers_mut()),
+        true => StickyBinding::read_and_strip(plan, upstream, request.headers_mut()),
         false => None,
     };
     let key = hash_key::of(plan, is_sticky, route, balancer, request.headers(), session, exchange.client);
     let probe = match plan.cohorts {
-        Some(_) => Probe::of(plan, route, exchange, tie, request.headers_mut(), session),
+        Some(_) => Counterfactual::of(plan, route, exchange, tie, request.headers_mut(), session),
         None => None,
     };
     // What hyper noted about the client's side must not be taken for the instance's.
     request.extensions_mut().clear();
     let bound = key.is_some() && hash_key::is_tie(is_sticky, route, balancer);
     let relay = Relay::of(exchange, &request);
-    let to = Destination { balancer, connections, tie, key, bound, relay };
-    let mut answer = forward::forward(exchange, &to, request).await.map_err(|error| to.explain(error))?;
+    let to = UpstreamSelection { balancer, connections, tie, key, bound, relay };
+    let mut answer =
+        forward::forward(exchange, &to, request).await.map_err(|error| to.with_affinity_cause(error))?;
     if let (true, Some(lease)) = (is_sticky, &exchange.lease)
         && let Some(client) = tie.map_or(key, |tie| tie.client_of(lease.instance().id))
     {
@@ -319,22 +324,22 @@ async fn send_on(
         None => tie.zip(exchange.lease.as_ref().map(|lease| lease.instance().id)),
     };
     if let Some((tie, instance)) = kept {
-        cookies.affinity = tie.renew(plan, balancer, instance, answer.headers_mut(), origin.https);
+        cookies.affinity = tie.refresh_cookie(plan, balancer, instance, answer.headers_mut(), origin.https);
     }
     Ok(answer)
 }
 
 /// Step 6. Nothing of the instance's hop reaches the client, and its word about sessions is obeyed.
-async fn answer_clean(
+async fn clean_response(
     mut answer: Response<UpstreamBody>,
-    plan: &Plan,
+    plan: &RuntimeConfig,
     route: &Route,
-    exchange: &Exchange,
-    origin: &Origin,
+    exchange: &RequestContext,
+    origin: &ForwardedInfo,
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<Response<UpstreamBody>, ProxyError> {
-    check_answer(&mut answer)?;
+    check_response(&mut answer)?;
     let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (version, headers) = (answer.version(), answer.headers_mut());
     let agreed = hop_by_hop::take_nominated(headers, version).websocket;
@@ -345,11 +350,11 @@ async fn answer_clean(
         // The application has just logged the client in with the same cookie; do not take it back.
         cookies.session = None;
     }
-    let control = Control::from_headers(headers);
+    let control = SessionCommand::from_headers(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
         // Rare, so its state is not part of every request's.
-        Box::pin(obey(control, plan, route, exchange, origin, session, cookies)).await?;
+        Box::pin(apply_session_command(control, plan, route, exchange, origin, session, cookies)).await?;
     }
     // The version is the hop's, too.
     *answer.version_mut() = Version::HTTP_11;
@@ -358,7 +363,7 @@ async fn answer_clean(
 
 /// Refuses what the client would read differently from us: a status that HTTP does not know (RFC 9110 section 15), and
 /// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1). Leaves one length at most.
-fn check_answer<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
+fn check_response<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     if answer.status().as_u16() >= 600 {
         return Err(ProxyError::Answer("its status is none of HTTP"));
     }
@@ -395,12 +400,12 @@ fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
 }
 
 /// Creates or ends a session on the word of an upstream that is trusted with it.
-async fn obey(
-    control: Result<Option<Control>, ControlError>,
-    plan: &Plan,
+async fn apply_session_command(
+    control: Result<Option<SessionCommand>, SessionCommandError>,
+    plan: &RuntimeConfig,
     route: &Route,
-    exchange: &Exchange,
-    origin: &Origin,
+    exchange: &RequestContext,
+    origin: &ForwardedInfo,
     session: Option<&Session>,
     cookies: &mut NewCookies,
 ) -> Result<(), ProxyError> {
@@ -417,11 +422,11 @@ async fn obey(
     let sessions = exchange.service.sessions(plan)?;
     let lifecycle = &sessions.lifecycle;
     let (word, done) = match control? {
-        Some(Control::Set(fields)) => {
+        Some(SessionCommand::Set(fields)) => {
             let created = lifecycle.create(fields, session.map(Session::id)).await;
             ("set", created.map(|id| plan.cookies.set(&id, origin.https).ok()))
         }
-        Some(Control::End) => {
+        Some(SessionCommand::End) => {
             let ended = match session {
                 Some(session) => lifecycle.end(session.id()).await.map(|_| ()),
                 None => Ok(()),

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::transport::{UpstreamBody, UpstreamBodyError};
 
-use super::error::{ProxyError, Verdict};
-use super::exchange::{Ending, Exchange};
+use super::context::{Ending, RequestContext};
+use super::error::{ErrorResponse, ProxyError};
 
 /// The methods that are not refused by their name and in common use.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -25,7 +25,7 @@ const LARGE: u64 = 64 << 10;
 pub struct ResponseBody {
     content: Content,
     /// `None` when the record went elsewhere: with an upgraded connection.
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<Box<RequestContext>>,
 }
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ enum Content {
 
 impl ResponseBody {
     /// An upstream's body, passed on frame by frame; `endless`: it counts as a stream from the beginning.
-    pub(super) fn upstream(body: UpstreamBody, endless: bool, mut exchange: Box<Exchange>) -> Self {
+    pub(super) fn upstream(body: UpstreamBody, endless: bool, mut exchange: Box<RequestContext>) -> Self {
         if body.is_end_stream() {
             exchange.ending = Ending::Whole;
         } else if endless {
@@ -50,7 +50,7 @@ impl ResponseBody {
         ResponseBody { content: Content::Text(None), exchange: None }
     }
 
-    fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
+    fn text(text: Bytes, mut exchange: Box<RequestContext>) -> Self {
         exchange.ending = Ending::Whole;
         exchange.sent = text.len() as u64;
         ResponseBody { content: Content::Text(Some(text)), exchange: Some(exchange) }
@@ -58,8 +58,8 @@ impl ResponseBody {
 }
 
 /// The answer to a failed request: a problem document (RFC 9457) that says what the client may know.
-pub(super) fn problem(error: &ProxyError, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let verdict = error.verdict();
+pub(super) fn problem(error: &ProxyError, mut exchange: Box<RequestContext>) -> Response<ResponseBody> {
+    let verdict = error.response();
     exchange.reason = Some(verdict.reason);
     exchange.answered(verdict.status);
     let document = document(&verdict, &exchange);
@@ -94,7 +94,7 @@ pub(super) fn demands(status: StatusCode, cookie: &str) -> Option<(HeaderName, H
     }
 }
 
-fn document(verdict: &Verdict, exchange: &Exchange) -> Bytes {
+fn document(verdict: &ErrorResponse, exchange: &RequestContext) -> Bytes {
     let mut document = json!({
         "type": "about:blank",
         "title": verdict.status.canonical_reason().unwrap_or("Error"),
@@ -113,7 +113,7 @@ fn document(verdict: &Verdict, exchange: &Exchange) -> Bytes {
 }
 
 /// Sends a browser elsewhere.
-pub(super) fn redirect(location: &HeaderValue, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+pub(super) fn redirect(location: &HeaderValue, mut exchange: Box<RequestContext>) -> Response<ResponseBody> {
     exchange.answered(StatusCode::FOUND);
     let mut response = Response::new(ResponseBody::text(Bytes::new(), exchange));
     *response.status_mut() = StatusCode::FOUND;

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use crate::config::{RequestPiece, RequestVariable, Route, RouteHeader};
 use crate::headers::name::NameSet;
 
-use super::clean::Origin;
+use super::clean::ForwardedInfo;
 use super::client::address_value;
 
 /// The headers of one route, compiled.
@@ -31,7 +31,7 @@ impl RouteHeaders {
     pub(super) fn apply<B>(
         &self,
         request: &mut Request<B>,
-        origin: &Origin,
+        origin: &ForwardedInfo,
         authority: Option<&HeaderValue>,
     ) {
         if self.headers.is_empty() {
@@ -49,7 +49,7 @@ impl RouteHeaders {
     }
 }
 
-fn append(bytes: &mut Vec<u8>, piece: &RequestPiece, origin: &Origin, authority: &[u8], target: &Uri) {
+fn append(bytes: &mut Vec<u8>, piece: &RequestPiece, origin: &ForwardedInfo, authority: &[u8], target: &Uri) {
     match piece {
         RequestPiece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
         RequestPiece::Variable(RequestVariable::Scheme) => {

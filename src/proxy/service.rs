@@ -11,31 +11,31 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::body::RequestBody;
+use crate::body_memory::{BodyMemory, StreamMemory};
 use crate::config::{self, Config, Limits, Mode, Timeouts};
 use crate::heap;
 use crate::secret::Fingerprints;
 use crate::session::{
     Backend, Lifecycle, MemoryStore, Resolver, SessionCache, SharedState, Store, StoreError,
 };
-use crate::stock::{Hold, Stock};
 use crate::telemetry::lines::LineBuffer;
-use crate::transport::{Lines, PoolSettings, Pools};
+use crate::transport::{ConnectionLimiter, PoolSettings, Pools};
 
 use super::access_log;
 use super::canary;
 use super::client::Client;
 use super::cohort;
+use super::context::RequestContext;
 use super::drill::Drills;
-use super::exchange::Exchange;
 use super::metrics::{RequestKey, Shard};
 use super::pipeline;
-use super::plan::Plan;
 use super::respond::ResponseBody;
+use super::runtime_config::RuntimeConfig;
 
 /// What all workers share.
 #[derive(Debug)]
 pub struct Shared {
-    pub plan: ArcSwap<Plan>,
+    pub plan: ArcSwap<RuntimeConfig>,
     /// The embedded store's content.
     pub memory: MemoryStore,
     /// What is known of the store's content, where sessions are kept.
@@ -45,9 +45,9 @@ pub struct Shared {
     pub backend: OnceLock<Option<Backend>>,
     pub marks: Fingerprints,
     /// The connections to instances of all workers.
-    pub lines: Lines,
+    pub lines: ConnectionLimiter,
     /// What is held of bodies for clients that several streams serve.
-    pub stock: Arc<Stock>,
+    pub stock: Arc<BodyMemory>,
     pub drills: Drills,
 }
 
@@ -129,13 +129,13 @@ impl Service {
         self: &Arc<Self>,
         request: Request<Incoming>,
         client: Arc<Client>,
-        hold: Option<Arc<Hold>>,
+        hold: Option<Arc<StreamMemory>>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let plan = self.shared.plan.load_full();
         let (parts, body) = request.into_parts();
         let (body, upload) = RequestBody::new(body, &plan.body_rules, hold);
         // Both are moved from step to step, which as values would cost more than most steps do.
-        let exchange = Box::new(Exchange::begin(self, plan, &parts, upload, &client));
+        let exchange = Box::new(RequestContext::begin(self, plan, &parts, upload, &client));
         let request = Box::new(Request::from_parts(parts, body));
         pipeline::run(request, client, exchange)
     }
@@ -205,7 +205,7 @@ impl Service {
     }
 
     /// What all connections together hold of bodies.
-    pub fn stock(&self) -> &Arc<Stock> {
+    pub fn stock(&self) -> &Arc<BodyMemory> {
         &self.shared.stock
     }
 
@@ -223,7 +223,7 @@ impl Service {
     }
 
     /// The way to the sessions for requests that `plan` serves.
-    pub(super) fn sessions(&self, plan: &Plan) -> Result<Arc<Sessions>, StoreError> {
+    pub(super) fn sessions(&self, plan: &RuntimeConfig) -> Result<Arc<Sessions>, StoreError> {
         if let Some(sessions) = &*self.worker.sessions.load()
             && Arc::ptr_eq(&sessions.config, &plan.config)
         {
@@ -254,7 +254,7 @@ impl Service {
     }
 
     /// Counts a finished request and writes its line.
-    pub(super) fn record(&self, exchange: &Exchange, took: Duration) {
+    pub(super) fn record(&self, exchange: &RequestContext, took: Duration) {
         let route = exchange.route.and_then(|route| exchange.plan.labels.number(route));
         let key = RequestKey::new(route, exchange.mode, &exchange.method, exchange.final_status());
         self.worker.counts.update(|counts| {

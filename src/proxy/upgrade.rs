@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::headers::hop_by_hop;
 use crate::transport::{Tunnel, UpstreamBody};
 
+use super::context::{Ending, RequestContext};
 use super::error::ProxyError;
-use super::exchange::{Ending, Exchange};
 use super::respond::ResponseBody;
 
 /// Travels in the extensions of a 101 answer to whoever owns the client's socket.
@@ -21,7 +21,7 @@ pub struct Upgrade(Arc<Mutex<Option<Pending>>>);
 /// A tunnel that waits for the client's half, with the request it belongs to.
 struct Pending {
     tunnel: Tunnel,
-    exchange: Box<Exchange>,
+    exchange: Box<RequestContext>,
 }
 
 impl fmt::Debug for Upgrade {
@@ -46,8 +46,8 @@ impl Upgrade {
 /// have been removed.
 pub(super) async fn switch(
     mut response: Response<UpstreamBody>,
-    mut exchange: Box<Exchange>,
-) -> Result<Response<ResponseBody>, (ProxyError, Box<Exchange>)> {
+    mut exchange: Box<RequestContext>,
+) -> Result<Response<ResponseBody>, (ProxyError, Box<RequestContext>)> {
     let upstream = match hyper::upgrade::on(&mut response).await {
         Ok(upstream) => upstream,
         Err(error) => return Err((ProxyError::Upgrade(error), exchange)),

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
-use super::http1::{self, Served};
+use super::http1::{self, ConnectionOutcome};
 use super::io::{ClientIo, UpgradedIo};
 use super::{Server, http2};
 use crate::proxy::Client;
@@ -39,11 +39,11 @@ pub(super) fn serve(
         let mut is_new = true;
         loop {
             match Box::pin(serve_once(&server, stream, is_new, address, port)).await {
-                Served::Closed => return,
-                Served::Upgraded { stream, ahead, upgrade } => {
+                ConnectionOutcome::Closed => return,
+                ConnectionOutcome::Upgraded { stream, ahead, upgrade } => {
                     return Box::pin(upgrade.run(UpgradedIo { stream, ahead })).await;
                 }
-                Served::Idle(idle) => stream = idle,
+                ConnectionOutcome::Idle(idle) => stream = idle,
             }
             if !wait_for_request(&server, &stream).await {
                 return;
@@ -60,17 +60,17 @@ async fn serve_once(
     is_new: bool,
     address: IpAddr,
     port: u16,
-) -> Served {
+) -> ConnectionOutcome {
     let mut ahead = Bytes::new();
     if is_new {
-        let Some(first) = first_bytes(server, &mut stream).await else { return Served::Closed };
+        let Some(first) = first_bytes(server, &mut stream).await else { return ConnectionOutcome::Closed };
         ahead = first;
     }
     let client = Arc::new(Client::new(address, port));
     let io = ClientIo::new(Socket::new(stream), ahead);
     if is_new && io.ahead.starts_with(HTTP2_PREFACE) {
         Box::pin(http2::serve(server, io, client)).await;
-        return Served::Closed;
+        return ConnectionOutcome::Closed;
     }
     http1::serve(server, io, client).await
 }

@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Server;
-use super::asked::Asked;
 use super::http1_io::Http1Io;
-use super::io::{Activity, ClientIo, Running};
-use super::keeper::{End, Keeper};
+use super::io::{ClientIo, ConnectionActivity, InFlight};
 use super::reader::Violation;
+use super::request_framing::RequestFraming;
+use super::timer::{ConnectionTimer, End};
 use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::{BUFFER, Socket};
 use crate::transport::UpstreamBodyError;
@@ -41,7 +41,7 @@ const URI_TOO_LONG: &str = "URI too long";
 const HYPER_HEADER_COUNT: usize = 100;
 
 /// How a stretch of being served ended.
-pub(super) enum Served {
+pub(super) enum ConnectionOutcome {
     /// The connection is over.
     Closed,
     /// Nothing is under way and nothing half read.
@@ -52,13 +52,13 @@ pub(super) enum Served {
 
 /// Serves requests until the connection ends, is upgraded or falls idle. It begins with (some of) a
 /// request to be read, which must be whole within `request_head`.
-pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>) -> Served {
+pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>) -> ConnectionOutcome {
     let activity = io.activity.clone();
-    let mut keeper = Keeper::new(server, activity.clone());
+    let mut keeper = ConnectionTimer::new(server, activity.clone());
     loop {
         let requests = service_fn(|request: Request<Incoming>| {
             let running = activity.begin(request.version());
-            let asked = Asked::of(&request);
+            let asked = RequestFraming::of(&request);
             activity.put_follows(asked.follows);
             let (activity, client) = (&activity, &client);
             server.service.handle(request, client.clone(), None).map(move |mut answer| {
@@ -73,13 +73,13 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                     None => asked.announce_end(&mut answer, server.drain.is_retired()),
                 }
                 let trailers = asked.wants_trailers;
-                Ok::<_, Infallible>(answer.map(|body| RunningBody { body, running, broken: None, trailers }))
+                Ok::<_, Infallible>(answer.map(|body| InFlightBody { body, running, broken: None, trailers }))
             })
         });
         let half_closed = server.service.timeouts().half_closed;
         let client_io = Http1Io::new(io, client.clone(), half_closed);
         let mut connection = builder(server).serve_connection(client_io, requests);
-        let end = keeper.watch(&mut connection).await;
+        let end = keeper.run(&mut connection).await;
         let parts = connection.into_parts();
         let (ahead, violation) = (parts.read_buf, parts.io.violation());
         let ClientIo { socket, ahead: unread, .. } = parts.io.io;
@@ -95,7 +95,9 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             }
             End::Finished => {
                 return match activity.take_upgrade() {
-                    Some(upgrade) => Served::Upgraded { stream, ahead: joined(ahead, unread), upgrade },
+                    Some(upgrade) => {
+                        ConnectionOutcome::Upgraded { stream, ahead: joined(ahead, unread), upgrade }
+                    }
                     None => close(server, stream).await,
                 };
             }
@@ -104,7 +106,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
                 return refuse(server, stream, StatusCode::REQUEST_TIMEOUT).await;
             }
             End::Stalled => return cut(&stream, &activity),
-            End::Idle if ahead.is_empty() && unread.is_empty() => return Served::Idle(stream),
+            End::Idle if ahead.is_empty() && unread.is_empty() => return ConnectionOutcome::Idle(stream),
             End::Idle => {
                 // Part of a head is there; its time began with its first byte, at most two ticks ago.
                 io = ClientIo {
@@ -146,7 +148,7 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
 
 /// Closes a connection whose last answer is written or broken off. What the client is still sending is read
 /// for a while: closing at once would make the system reset the connection and take the answer away from it.
-async fn close(server: &Server, mut stream: TcpStream) -> Served {
+async fn close(server: &Server, mut stream: TcpStream) -> ConnectionOutcome {
     // Whether the client still hears it makes no difference to us.
     let _ = stream.shutdown().await;
     let linger = async {
@@ -163,10 +165,10 @@ async fn close(server: &Server, mut stream: TcpStream) -> Served {
         () = linger => {}
         () = over => {}
     }
-    Served::Closed
+    ConnectionOutcome::Closed
 }
 
-async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> Served {
+async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> ConnectionOutcome {
     let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     // Whether the client still hears it makes no difference to us.
     let _ = timeout(LINGER_PAUSE, stream.write_all(answer.as_bytes())).await;
@@ -175,12 +177,12 @@ async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> S
 
 /// Ends a connection in the middle of an answer. HTTP/1.1 shows the client that something is missing; in
 /// HTTP/1.0 the end of the connection may be the end of the answer, so it must not be an orderly one.
-fn cut(stream: &TcpStream, activity: &Activity) -> Served {
+fn cut(stream: &TcpStream, activity: &ConnectionActivity) -> ConnectionOutcome {
     if activity.is_http10() {
         // Without it the cut only looks less like one.
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
-    Served::Closed
+    ConnectionOutcome::Closed
 }
 
 /// A request that hyper could not read was answered by hyper; it still counts and is logged as one. Whether
@@ -199,16 +201,16 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
 /// The body of an answer; its request counts as running until it is dropped.
 ///
 /// When it breaks off, what came before it is sent first: hyper forgets what it has not written when a body fails.
-pub(super) struct RunningBody {
+pub(super) struct InFlightBody {
     body: ResponseBody,
-    running: Running,
+    running: InFlight,
     broken: Option<UpstreamBodyError>,
     /// Whether the trailer section is written by [`Http1Io`], whatever the head said of it: hyper would leave out what
     /// was not announced (RFC 9110 section 6.5).
     trailers: bool,
 }
 
-impl RunningBody {
+impl InFlightBody {
     /// As long as the socket is full, hyper asks again when it is not, and the keeper knows how long that may take.
     fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         match self.broken.take_if(|_| !self.running.is_write_blocked()) {
@@ -218,7 +220,7 @@ impl RunningBody {
     }
 }
 
-impl Body for RunningBody {
+impl Body for InFlightBody {
     type Data = Bytes;
     type Error = UpstreamBodyError;
 

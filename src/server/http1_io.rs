@@ -12,7 +12,7 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 use super::io::ClientIo;
-use super::piece;
+use super::read_buffer;
 use super::reader::{RequestReader, Violation};
 use crate::proxy::Client;
 
@@ -76,7 +76,7 @@ impl Http1Io {
             if self.half_closed.is_some() {
                 return self.poll_half_closed(cx);
             }
-            return piece::with(|piece| self.poll_socket(cx, buf, piece));
+            return read_buffer::with(|piece| self.poll_socket(cx, buf, piece));
         }
         match self.reader.read(&self.io.ahead, &mut buf) {
             Ok(used) => {
@@ -122,13 +122,13 @@ impl Http1Io {
     }
 
     /// Ready when an instance has not agreed on another protocol: then there are further requests, or the end of them.
-    /// Meanwhile what comes is kept, up to [`piece::SIZE`] bytes.
+    /// Meanwhile what comes is kept, up to [`read_buffer::SIZE`] bytes.
     fn poll_decision(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.io.activity.is_switching() && self.io.activity.poll_rest(cx).is_ready() {
             self.reader.decide_for_requests();
             return Poll::Ready(Ok(()));
         }
-        while self.half_closed.is_none() && self.io.ahead.len() < piece::SIZE {
+        while self.half_closed.is_none() && self.io.ahead.len() < read_buffer::SIZE {
             let mut space = [0; 1024];
             let mut part = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut self.io.socket).poll_read(cx, part.unfilled()))?;

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Server;
 use super::http2_io::Http2Io;
-use super::io::{Activity, ClientIo};
+use super::io::{ClientIo, ConnectionActivity};
 use super::streams::{StreamBody, Streams};
+use crate::body_memory::{ConnectionMemory, PIECE};
 use crate::proxy::Client;
-use crate::stock::{Holdings, PIECE};
 
 /// Streams a client may have open at once.
 const MAX_STREAMS: u32 = 100;
@@ -36,7 +36,7 @@ const HURRIED_PAUSE: Duration = Duration::from_millis(250);
 /// Serves streams until the client leaves, is idle or takes nothing for too long, or the drain has let the last one end.
 pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
     let activity = io.activity.clone();
-    let holdings = Holdings::new(server.service.stock().clone());
+    let holdings = ConnectionMemory::new(server.service.stock().clone());
     let streams = Streams::default();
     let service = service_fn(|request: Request<Incoming>| {
         let (running, hold) = (activity.begin(request.version()), holdings.begin());
@@ -57,7 +57,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .serve_connection(Http2Io::new(io), service)
     );
-    let mut keeper = Keeper::new(server, &activity, &holdings);
+    let mut keeper = ConnectionTimer::new(server, &activity, &holdings);
     let mut look = pin!(sleep_until(Instant::now() + keeper.pause()));
     let mut draining = false;
     loop {
@@ -75,15 +75,15 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
                 }
             }
             () = look.as_mut() => {
-                match keeper.look(Instant::now()) {
-                    Look::Well => {}
-                    Look::Stalled => return,
-                    Look::HeadTimedOut => {
+                match keeper.check(Instant::now()) {
+                    TimerCheck::Well => {}
+                    TimerCheck::Stalled => return,
+                    TimerCheck::HeadTimedOut => {
                         server.service.refused(&client, StatusCode::REQUEST_TIMEOUT, "request_head");
                         return;
                     }
-                    Look::Idle if draining => {}
-                    Look::Idle => {
+                    TimerCheck::Idle if draining => {}
+                    TimerCheck::Idle => {
                         draining = true;
                         connection.as_mut().graceful_shutdown();
                     }
@@ -95,9 +95,9 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
 }
 
 /// Keeps the time of a connection.
-struct Keeper<'a> {
-    activity: &'a Activity,
-    holdings: &'a Holdings,
+struct ConnectionTimer<'a> {
+    activity: &'a ConnectionActivity,
+    holdings: &'a ConnectionMemory,
     keep_alive: Duration,
     client_idle: Duration,
     request_head: Duration,
@@ -109,7 +109,7 @@ struct Keeper<'a> {
 }
 
 /// What a look at a connection finds.
-enum Look {
+enum TimerCheck {
     Well,
     /// No request for too long.
     Idle,
@@ -119,10 +119,10 @@ enum Look {
     HeadTimedOut,
 }
 
-impl<'a> Keeper<'a> {
-    fn new(server: &Server, activity: &'a Activity, holdings: &'a Holdings) -> Self {
+impl<'a> ConnectionTimer<'a> {
+    fn new(server: &Server, activity: &'a ConnectionActivity, holdings: &'a ConnectionMemory) -> Self {
         let timeouts = server.service.timeouts();
-        Keeper {
+        ConnectionTimer {
             activity,
             holdings,
             keep_alive: timeouts.keep_alive,
@@ -141,21 +141,21 @@ impl<'a> Keeper<'a> {
         if self.holdings.stock().is_full() { pause.min(HURRIED_PAUSE) } else { pause }
     }
 
-    fn look(&mut self, now: Instant) -> Look {
+    fn check(&mut self, now: Instant) -> TimerCheck {
         let requests = self.activity.requests();
         if self.activity.active() > 0 || requests != self.seen_requests {
             (self.seen_requests, self.idle_since) = (requests, now);
         }
         if self.takes_nothing(now) {
-            return Look::Stalled;
+            return TimerCheck::Stalled;
         }
         let head_since = self.activity.head_since();
         if head_since.is_some_and(|since| now.saturating_duration_since(since) >= self.request_head) {
-            return Look::HeadTimedOut;
+            return TimerCheck::HeadTimedOut;
         }
         match now.saturating_duration_since(self.idle_since) >= self.keep_alive {
-            true => Look::Idle,
-            false => Look::Well,
+            true => TimerCheck::Idle,
+            false => TimerCheck::Well,
         }
     }
 
@@ -172,7 +172,7 @@ impl<'a> Keeper<'a> {
             return true;
         }
         // While the socket is full and emptied, it is the connection that is slow, and each stream waits for its turn.
-        let stuck = self.holdings.look(now, patience, is_full && is_moving && !is_short);
+        let stuck = self.holdings.cut_stalled(now, patience, is_full && is_moving && !is_short);
         if !is_short {
             self.holdings.wake();
         }

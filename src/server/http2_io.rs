@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::frames::Frames;
 use super::io::ClientIo;
-use super::piece;
+use super::read_buffer;
 
 /// A client's socket.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Http2Io {
 impl Read for Http2Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        piece::with(|piece| this.poll_piece(cx, buf, piece))
+        read_buffer::with(|piece| this.poll_piece(cx, buf, piece))
     }
 }
 

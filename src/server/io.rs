@@ -20,7 +20,7 @@ use crate::socket::Socket;
 /// What is going on in a connection. Written by tasks of one worker only, which take turns on its thread; the
 /// atomics are for sharing, not for concurrency, hence loads and stores instead of read-modify-write.
 #[derive(Debug, Default)]
-pub(super) struct Activity {
+pub(super) struct ConnectionActivity {
     /// Requests whose answers are not finished.
     active: AtomicUsize,
     /// Requests ever begun.
@@ -88,7 +88,7 @@ impl Follow {
     }
 }
 
-impl Activity {
+impl ConnectionActivity {
     pub(super) fn active(&self) -> usize {
         self.active.load(Relaxed)
     }
@@ -119,11 +119,11 @@ impl Activity {
         self.http10.load(Relaxed)
     }
 
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Running {
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.http10.store(version == Version::HTTP_10, Relaxed);
         self.active.store(self.active() + 1, Relaxed);
         self.requests.store(self.requests() + 1, Relaxed);
-        Running { activity: self.clone() }
+        InFlight { activity: self.clone() }
     }
 
     /// Notes since when a head is not whole; `None`: none is.
@@ -201,12 +201,12 @@ impl Activity {
 
 /// One request being served; dropped with the end of its answer.
 #[derive(Debug)]
-pub(super) struct Running {
-    activity: Arc<Activity>,
+pub(super) struct InFlight {
+    activity: Arc<ConnectionActivity>,
 }
 
-impl Running {
-    /// See [`Activity::put_trailers`].
+impl InFlight {
+    /// See [`ConnectionActivity::put_trailers`].
     pub(super) fn put_trailers(&self, section: Vec<u8>) {
         self.activity.put_trailers(section);
     }
@@ -217,7 +217,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.activity.active.store(self.activity.active().saturating_sub(1), Relaxed);
         self.activity.rest();
@@ -229,7 +229,7 @@ impl Drop for Running {
 pub(super) struct ClientIo {
     pub(super) socket: Socket,
     pub(super) ahead: Bytes,
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<ConnectionActivity>,
 }
 
 impl ClientIo {

@@ -1,6 +1,5 @@
 //! Accepting clients: listeners, workers, connections.
 
-mod asked;
 mod chunks;
 mod connection;
 mod frames;
@@ -9,11 +8,12 @@ mod http1_io;
 mod http2;
 mod http2_io;
 mod io;
-mod keeper;
 mod listener;
-mod piece;
+mod read_buffer;
 mod reader;
+mod request_framing;
 mod streams;
+mod timer;
 
 use std::sync::Arc;
 

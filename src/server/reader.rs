@@ -107,7 +107,7 @@ impl RequestReader {
     }
 
     /// Hands over to `out` from the beginning of `input` what hyper may have now; how many bytes of it.
-    pub(super) fn read(&mut self, input: &[u8], out: &mut impl Room) -> Result<usize, Violation> {
+    pub(super) fn read(&mut self, input: &[u8], out: &mut impl Sink) -> Result<usize, Violation> {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty())
             && let Some(rest) = rest.get(..rest.len().min(out.room())).filter(|rest| !rest.is_empty())
@@ -122,7 +122,7 @@ impl RequestReader {
     }
 
     /// One step within `rest`, which fits into `out` as it is.
-    fn step(&mut self, rest: &[u8], out: &mut impl Room) -> Result<usize, Violation> {
+    fn step(&mut self, rest: &[u8], out: &mut impl Sink) -> Result<usize, Violation> {
         let (count, next) = match &mut self.at {
             At::Method(letters) => method(*letters, rest)?,
             At::Target { in_query } => {
@@ -155,7 +155,7 @@ impl RequestReader {
         Ok(count)
     }
 
-    fn target(&mut self, mut in_query: bool, rest: &[u8], out: &mut impl Room) -> usize {
+    fn target(&mut self, mut in_query: bool, rest: &[u8], out: &mut impl Sink) -> usize {
         let special = |byte: &u8| {
             matches!(byte, b' ' | b'\r' | b'\n' | b'?') || target::must_be_encoded(*byte, in_query)
         };
@@ -248,14 +248,14 @@ pub(super) fn is_token(byte: u8) -> bool {
 }
 
 /// Where bytes are put.
-pub(super) trait Room {
+pub(super) trait Sink {
     /// How many more it takes.
     fn room(&self) -> usize;
     /// Puts `bytes`, for which there is room.
     fn put(&mut self, bytes: &[u8]);
 }
 
-impl Room for ReadBufCursor<'_> {
+impl Sink for ReadBufCursor<'_> {
     fn room(&self) -> usize {
         self.remaining()
     }
@@ -277,7 +277,7 @@ mod tests {
         room: usize,
     }
 
-    impl Room for Space {
+    impl Sink for Space {
         fn room(&self) -> usize {
             self.room - self.bytes.len()
         }

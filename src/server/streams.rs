@@ -10,9 +10,9 @@ use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 
-use super::io::Running;
+use super::io::InFlight;
+use crate::body_memory::{Piece, StreamMemory, Way};
 use crate::proxy::ResponseBody;
-use crate::stock::{Hold, Piece, Way};
 use crate::transport::UpstreamBodyError;
 
 /// A body whose last piece is no longer than this ends with it. A longer one ends when all of it is taken: a stream
@@ -21,11 +21,11 @@ const ENDED_WITH: usize = 4 * 1024;
 
 /// Runs the streams of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Streams(Arc<Mutex<Option<Arc<Hold>>>>);
+pub(super) struct Streams(Arc<Mutex<Option<Arc<StreamMemory>>>>);
 
 impl Streams {
     /// The next task is the stream of `hold`: hyper asks the service and starts the task in one go.
-    pub(super) fn expect(&self, hold: Arc<Hold>) {
+    pub(super) fn expect(&self, hold: Arc<StreamMemory>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
     }
 }
@@ -43,7 +43,7 @@ where
 }
 
 /// Runs `stream` to its end, or until it is cut: dropped before its end, it is reset.
-async fn until_cut(stream: impl Future<Output = ()>, hold: Arc<Hold>) {
+async fn until_cut(stream: impl Future<Output = ()>, hold: Arc<StreamMemory>) {
     let task = Task(hold);
     let mut stream = pin!(stream);
     poll_fn(|cx| match task.0.poll_cut(cx) {
@@ -54,7 +54,7 @@ async fn until_cut(stream: impl Future<Output = ()>, hold: Arc<Hold>) {
 }
 
 /// Tells the stream when its task is over.
-struct Task(Arc<Hold>);
+struct Task(Arc<StreamMemory>);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -66,8 +66,8 @@ impl Drop for Task {
 pub(super) struct StreamBody {
     /// `None` once it has come to its end.
     body: Option<ResponseBody>,
-    _running: Running,
-    hold: Arc<Hold>,
+    _running: InFlight,
+    hold: Arc<StreamMemory>,
     /// Whether the last piece is out, and was short.
     is_over: bool,
     /// Why the body broke off; to be told next.
@@ -75,7 +75,7 @@ pub(super) struct StreamBody {
 }
 
 impl StreamBody {
-    pub(super) fn new(body: ResponseBody, running: Running, hold: Arc<Hold>) -> Self {
+    pub(super) fn new(body: ResponseBody, running: InFlight, hold: Arc<StreamMemory>) -> Self {
         let is_over = body.is_end_stream();
         StreamBody { body: Some(body), _running: running, hold, is_over, error: None }
     }

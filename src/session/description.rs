@@ -17,13 +17,13 @@ pub struct IdentityError {
 }
 
 /// The values of headers that whoever made them knows; `None`: the session says nothing for one.
-pub type Description = Result<Box<[Option<HeaderValue>]>, Box<IdentityError>>;
+pub type IdentityHeaders = Result<Box<[Option<HeaderValue>]>, Box<IdentityError>>;
 
 /// Makes descriptions.
-pub trait Describe: Debug + Send + Sync {
+pub trait IdentityMapper: Debug + Send + Sync {
     /// Equal for those who describe every session alike, and only for them.
-    fn mark(&self) -> u64;
+    fn ruleset_id(&self) -> u64;
 
     /// What the upstream is to be told of a session with these contents.
-    fn describe(&self, contents: &Contents) -> Description;
+    fn headers(&self, contents: &Contents) -> IdentityHeaders;
 }

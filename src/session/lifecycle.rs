@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::config;
 use crate::secret::RandomError;
 
-use super::cache::{Death, SessionCache};
+use super::cache::{SessionCache, TombstoneReason};
 use super::renewal::{CREATED, EXPIRES};
-use super::sightings::user_in;
+use super::user_index_queue::user_in;
 use super::{Contents, Fields, SessionId, SharedState, Store, StoreError};
 
 /// Creates and ends sessions in a store.
@@ -67,7 +67,7 @@ impl Lifecycle {
         fields.insert(EXPIRES.to_owned(), created.saturating_add(self.absolute_timeout).as_secs().into());
         let ttl = self.idle_timeout.unwrap_or(self.absolute_timeout).min(self.absolute_timeout);
         if let Some(replaced) = replaced {
-            self.bury(replaced, Death::Replaced).await?;
+            self.write_tombstone(replaced, TombstoneReason::Replaced).await?;
         }
         let contents = Contents::from(fields.clone());
         let user = user_in(&contents, &self.user).ok().flatten();
@@ -84,11 +84,11 @@ impl Lifecycle {
 
     /// Ends a session; whether it was there.
     pub async fn end(&self, id: &SessionId) -> Result<bool, LifecycleError> {
-        self.bury(id, Death::Revoked).await
+        self.write_tombstone(id, TombstoneReason::Revoked).await
     }
 
-    async fn bury(&self, id: &SessionId, death: Death) -> Result<bool, LifecycleError> {
-        let burial = self.store.bury(id, death, self.absolute_timeout).await?;
+    async fn write_tombstone(&self, id: &SessionId, death: TombstoneReason) -> Result<bool, LifecycleError> {
+        let burial = self.store.write_tombstone(id, death, self.absolute_timeout).await?;
         if let Some(cache) = &self.cache {
             cache.bury(id, death, burial.life);
         }

@@ -1,13 +1,13 @@
 //! Sessions: who a request belongs to.
 //!
 //! [`Resolver`] answers that for a request, [`Lifecycle`] creates and ends sessions on an upstream's
-//! word ([`Control`]), [`Revoker`] ends them on the operator's; all of them in a [`Store`]. What cannot
+//! word ([`SessionCommand`]), [`Revoker`] ends them on the operator's; all of them in a [`Store`]. What cannot
 //! be found out is [`Resolution::Unavailable`]: it never looks like a missing session, nor like a live
 //! one.
 
 mod cache;
+mod command;
 mod contents;
-mod control;
 mod description;
 mod id;
 mod lifecycle;
@@ -17,9 +17,9 @@ mod resolver;
 mod revocation;
 mod seen;
 mod set_cookie;
-mod sightings;
 mod store;
 mod unreadable;
+mod user_index_queue;
 mod warnings;
 
 use std::fmt;
@@ -32,19 +32,20 @@ use serde_json::{Map, Value};
 
 use crate::config;
 
-use cache::{Moment, checks};
+use cache::{Timestamp, checks};
 
-pub use cache::{CacheStats, Death, SessionCache};
+pub use cache::{CacheStats, SessionCache, TombstoneReason};
+pub use command::{CONTROL_HEADER, MAX_CONTROL_BYTES, SessionCommand, SessionCommandError};
 pub use contents::{Content, Contents, MAX_SESSION_BYTES};
-pub use control::{CONTROL_HEADER, Control, ControlError, MAX_CONTROL_BYTES};
-pub use description::{Describe, Description, IdentityError};
+pub use description::{IdentityError, IdentityHeaders, IdentityMapper};
 pub use id::{IdReader, Ids, SessionId};
 pub use lifecycle::{Lifecycle, LifecycleError};
 pub use resolver::{Resolved, Resolver, Source};
 pub use revocation::{Durability, RevokeTarget, Revoked, Revoker};
 pub use set_cookie::CookieWriter;
 pub use store::{
-    Backend, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Switch, Topology, Ttl,
+    Backend, FaultInjector, Lookup, MemoryStore, Record, RedisStore, StartError, Store, StoreError, Topology,
+    Ttl,
 };
 pub use unreadable::Unreadable;
 
@@ -71,16 +72,16 @@ impl SharedState {
 pub struct Session {
     id: SessionId,
     user: Option<Box<str>>,
-    description: Description,
-    /// [`Describe::mark`] of whoever described it.
+    description: IdentityHeaders,
+    /// [`IdentityMapper::ruleset_id`] of whoever described it.
     described_by: u64,
     /// When it is over by its own word.
-    ends_at: Moment,
-    /// A [`Moment`]: until when the store keeps it.
+    ends_at: Timestamp,
+    /// A [`Timestamp`]: until when the store keeps it.
     kept_until: AtomicU64,
-    /// A [`Moment`]: from when on a use of it is worth a renewal.
+    /// A [`Timestamp`]: from when on a use of it is worth a renewal.
     renew_at: AtomicU64,
-    /// A [`Moment`]: from when on a use of it makes us look whether it is still what the store has.
+    /// A [`Timestamp`]: from when on a use of it makes us look whether it is still what the store has.
     check_at: AtomicU64,
 }
 
@@ -102,29 +103,29 @@ impl Session {
         }
     }
 
-    fn is_live(&self, now: Moment) -> bool {
+    fn is_live(&self, now: Timestamp) -> bool {
         now < self.ends_at && now.as_micros() < self.kept_until.load(Relaxed)
     }
 
     /// When it is over, if `used` is its last use.
-    fn end_if_used(&self, used: Moment, idle_timeout: Duration) -> Moment {
+    fn end_if_used(&self, used: Timestamp, idle_timeout: Duration) -> Timestamp {
         used.after(idle_timeout).min(self.ends_at)
     }
 
     /// Whether it is time to renew it. Says so once per tenth of the idle timeout.
-    fn claim_renewal(&self, now: Moment, idle_timeout: Duration) -> bool {
+    fn claim_renewal(&self, now: Timestamp, idle_timeout: Duration) -> bool {
         let due = self.renew_at.load(Relaxed);
         if now.as_micros() < due {
             return false;
         }
         let lengthens = self.end_if_used(now, idle_timeout).as_micros() > self.kept_until.load(Relaxed);
-        let next = if lengthens { now.after(idle_timeout / 10) } else { Moment::NEVER };
+        let next = if lengthens { now.after(idle_timeout / 10) } else { Timestamp::NEVER };
         let claimed = self.renew_at.compare_exchange(due, next.as_micros(), Relaxed, Relaxed).is_ok();
         claimed && lengthens
     }
 
     /// Whether it is time to look whether it is still what the store has. Says so once per period.
-    fn claim_check(&self, now: Moment) -> bool {
+    fn claim_check(&self, now: Timestamp) -> bool {
         let due = self.check_at.load(Relaxed);
         let is_due = now.as_micros() >= due;
         is_due && {
@@ -134,7 +135,7 @@ impl Session {
     }
 
     /// Whether the upstream is told the same of both, and neither is over.
-    fn says_the_same(&self, other: &Session, now: Moment) -> bool {
+    fn says_the_same(&self, other: &Session, now: Timestamp) -> bool {
         let is_same = match (&self.description, &other.description) {
             (Ok(one), Ok(other)) => one == other,
             (Err(_), Err(_)) => true,
@@ -144,7 +145,7 @@ impl Session {
     }
 
     /// The store has taken a renewal.
-    fn renewed(&self, until: Moment) {
+    fn renewed(&self, until: Timestamp) {
         self.kept_until.fetch_max(until.as_micros(), Relaxed);
     }
 

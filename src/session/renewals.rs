@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::cache::Moment;
+use super::cache::Timestamp;
 use super::{Session, SessionId};
 
 /// As many make a batch; fewer wait for the next regular flush.
@@ -24,7 +24,7 @@ const FLUSH_CHECK: Duration = Duration::from_millis(5);
 pub(crate) struct PendingRenewal {
     pub(crate) session: Arc<Session>,
     /// When it was last used.
-    pub(crate) used: Moment,
+    pub(crate) used: Timestamp,
 }
 
 /// The renewals of a process that wait to be written.
@@ -52,14 +52,14 @@ impl Renewals {
     }
 
     /// Takes note of a use of `session`; of all its uses the last one counts.
-    pub(crate) fn push(&self, session: &Arc<Session>, used: Moment) {
+    pub(crate) fn push(&self, session: &Arc<Session>, used: Timestamp) {
         if self.insert(session, used) == Some(BATCH) {
             self.batch_is_full.notify_one();
         }
     }
 
     /// How many wait by now, if this is another one.
-    fn insert(&self, session: &Arc<Session>, used: Moment) -> Option<usize> {
+    fn insert(&self, session: &Arc<Session>, used: Timestamp) -> Option<usize> {
         let mut pending = self.pending();
         if let Some(known) = pending.get_mut(session.id()) {
             if used >= known.used {
@@ -108,7 +108,7 @@ impl Renewals {
     }
 
     /// The TTL that `renewal` asks for at `now`; `None` when the session is over by now.
-    pub(crate) fn ttl(&self, renewal: &PendingRenewal, now: Moment) -> Option<Duration> {
+    pub(crate) fn ttl(&self, renewal: &PendingRenewal, now: Timestamp) -> Option<Duration> {
         let end = renewal.session.end_if_used(renewal.used, self.idle_timeout?);
         Some(end.since(now)).filter(|ttl| !ttl.is_zero())
     }
@@ -139,29 +139,29 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(1000);
 
-    fn session(id: &str, ends_at: Moment) -> Arc<Session> {
+    fn session(id: &str, ends_at: Timestamp) -> Arc<Session> {
         Arc::new(Session {
             id: SessionId::new(id),
             user: None,
             description: Ok([].into()),
             described_by: 0,
             ends_at,
-            kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
-            renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
-            check_at: AtomicU64::new(Moment::NEVER.as_micros()),
+            kept_until: AtomicU64::new(Timestamp::NEVER.as_micros()),
+            renew_at: AtomicU64::new(Timestamp::NEVER.as_micros()),
+            check_at: AtomicU64::new(Timestamp::NEVER.as_micros()),
         })
     }
 
-    fn at(seconds: u64) -> Moment {
-        Moment::START.after(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::START.after(Duration::from_secs(seconds))
     }
 
     #[test]
     fn of_many_uses_the_last_one_is_written_with_what_was_known_then() {
         let renewals = Renewals::new(Some(IDLE));
-        renewals.push(&session("s", Moment::NEVER), at(1));
+        renewals.push(&session("s", Timestamp::NEVER), at(1));
         renewals.push(&session("s", at(500)), at(3));
-        renewals.push(&session("s", Moment::NEVER), at(2));
+        renewals.push(&session("s", Timestamp::NEVER), at(2));
         let [ref renewal] = renewals.take_batch()[..] else { panic!("not one") };
         assert_eq!(renewal.used, at(3));
         assert_eq!(renewals.ttl(renewal, at(4)), Some(Duration::from_secs(496)));
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn the_time_until_a_renewal_is_written_is_not_given() {
         let renewals = Renewals::new(Some(IDLE));
-        renewals.push(&session("s", Moment::NEVER), at(1));
+        renewals.push(&session("s", Timestamp::NEVER), at(1));
         let [ref renewal] = renewals.take_batch()[..] else { panic!("not one") };
         assert_eq!(renewals.ttl(renewal, at(301)), Some(Duration::from_secs(700)));
         assert_eq!(renewals.ttl(renewal, at(1001)), None);
@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn what_is_put_back_gives_way_to_a_later_use() {
         let renewals = Renewals::new(Some(IDLE));
-        renewals.push(&session("a", Moment::NEVER), at(1));
-        renewals.push(&session("b", Moment::NEVER), at(1));
+        renewals.push(&session("a", Timestamp::NEVER), at(1));
+        renewals.push(&session("b", Timestamp::NEVER), at(1));
         let batch = renewals.take_batch();
-        renewals.push(&session("a", Moment::NEVER), at(2));
+        renewals.push(&session("a", Timestamp::NEVER), at(2));
         renewals.put_back(batch);
         let mut uses: Vec<_> =
             renewals.take_batch().into_iter().map(|r| (r.session.id().expose().to_owned(), r.used)).collect();
@@ -195,7 +195,7 @@ mod tests {
     fn beyond_the_limit_renewals_are_dropped_and_counted() {
         let renewals = Renewals::new(Some(IDLE));
         for number in 0..LIMIT + 2 {
-            renewals.push(&session(&number.to_string(), Moment::NEVER), at(1));
+            renewals.push(&session(&number.to_string(), Timestamp::NEVER), at(1));
         }
         assert_eq!((renewals.len(), renewals.counts()), (LIMIT, (0, 2)));
     }
@@ -204,7 +204,7 @@ mod tests {
     async fn all_are_written_only_when_none_can_come_back() {
         let renewals = Renewals::new(Some(IDLE));
         assert!(renewals.all_written().now_or_never().is_some());
-        renewals.push(&session("s", Moment::NEVER), at(1));
+        renewals.push(&session("s", Timestamp::NEVER), at(1));
         let ended = tokio::time::timeout(FLUSH_CHECK, renewals.all_written());
         assert!(ended.await.is_err(), "one waits");
         renewals.batch_is_full().now_or_never().expect("it was asked for");

@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep};
 use crate::clock;
 use crate::config::{self, OnOutage, Renewal};
 
-use super::cache::{Absence, Death, Found, Known, Leader, Moment, SessionCache, checks};
+use super::cache::{Absence, Found, Known, LookupOwner, SessionCache, Timestamp, TombstoneReason, checks};
 use super::renewal::{expires, renewed_ttl};
-use super::sightings::{Sighting, user_in};
 use super::store::{Lookup, Record, Ttl, UserIndex};
+use super::user_index_queue::{UserIndexEntry, user_in};
 use super::{
-    AbsentReason, Describe, IdReader, Ids, Resolution, Session, SessionId, SharedState, Store, StoreError,
-    Unreadable,
+    AbsentReason, IdReader, IdentityMapper, Ids, Resolution, Session, SessionId, SharedState, Store,
+    StoreError, Unreadable,
 };
 
 /// How often a look-up asks again because the session changed while it was being read.
@@ -38,7 +38,7 @@ struct Inner {
     renewal: Renewal,
     /// JSON Pointer to the user in a session.
     user: String,
-    identity: Arc<dyn Describe>,
+    identity: Arc<dyn IdentityMapper>,
     /// Of `identity`: what others have described is not told, so that no value goes out under another's name.
     mark: u64,
 }
@@ -70,7 +70,7 @@ impl Resolver {
         store: Store,
         cache: Option<Arc<SessionCache>>,
         shared: Arc<SharedState>,
-        identity: Arc<dyn Describe>,
+        identity: Arc<dyn IdentityMapper>,
     ) -> Self {
         Resolver(Arc::new(Inner {
             ids: IdReader::new(config),
@@ -81,7 +81,7 @@ impl Resolver {
             absolute_timeout: config.absolute_timeout,
             renewal: config.renewal,
             user: config.user.clone(),
-            mark: identity.mark(),
+            mark: identity.ruleset_id(),
             identity,
         }))
     }
@@ -176,7 +176,7 @@ impl Resolver {
             let (flight, leader) = cache.join(id);
             if let Some(leader) = leader {
                 let inner = Arc::clone(&self.0);
-                tokio::spawn(async move { inner.fly(leader).await });
+                tokio::spawn(async move { inner.run_lookup(leader).await });
             }
             match flight.outcome().await {
                 Some(Ok(known)) if !known.suits(self.0.mark) => {
@@ -191,7 +191,7 @@ impl Resolver {
 }
 
 impl Inner {
-    async fn fly(&self, leader: Leader) {
+    async fn run_lookup(&self, leader: LookupOwner) {
         for attempt in 1..=ATTEMPTS {
             let reading = leader.depart();
             let found = self.read(&leader.id, Some(reading.at)).await;
@@ -207,7 +207,7 @@ impl Inner {
         cache: &Arc<SessionCache>,
         id: &str,
         known: Known,
-        now: Moment,
+        now: Timestamp,
     ) -> Resolved {
         if let Known::Active(session) = &known {
             self.use_now(cache, session, now, self.renewal).await;
@@ -220,7 +220,7 @@ impl Inner {
     }
 
     /// Takes note of a use of a session in the cache.
-    async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Moment, renewal: Renewal) {
+    async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Timestamp, renewal: Renewal) {
         let Some(idle) = self.idle_timeout else { return };
         if !session.claim_renewal(now, idle) {
             return;
@@ -268,7 +268,7 @@ impl Inner {
     }
 
     /// Asks the store. `at`: when, on the cache's clock; without a cache the TTL is renewed on the way.
-    async fn read(&self, id: &SessionId, at: Option<Moment>) -> Found {
+    async fn read(&self, id: &SessionId, at: Option<Timestamp>) -> Found {
         let with_ttl = at.is_some() || self.idle_timeout.is_some();
         let record = match self.store.load(id, with_ttl).await? {
             Lookup::Found(record) => record,
@@ -304,7 +304,7 @@ impl Inner {
     }
 
     /// Of a session that the store does not have.
-    fn absence(&self, id: &SessionId, death: Option<Death>) -> Absence {
+    fn absence(&self, id: &SessionId, death: Option<TombstoneReason>) -> Absence {
         self.shared.warnings.looked_up(death.is_some());
         match death {
             Some(death) => death.into(),
@@ -334,7 +334,7 @@ impl Inner {
                 tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
                 if let Some(cache) = &self.cache {
                     let (id, user, read) = (id.clone(), user.to_owned(), record.read.clone());
-                    cache.sightings.push(Sighting { id, user, read });
+                    cache.sightings.push(UserIndexEntry { id, user, read });
                 }
                 Ok(UserIndex::Noted)
             }
@@ -352,10 +352,11 @@ impl Inner {
             Err(_) => return,
         };
         if now_of.as_deref() == Some(user)
-            && let Ok(burial) = self.store.bury(id, Death::Revoked, self.absolute_timeout).await
+            && let Ok(burial) =
+                self.store.write_tombstone(id, TombstoneReason::Revoked, self.absolute_timeout).await
             && let Some(cache) = &self.cache
         {
-            cache.bury(id, Death::Revoked, burial.life);
+            cache.bury(id, TombstoneReason::Revoked, burial.life);
         }
     }
 
@@ -365,26 +366,26 @@ impl Inner {
         user: Option<String>,
         record: Record,
         left: Option<Duration>,
-        at: Option<Moment>,
+        at: Option<Timestamp>,
     ) -> Session {
-        let ends_at = at.zip(left).map_or(Moment::NEVER, |(at, left)| at.after(left));
+        let ends_at = at.zip(left).map_or(Timestamp::NEVER, |(at, left)| at.after(left));
         let (kept_until, renew_at) = match (at, record.ttl, self.idle_timeout) {
             (Some(at), Ttl::Left(ttl), Some(idle)) => {
                 let spent = ttl.saturating_sub(idle / 10 * 9);
                 (at.after(ttl), at.after(spent))
             }
-            (Some(at), Ttl::Left(ttl), None) => (at.after(ttl), Moment::NEVER),
-            _ => (Moment::NEVER, Moment::NEVER),
+            (Some(at), Ttl::Left(ttl), None) => (at.after(ttl), Timestamp::NEVER),
+            _ => (Timestamp::NEVER, Timestamp::NEVER),
         };
         Session {
             id: id.clone(),
             user: user.map(String::into_boxed_str),
-            description: self.identity.describe(&record.contents),
+            description: self.identity.headers(&record.contents),
             described_by: self.mark,
             ends_at,
             kept_until: AtomicU64::new(kept_until.as_micros()),
             renew_at: AtomicU64::new(renew_at.as_micros()),
-            check_at: AtomicU64::new(at.map_or(Moment::NEVER, |at| at.after(checks::PERIOD)).as_micros()),
+            check_at: AtomicU64::new(at.map_or(Timestamp::NEVER, |at| at.after(checks::PERIOD)).as_micros()),
         }
     }
 }

@@ -9,9 +9,9 @@ use futures_util::future::try_join_all;
 
 use crate::config;
 
-use super::cache::{Death, SessionCache};
-use super::sightings::user_in;
-use super::store::Burial;
+use super::cache::{SessionCache, TombstoneReason};
+use super::store::TombstoneWrite;
+use super::user_index_queue::user_in;
 use super::{SessionId, Store, StoreError};
 
 /// Whose login is to end.
@@ -154,10 +154,10 @@ impl Revoker {
 
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {
         let (sessions, mut durability) = (AtomicU64::new(0), Durability::Durable);
-        let buried = |id: &SessionId, burial: Burial| {
+        let buried = |id: &SessionId, burial: TombstoneWrite| {
             // At once: a new primary is told of what is remembered by then.
             if let Some(cache) = &self.cache {
-                cache.bury(id, Death::Revoked, burial.life);
+                cache.bury(id, TombstoneReason::Revoked, burial.life);
             }
             sessions.fetch_add(burial.was_there.into(), Relaxed);
         };

@@ -22,12 +22,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::UpstreamBody;
+use super::connection_limit::ConnectionPermit;
 use super::head_lines::{Expectation, MixedLines};
-use super::leave::BoundSocket;
-use super::line::Permit;
-use super::link::{Claim, Link};
+use super::lingering_close::CountedSocket;
 use super::pool::{Pool, PoolSettings};
+use super::response_body::UpstreamBody;
+use super::slot_hold::{SlotHold, SlotShare};
 use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
 use crate::socket::BUFFER;
@@ -149,7 +149,7 @@ pub struct Connection {
     pub(super) opened: Instant,
     /// Requests sent on it so far.
     pub(super) requests: u32,
-    link: Arc<Link>,
+    link: Arc<SlotHold>,
     /// Whether something is held for the exchange.
     claimed: bool,
 }
@@ -158,7 +158,7 @@ impl Connection {
     pub(super) async fn open(
         address: SocketAddr,
         settings: &PoolSettings,
-        permit: Permit,
+        permit: ConnectionPermit,
     ) -> Result<Box<Self>, ConnectError> {
         let limit = settings.connect;
         let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| ConnectError::TimedOut)?;
@@ -167,10 +167,10 @@ impl Connection {
             false => ConnectError::Failed(error),
         })?;
         stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-        let (link, expectation) = (Arc::<Link>::default(), Arc::<Expectation>::default());
+        let (link, expectation) = (Arc::<SlotHold>::default(), Arc::<Expectation>::default());
         let abandoned = settings.abandoned;
         let (sender, driver) = builder(settings)
-            .handshake(BoundSocket::new(stream, permit, abandoned, link.clone(), expectation.clone()))
+            .handshake(CountedSocket::new(stream, permit, abandoned, link.clone(), expectation.clone()))
             .await
             .map_err(ConnectError::Setup)?;
         let now = Instant::now();
@@ -212,7 +212,7 @@ impl Connection {
 
     /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
     /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
-    pub(super) fn rest(&mut self) -> bool {
+    pub(super) fn is_reusable(&mut self) -> bool {
         self.drive(&mut no_waker());
         self.driver.is_some() && self.sender.is_ready()
     }
@@ -226,7 +226,7 @@ impl Connection {
         mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
         upload: Option<&Arc<RequestBodyState>>,
-        claim: Option<Claim>,
+        claim: Option<SlotShare>,
         home: &Arc<Pool>,
         now: Instant,
     ) -> Result<Response<UpstreamBody>, SendError> {
@@ -245,7 +245,7 @@ impl Connection {
                 Ok(self.upgrade(answer))
             }
             Some(Ok(answer)) => Ok(answer.map(|incoming| match upload.filter(|upload| !upload.is_over()) {
-                Some(upload) => self.go_on_alone(incoming, upload.clone(), home),
+                Some(upload) => self.spawn_driver(incoming, upload.clone(), home),
                 None => UpstreamBody::new(incoming, self, home.clone()),
             })),
             Some(Err(mut error)) => {
@@ -292,7 +292,7 @@ impl Connection {
     }
 
     /// Lets a task drive the connection while its request and its answer `incoming` stream at the same time.
-    fn go_on_alone(
+    fn spawn_driver(
         self,
         incoming: Incoming,
         upload: Arc<RequestBodyState>,

@@ -1,22 +1,22 @@
 //! Connections to instances: opened, kept for reuse, watched.
 
-mod answer;
 mod connection;
+mod connection_limit;
 mod head_lines;
-mod leave;
-mod line;
-mod link;
+mod lingering_close;
 mod pool;
+mod response_body;
+mod slot_hold;
 mod tunnel;
 mod upload;
 
-pub use answer::{UpstreamBody, UpstreamBodyError};
 #[cfg(test)]
 pub(crate) use connection::MalformedHead;
 pub use connection::{ConnectError, Connection, SendError, is_exhaustion};
-pub use line::{Lines, Permit};
-pub use link::Claim;
+pub use connection_limit::{ConnectionLimiter, ConnectionPermit};
 pub use pool::{Pool, PoolSettings, Pools};
+pub use response_body::{UpstreamBody, UpstreamBodyError};
+pub use slot_hold::SlotShare;
 pub use tunnel::{Tunnel, TunnelReport};
 
 /// Chooses the cryptography behind every TLS connection of the process. Idempotent.

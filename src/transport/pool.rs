@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::connection::{ConnectError, Connection};
-use super::line::{Line, Lines};
+use super::connection_limit::{AddressLimiter, ConnectionLimiter};
 
 /// In their boxes, in which they go from request to request.
 type Idle = Vec<Box<Connection>>;
@@ -46,13 +46,13 @@ pub struct PoolSettings {
 pub struct Pool {
     address: SocketAddr,
     settings: PoolSettings,
-    lines: Lines,
-    line: Arc<Line>,
+    lines: ConnectionLimiter,
+    line: Arc<AddressLimiter>,
     idle: Mutex<Idle>,
 }
 
 impl Pool {
-    fn new(address: SocketAddr, settings: PoolSettings, lines: &Lines) -> Arc<Self> {
+    fn new(address: SocketAddr, settings: PoolSettings, lines: &ConnectionLimiter) -> Arc<Self> {
         let line = lines.to(address);
         let lines = lines.clone();
         let pool = Arc::new(Pool { address, settings, lines, line, idle: Mutex::default() });
@@ -81,9 +81,9 @@ impl Pool {
     pub async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
         let PoolSettings { connect, limit, .. } = self.settings;
         let permit = match limit {
-            None => self.line.enter(),
+            None => self.line.acquire_uncounted(),
             Some(limit) => {
-                timeout(connect, self.line.make_room(limit)).await.map_err(|_| ConnectError::Full)?
+                timeout(connect, self.line.acquire(limit)).await.map_err(|_| ConnectError::Full)?
             }
         };
         let place = match self.lines.try_place() {
@@ -97,11 +97,11 @@ impl Pool {
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         let now = Instant::now();
         connection.end();
-        if self.is_worth_keeping(&connection, now) && connection.rest() {
+        if self.is_worth_keeping(&connection, now) && connection.is_reusable() {
             connection.idle_since = now;
             self.idle().push(connection);
             if self.lines.are_full() {
-                self.lines.look_again();
+                self.lines.notify_waiters();
             }
         }
     }
@@ -120,25 +120,25 @@ impl Pool {
             return;
         }
         let permit = match self.settings.limit {
-            None => Some(self.line.enter()),
-            Some(limit) => self.line.try_enter(limit),
+            None => Some(self.line.acquire_uncounted()),
+            Some(limit) => self.line.try_acquire(limit),
         };
         let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
         // An instance that cannot be reached is found out by those who need it.
         if let Ok(connection) = Connection::open(self.address, &self.settings, permit.at(place)).await {
             self.idle().insert(0, connection);
             self.line.look_again();
-            self.lines.look_again();
+            self.lines.notify_waiters();
         }
     }
 
     /// Closes what has waited too long or was closed by the instance. True when something is left.
-    fn sweep(&self, now: Instant) -> bool {
+    fn evict_idle(&self, now: Instant) -> bool {
         let mut idle = self.idle();
         idle.retain_mut(|connection| {
             now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive
                 && self.is_worth_keeping(connection, now)
-                && connection.rest()
+                && connection.is_reusable()
         });
         idle.shrink_to(16);
         !idle.is_empty()
@@ -158,14 +158,14 @@ impl Pool {
 /// One worker's pools.
 #[derive(Debug)]
 pub struct Pools {
-    lines: Lines,
+    lines: ConnectionLimiter,
     /// Most addresses have one; more while settings change, and where upstreams share an instance.
     pools: Mutex<BTreeMap<SocketAddr, Vec<Arc<Pool>>>>,
 }
 
 impl Pools {
     /// `lines` are those of the process.
-    pub fn new(lines: Lines) -> Self {
+    pub fn new(lines: ConnectionLimiter) -> Self {
         Pools { lines, pools: Mutex::default() }
     }
 
@@ -186,7 +186,7 @@ impl Pools {
         let now = Instant::now();
         self.pools().retain(|_, pools| {
             // A pool that somebody holds will get a connection back.
-            pools.retain(|pool| pool.sweep(now) || Arc::strong_count(pool) > 1);
+            pools.retain(|pool| pool.evict_idle(now) || Arc::strong_count(pool) > 1);
             !pools.is_empty()
         });
     }

@@ -15,7 +15,7 @@ use crate::socket::{Inspect, Socket};
 /// A socket to a server that may answer before it has read everything. Once the peer has refused a write, no more is
 /// written, and the failure shows only when nothing is left to be read.
 #[derive(Debug)]
-pub(super) struct UploadSocket<I = ()> {
+pub(super) struct ReadAfterRefusal<I = ()> {
     socket: Socket<I>,
     refusal: Option<Refusal>,
 }
@@ -29,9 +29,9 @@ enum Refusal {
     Final(io::ErrorKind),
 }
 
-impl<I> UploadSocket<I> {
+impl<I> ReadAfterRefusal<I> {
     pub(super) fn new(socket: Socket<I>) -> Self {
-        UploadSocket { socket, refusal: None }
+        ReadAfterRefusal { socket, refusal: None }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -76,7 +76,7 @@ fn is_refusal(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-impl<I: Inspect> Read for UploadSocket<I> {
+impl<I: Inspect> Read for ReadAfterRefusal<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.refusal.is_none() {
@@ -86,7 +86,7 @@ impl<I: Inspect> Read for UploadSocket<I> {
     }
 }
 
-impl<I: Inspect> UploadSocket<I> {
+impl<I: Inspect> ReadAfterRefusal<I> {
     /// Reads after a refused write. In pieces of its own, to see the end.
     fn read_on(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut piece = [0; 4096];
@@ -101,7 +101,7 @@ impl<I: Inspect> UploadSocket<I> {
     }
 }
 
-impl<I: Unpin> Write for UploadSocket<I> {
+impl<I: Unpin> Write for ReadAfterRefusal<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Some(refused) = this.poll_refused(cx) {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     /// Our end, on which writes are refused already, and what the peer had sent before.
-    async fn refused(orderly: bool) -> UploadSocket {
+    async fn refused(orderly: bool) -> ReadAfterRefusal {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut theirs = listener.accept().await.unwrap().0;
@@ -157,7 +157,7 @@ mod tests {
         let all = if orderly { 2 } else { 1 };
         theirs.read_exact(&mut [0; 2][..all]).await.unwrap();
         drop(theirs);
-        let mut socket = UploadSocket::new(Socket::new(ours));
+        let mut socket = ReadAfterRefusal::new(Socket::new(ours));
         while socket.refusal.is_none() {
             poll_fn(|cx| {
                 let result = Pin::new(&mut socket).poll_write(cx, b"more");
@@ -168,14 +168,14 @@ mod tests {
         socket
     }
 
-    async fn read(socket: &mut UploadSocket) -> io::Result<Vec<u8>> {
+    async fn read(socket: &mut ReadAfterRefusal) -> io::Result<Vec<u8>> {
         let mut space = [0; 64];
         let mut buf = ReadBuf::new(&mut space);
         poll_fn(|cx| Pin::new(&mut *socket).poll_read(cx, buf.unfilled())).await?;
         Ok(buf.filled().to_vec())
     }
 
-    async fn write(socket: &mut UploadSocket) -> io::Result<usize> {
+    async fn write(socket: &mut ReadAfterRefusal) -> io::Result<usize> {
         poll_fn(|cx| Pin::new(&mut *socket).poll_write(cx, b"more")).await
     }
 

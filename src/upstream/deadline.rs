@@ -6,24 +6,24 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     pub at: Instant,
-    pub then: Then,
+    pub then: DeadlineAction,
 }
 
 /// What becomes of answers and tunnels that are under way when a deadline passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum DeadlineAction {
     /// They end as they would have.
     Keep,
     /// They are cut.
     Close,
 }
 
-impl Then {
+impl DeadlineAction {
     /// The word used in the API and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Then::Keep => "keep",
-            Then::Close => "close",
+            DeadlineAction::Keep => "keep",
+            DeadlineAction::Close => "close",
         }
     }
 }

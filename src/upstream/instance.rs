@@ -15,13 +15,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::deadline::Orders;
-use super::group::Group;
+use super::distinct_clients::DistinctClients;
+use super::fresh_check::FreshCheck;
+use super::health_state::HealthCell;
 use super::load::Load;
-use super::pinned::Pinned;
-use super::proof::Proof;
-use super::record::Record;
-use super::seats::Seats;
-use super::standing::Judgement;
+use super::request_stats::RequestStats;
+use super::shared::UpstreamShared;
+use super::shared_slots::SharedSlots;
 use super::streams::Streams;
 use crate::config;
 
@@ -50,15 +50,15 @@ pub struct Instance {
     pub address: SocketAddr,
     /// `address` as text, for logs and metrics.
     pub label: String,
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<UpstreamShared>,
     /// Written by whoever performs the operator's wishes only; these three.
     weight: AtomicU32,
     slots: AtomicUsize,
     state: AtomicU8,
     orders: Mutex<Orders>,
-    judgement: Judgement,
-    proof: Proof,
-    record: Record,
+    judgement: HealthCell,
+    proof: FreshCheck,
+    record: RequestStats,
     /// Nothing goes there, whatever else is known of it. Written by whoever performs the operator's wishes only.
     fenced: AtomicBool,
     /// Whether it is among those that new requests go to. Written by the balancer only.
@@ -67,10 +67,10 @@ pub struct Instance {
     place: AtomicU32,
     load: Load,
     /// Where other upstreams have an instance with this address.
-    seats: ArcSwapOption<Seats>,
+    seats: ArcSwapOption<SharedSlots>,
     requests: AtomicU64,
     streams: Streams,
-    pinned: Pinned,
+    pinned: DistinctClients,
     connect_failures: AtomicU32,
     /// Nobody listened at its address when it was last tried.
     refused: AtomicBool,
@@ -88,7 +88,7 @@ pub struct Instance {
 
 impl Instance {
     /// `joined`: see [`Instance::joined`].
-    pub(super) fn new(config: &config::Instance, group: &Arc<Group>, joined: u64) -> Self {
+    pub(super) fn new(config: &config::Instance, group: &Arc<UpstreamShared>, joined: u64) -> Self {
         let born = Instant::now();
         let instance = Instance {
             id: InstanceId::of(config.address),
@@ -99,9 +99,9 @@ impl Instance {
             slots: AtomicUsize::new(usize::MAX),
             state: AtomicU8::new(READY),
             orders: Mutex::new(Orders { since: born, deadline: None }),
-            judgement: Judgement::default(),
-            proof: Proof::default(),
-            record: Record::default(),
+            judgement: HealthCell::default(),
+            proof: FreshCheck::default(),
+            record: RequestStats::default(),
             fenced: AtomicBool::new(false),
             open: AtomicBool::new(false),
             place: AtomicU32::new(u32::MAX),
@@ -109,7 +109,7 @@ impl Instance {
             seats: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             streams: Streams::default(),
-            pinned: Pinned::new(born),
+            pinned: DistinctClients::new(born),
             connect_failures: AtomicU32::new(0),
             refused: AtomicBool::new(false),
             restarted: AtomicU64::new(0),
@@ -172,7 +172,7 @@ impl Instance {
     }
 
     /// The clients that are tied to it.
-    pub fn pinned(&self) -> &Pinned {
+    pub fn pinned(&self) -> &DistinctClients {
         &self.pinned
     }
 
@@ -194,9 +194,9 @@ impl Instance {
         Arc::new(Instance::new(&config, &Arc::default(), 0))
     }
 
-    /// Stands for the warden.
+    /// Stands for the health manager.
     pub(crate) fn set_healthy(&self, healthy: bool) -> bool {
-        use super::standing::Health;
+        use super::health_state::Health;
         self.judge(if healthy { Health::Up } else { Health::Down }, "")
     }
 }

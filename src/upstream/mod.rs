@@ -2,36 +2,36 @@
 
 mod budget;
 mod deadline;
-mod group;
+mod distinct_clients;
+mod fresh_check;
+mod health_state;
 mod instance;
 mod lease;
+mod least_loaded;
 mod load;
-mod pace;
-mod pinned;
-mod proof;
 mod queue;
-mod record;
-mod seats;
-mod standing;
+mod rate_limiter;
+mod request_stats;
+mod shared;
+mod shared_slots;
 mod streams;
-mod tournament;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use budget::Budget;
-pub use deadline::{Deadline, Then};
-pub use group::Group;
+pub use deadline::{Deadline, DeadlineAction};
+pub use distinct_clients::DistinctClients;
+pub use fresh_check::UnprovenReason;
+pub use health_state::{Cause, CheckResult, Ejection, Health, HealthState};
 pub use instance::{Condition, Instance, InstanceId};
 pub use lease::Lease;
-pub use pinned::Pinned;
-pub use proof::Doubt;
-pub use queue::{Ticket, Wish, Wished};
-pub use record::{Failure, Outcome, Record, Tally};
-pub use seats::seat_together;
-pub use standing::{Cause, CheckResult, Ejection, Health, Standing};
+pub use least_loaded::LeastLoadedIndex;
+pub use queue::{QueuePosition, QueueTicket, SlotRequest};
+pub use request_stats::{Failure, Outcome, RequestStats, Tally};
+pub use shared::UpstreamShared;
+pub use shared_slots::share_slots;
 pub use streams::{STREAM_AFTER, Stream};
-pub use tournament::Tournament;
 
 use crate::clock::unix_seconds;
 use crate::config;
@@ -44,7 +44,7 @@ pub struct Upstream {
     /// Places in `instances`.
     by_id: HashMap<InstanceId, usize>,
     by_name: HashMap<String, usize>,
-    group: Arc<Group>,
+    group: Arc<UpstreamShared>,
 }
 
 impl Upstream {
@@ -64,7 +64,8 @@ impl Upstream {
         for instance in &instances {
             instance.set_slow_start(config.slow_start);
             // Who comes while others serve already has nobody's session, and can wait to be found good.
-            let at_first = if instance.joined() == 0 { Doubt::Unknown } else { Doubt::Away };
+            let at_first =
+                if instance.joined() == 0 { UnprovenReason::Unknown } else { UnprovenReason::Away };
             instance.set_checked(config.health.is_some(), at_first);
             instance.record().follow(&config.outlier);
         }
@@ -95,7 +96,7 @@ impl Upstream {
         self.instances.iter().zip(&self.config.instances)
     }
 
-    pub fn group(&self) -> &Arc<Group> {
+    pub fn group(&self) -> &Arc<UpstreamShared> {
         &self.group
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A slot that becomes free goes to the first who can use it, before anybody else looks for one. Those of the worker
 //! on which it became free go first, because the connection is there, but nobody is overtaken more than
-//! [`OVERTAKERS`] times. The line's lock is taken only while somebody waits, and never held across an await.
+//! [`MAX_BYPASS`] times. The line's lock is taken only while somebody waits, and never held across an await.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -11,19 +11,19 @@ use std::thread::{self, ThreadId};
 
 use tokio::sync::oneshot;
 
-use super::group::Group;
 use super::instance::{Instance, InstanceId};
 use super::lease::Lease;
+use super::shared::UpstreamShared;
 
 /// Of all queues, so that it can be told who has waited longest.
 static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
 /// How many who came later may be served before somebody.
-const OVERTAKERS: u64 = 16;
+const MAX_BYPASS: u64 = 16;
 
 /// Which instances somebody who waits can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum SlotRequest {
     /// Any that new requests go to, except these.
     Any { except: Vec<InstanceId> },
     /// The one that keeps the client's session.
@@ -32,12 +32,12 @@ pub enum Wish {
     Led(InstanceId),
 }
 
-impl Wish {
+impl SlotRequest {
     fn suits(&self, instance: &Instance) -> bool {
         match self {
-            Wish::Any { except } => instance.is_open() && !except.contains(&instance.id),
-            Wish::Only(id) => *id == instance.id && instance.keeps_ties(),
-            Wish::Led(id) => *id == instance.id && instance.takes_led(),
+            SlotRequest::Any { except } => instance.is_open() && !except.contains(&instance.id),
+            SlotRequest::Only(id) => *id == instance.id && instance.keeps_ties(),
+            SlotRequest::Led(id) => *id == instance.id && instance.takes_led(),
         }
     }
 }
@@ -46,26 +46,26 @@ impl Wish {
 pub(super) struct Queue {
     /// As many as stand in the line; looked at without its lock.
     waiting: AtomicUsize,
-    line: Mutex<Line>,
+    line: Mutex<WaitQueue>,
 }
 
 /// In the order of their numbers.
 #[derive(Debug, Default)]
-struct Line {
+struct WaitQueue {
     next: u64,
     waiters: BTreeMap<u64, Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    wish: Wish,
+    wish: SlotRequest,
     arrived: u64,
     worker: ThreadId,
     /// `None`: it was told to choose again, and keeps its place meanwhile.
     slot: Option<oneshot::Sender<Lease>>,
 }
 
-impl Line {
+impl WaitQueue {
     /// Whose turn it is when a slot of `instance` becomes free here.
     fn next_for(&self, instance: &Instance) -> Option<u64> {
         let here = thread::current().id();
@@ -75,7 +75,7 @@ impl Line {
         if waiter.worker == here {
             return Some(*first);
         }
-        let mut soon = suited.take_while(|(number, _)| **number <= first + OVERTAKERS);
+        let mut soon = suited.take_while(|(number, _)| **number <= first + MAX_BYPASS);
         Some(*soon.find(|(_, waiter)| waiter.worker == here).map_or(first, |(number, _)| number))
     }
 }
@@ -85,7 +85,7 @@ impl Queue {
         self.waiting.load(SeqCst)
     }
 
-    pub(super) fn join(group: &Arc<Group>, wish: Wish, length: usize) -> Option<Ticket> {
+    pub(super) fn join(group: &Arc<UpstreamShared>, wish: SlotRequest, length: usize) -> Option<QueueTicket> {
         let queue = group.queue();
         let (sender, slot) = oneshot::channel();
         let mut line = queue.line();
@@ -104,7 +104,7 @@ impl Queue {
             },
         );
         queue.waiting.store(line.waiters.len(), SeqCst);
-        Some(Ticket { number, group: group.clone(), slot })
+        Some(QueueTicket { number, group: group.clone(), slot })
     }
 
     /// Hands the free slots of `instance` to those who wait for them.
@@ -114,7 +114,7 @@ impl Queue {
 
     /// Hands one; false when there is none, or nobody for it.
     pub(super) fn serve_one(&self, instance: &Arc<Instance>) -> bool {
-        let Some((waiter, lease)) = self.call_up(instance) else { return false };
+        let Some((waiter, lease)) = self.grant(instance) else { return false };
         // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
         let _ = waiter.slot.map(|slot| slot.send(lease));
         true
@@ -130,7 +130,7 @@ impl Queue {
     }
 
     /// The first who can use `instance`, with a slot.
-    fn call_up(&self, instance: &Arc<Instance>) -> Option<(Waiter, Lease)> {
+    fn grant(&self, instance: &Arc<Instance>) -> Option<(Waiter, Lease)> {
         let mut line = self.line();
         let number = line.next_for(instance)?;
         let lease = Lease::take(instance)?;
@@ -142,10 +142,10 @@ impl Queue {
 
     /// Tells whoever waits for what `instances` cannot give to choose again, and who was led by a hash, which may lead
     /// elsewhere now. They keep their places.
-    pub(super) fn settle(&self, instances: &[Arc<Instance>]) {
+    pub(super) fn rematch(&self, instances: &[Arc<Instance>]) {
         let mut line = self.line();
         for waiter in line.waiters.values_mut() {
-            let is_led = matches!(waiter.wish, Wish::Led(_));
+            let is_led = matches!(waiter.wish, SlotRequest::Led(_));
             if is_led || !instances.iter().any(|instance| waiter.wish.suits(instance)) {
                 waiter.slot = None;
             }
@@ -158,22 +158,22 @@ impl Queue {
         self.waiting.store(line.waiters.len(), SeqCst);
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, WaitQueue> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place in the line; dropping it is leaving.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct QueueTicket {
     number: u64,
-    group: Arc<Group>,
+    group: Arc<UpstreamShared>,
     slot: oneshot::Receiver<Lease>,
 }
 
 /// What became of a wish.
 #[derive(Debug)]
-pub enum Wished {
+pub enum QueuePosition {
     /// It is what was waited for already.
     Before,
     /// From now on it is waited for. A slot that became free just before is not handed out, so that one must choose
@@ -183,33 +183,33 @@ pub enum Wished {
     Granted(Lease),
 }
 
-impl Ticket {
+impl QueueTicket {
     /// The slot waited for; `None` when it cannot come any more, and another choice must be made. Cancel-safe.
     pub async fn slot(&mut self) -> Option<Lease> {
         (&mut self.slot).await.ok()
     }
 
     /// Waits for this from now on, in the same place.
-    pub fn wish(&mut self, wish: Wish) -> Wished {
+    pub fn wish(&mut self, wish: SlotRequest) -> QueuePosition {
         let group = self.group.clone();
         let mut line = group.queue().line();
         let Some(waiter) = line.waiters.get_mut(&self.number) else {
             drop(line);
             // Whoever is not in the line any more has been handed a slot, which may not be on its way yet.
-            return self.slot.try_recv().map_or(Wished::Before, Wished::Granted);
+            return self.slot.try_recv().map_or(QueuePosition::Before, QueuePosition::Granted);
         };
         if waiter.slot.is_some() && waiter.wish == wish {
-            return Wished::Before;
+            return QueuePosition::Before;
         }
         let (sender, slot) = oneshot::channel();
         (waiter.wish, waiter.slot) = (wish, Some(sender));
         drop(line);
         self.slot = slot;
-        Wished::Anew
+        QueuePosition::Anew
     }
 }
 
-impl Drop for Ticket {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
         self.group.queue().leave(self.number);
     }
@@ -237,8 +237,8 @@ mod tests {
         upstream
     }
 
-    fn any() -> Wish {
-        Wish::Any { except: Vec::new() }
+    fn any() -> SlotRequest {
+        SlotRequest::Any { except: Vec::new() }
     }
 
     fn port(lease: &Lease) -> u16 {
@@ -267,8 +267,8 @@ mod tests {
         let upstream = upstream(1, 2);
         let (group, instances) = (upstream.group(), upstream.instances());
         let taken: Vec<_> = instances.iter().map(|instance| Lease::take(instance).unwrap()).collect();
-        let mut tied = group.join(Wish::Only(instances[0].id), 9).unwrap();
-        let mut picky = group.join(Wish::Any { except: vec![instances[1].id] }, 9).unwrap();
+        let mut tied = group.join(SlotRequest::Only(instances[0].id), 9).unwrap();
+        let mut picky = group.join(SlotRequest::Any { except: vec![instances[1].id] }, 9).unwrap();
         let mut free = group.join(any(), 9).unwrap();
         let [first, second] = <[Lease; 2]>::try_from(taken).unwrap();
         drop(second);
@@ -298,15 +298,15 @@ mod tests {
         let upstream = upstream(1, 2);
         let (group, instances) = (upstream.group(), upstream.instances());
         let _taken: Vec<_> = instances.iter().map(|instance| Lease::take(instance).unwrap()).collect();
-        let mut tied = group.join(Wish::Only(instances[0].id), 9).unwrap();
+        let mut tied = group.join(SlotRequest::Only(instances[0].id), 9).unwrap();
         let mut free = group.join(any(), 9).unwrap();
         instances[0].set_healthy(false);
         instances[0].set_open(false);
-        group.settle(instances);
+        group.rematch_waiters(instances);
         assert!(tied.slot().now_or_never().unwrap().is_none());
         assert!(free.slot().now_or_never().is_none());
         instances[1].set_open(false);
-        group.settle(instances);
+        group.rematch_waiters(instances);
         assert!(free.slot().now_or_never().unwrap().is_none());
     }
 
@@ -341,7 +341,7 @@ mod tests {
         let taken = Lease::take(&upstream.instances()[0]).unwrap();
         let mut stranger =
             thread::scope(|scope| scope.spawn(|| group.join(any(), 99).unwrap()).join().unwrap());
-        let mut own: Vec<_> = (0..=OVERTAKERS).map(|_| group.join(any(), 99).unwrap()).collect();
+        let mut own: Vec<_> = (0..=MAX_BYPASS).map(|_| group.join(any(), 99).unwrap()).collect();
         drop(taken);
         for ticket in own.iter_mut().take(16) {
             assert!(stranger.slot().now_or_never().is_none());

@@ -8,7 +8,7 @@ use super::{Problem, auth, body};
 use crate::admin::Admin;
 use crate::admin::reply::{self, Reply};
 use crate::config;
-use crate::proxy::drill::{LONGEST, Order, Target, preview};
+use crate::proxy::drill::{DrillRequest, LONGEST, Target, preview};
 
 const EXPECTED: &str = r#"{"action": "measure" or "begin", "store": true} or with "instance": "IP:PORT or NAME" and where wanted "upstream": "NAME", "open": "cut" or "keep"; to begin also "for": "10s"; or {"action": "continue" or "end", "drill": ID}"#;
 
@@ -75,7 +75,7 @@ async fn carry_out(admin: &Admin, request: Request<Incoming>) -> Result<Reply, P
         Action::Begin => admin.process.drill(call.order()?).await.map_err(Problem::Drill)?,
         Action::Continue => {
             let id = call.drill.ok_or(NO_ID)?;
-            drills.still_wanted(id).map_err(Problem::Drill)?;
+            drills.heartbeat(id).map_err(Problem::Drill)?;
             id
         }
         Action::End => {
@@ -101,9 +101,9 @@ impl Call {
         }
     }
 
-    fn order(&self) -> Result<Order, Problem> {
+    fn order(&self) -> Result<DrillRequest, Problem> {
         let time = self.r#for.as_deref().and_then(config::duration);
         let time = time.filter(|time| !time.is_zero() && *time <= LONGEST).ok_or(TIME)?;
-        Ok(Order { target: self.target()?, time })
+        Ok(DrillRequest { target: self.target()?, time })
     }
 }

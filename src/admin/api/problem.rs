@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::admin::hosts::HostError;
 use crate::admin::reply::{self, Reply};
 use crate::proxy::drill::DrillError;
-use crate::proxy::operate::OrderError;
+use crate::proxy::instance_admin::InstanceUpdateError;
 use crate::session::StoreError;
 
 /// Why a call was not carried out. The texts are for the caller and quote nothing of the call.
@@ -25,7 +25,7 @@ pub(in crate::admin) enum Problem {
     #[error("the API has no such address")]
     NotFound,
     #[error(transparent)]
-    Order(OrderError),
+    Order(InstanceUpdateError),
     #[error(transparent)]
     Drill(DrillError),
     #[error("this address takes only {0}")]
@@ -76,11 +76,14 @@ impl Problem {
             Problem::NoToken => StatusCode::FORBIDDEN,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
             Problem::Host(error) => error.status(),
-            Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
+            Problem::Order(InstanceUpdateError::Over)
+            | Problem::Drill(DrillError::Instance(InstanceUpdateError::Over)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Problem::Order(OrderError::Several(_))
-            | Problem::Drill(DrillError::Instance(OrderError::Several(_)) | DrillError::Running(_))
+            Problem::Order(InstanceUpdateError::Several(_))
+            | Problem::Drill(
+                DrillError::Instance(InstanceUpdateError::Several(_)) | DrillError::Running(_),
+            )
             | Problem::OtherConfig(_) => StatusCode::CONFLICT,
             Problem::Drill(DrillError::Embedded) => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::NotFound | Problem::Order(_) | Problem::Drill(_) => StatusCode::NOT_FOUND,
@@ -102,11 +105,10 @@ impl Problem {
             Problem::Unauthorized => "unauthorized",
             Problem::Host(_) => "host",
             Problem::NotFound => "not_found",
-            Problem::Order(OrderError::Over) | Problem::Drill(DrillError::Instance(OrderError::Over)) => {
-                "over"
-            }
-            Problem::Order(OrderError::Several(_))
-            | Problem::Drill(DrillError::Instance(OrderError::Several(_))) => "several",
+            Problem::Order(InstanceUpdateError::Over)
+            | Problem::Drill(DrillError::Instance(InstanceUpdateError::Over)) => "over",
+            Problem::Order(InstanceUpdateError::Several(_))
+            | Problem::Drill(DrillError::Instance(InstanceUpdateError::Several(_))) => "several",
             Problem::Drill(DrillError::Running(_)) => "running",
             Problem::Drill(DrillError::Embedded) => "embedded",
             Problem::Order(_) | Problem::Drill(_) => "unknown",
@@ -164,14 +166,14 @@ mod tests {
             Problem::Host(HostError::Unclear(TargetError::NoHost)),
             Problem::Host(HostError::Misdirected),
             Problem::NotFound,
-            Problem::Order(OrderError::NoUpstream(known())),
-            Problem::Order(OrderError::NoInstance(known())),
-            Problem::Order(OrderError::Over),
+            Problem::Order(InstanceUpdateError::NoUpstream(known())),
+            Problem::Order(InstanceUpdateError::NoInstance(known())),
+            Problem::Order(InstanceUpdateError::Over),
             Problem::Drill(DrillError::Running("what".to_owned())),
             Problem::Drill(DrillError::None),
             Problem::Drill(DrillError::Embedded),
-            Problem::Drill(DrillError::Instance(OrderError::NoInstance(known()))),
-            Problem::Drill(DrillError::Instance(OrderError::Over)),
+            Problem::Drill(DrillError::Instance(InstanceUpdateError::NoInstance(known()))),
+            Problem::Drill(DrillError::Instance(InstanceUpdateError::Over)),
             Problem::Method("GET, HEAD".to_owned()),
             Problem::MediaType,
             Problem::TooLarge,

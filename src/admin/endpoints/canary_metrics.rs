@@ -6,9 +6,9 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::metrics::{counter, encode_histogram, gauge};
-use crate::canary::{Side, State};
+use crate::canary::{State, Variant};
 use crate::proxy::metrics::Counts;
-use crate::proxy::{Plan, SideCounts};
+use crate::proxy::{RuntimeConfig, SideCounts};
 
 /// What is known of all canaries, gathered before it is written.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Row {
 }
 
 impl Canaries {
-    pub(super) fn take(plan: &Plan) -> Self {
+    pub(super) fn take(plan: &RuntimeConfig) -> Self {
         let rows = plan.canaries().map(|canary| {
             let (state, percent) = canary.live();
             Row { id: canary.id(), route: canary.route.clone(), state, percent: percent.value() }
@@ -63,7 +63,7 @@ impl Canaries {
     /// What was counted of each side, with its labels.
     fn sides<'a>(&'a self, counts: &'a Counts) -> Vec<([(&'static str, &'a str); 2], &'a SideCounts)> {
         let of_row = |row: &'a Row| {
-            Side::BOTH.into_iter().filter_map(move |side| {
+            Variant::BOTH.into_iter().filter_map(move |side| {
                 let labels = [("route", row.route.as_str()), ("side", side.as_str())];
                 Some((labels, counts.canaries.get(&(row.id, side))?))
             })

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::admin::Admin;
 use crate::admin::reply::{Reply, text};
 use crate::config::Mode;
-use crate::proxy::Plan;
+use crate::proxy::RuntimeConfig;
 
 /// Something that work needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Condition {
     }
 }
 
-fn instances(plan: &Plan) -> State {
+fn instances(plan: &RuntimeConfig) -> State {
     let balancers = plan.balancers();
     if balancers.iter().all(|balancer| balancer.upstream().config.health.is_none()) {
         return Ok("not checked");

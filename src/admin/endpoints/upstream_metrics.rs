@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::metrics::{counter, encode_histogram, encode_number, gauge};
 use crate::balance::Balancer;
-use crate::proxy::Plan;
+use crate::proxy::RuntimeConfig;
 use crate::proxy::metrics::Counts;
-use crate::upstream::{Cause, CheckResult, Condition, Instance, Standing};
+use crate::upstream::{Cause, CheckResult, Condition, HealthState, Instance};
 
 /// What is known of all upstreams, gathered before it is written.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct UpstreamRow {
 struct InstanceRow {
     labels: [(&'static str, String); 2],
     condition: Condition,
-    standing: Standing,
+    standing: HealthState,
     state: &'static str,
     requests: u64,
     in_flight: u64,
@@ -41,7 +41,7 @@ struct InstanceRow {
 }
 
 impl Upstreams {
-    pub(super) fn take(plan: &Plan) -> Self {
+    pub(super) fn take(plan: &RuntimeConfig) -> Self {
         let now = Instant::now();
         let idle = plan.session_idle();
         let instances = plan.upstreams().flat_map(|upstream| {

@@ -111,7 +111,7 @@ fn whole(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
     reply
 }
 
-/// A stream of server-sent events; like Dify's it carries no `Cache-Control`.
+/// A stream of server-sent events; like Dify's it carries no `Cache-SessionCommand`.
 pub(super) fn event_stream(feed: Feed) -> Reply {
     let mut reply = Response::new(Either::Right(feed));
     let headers = reply.headers_mut();

@@ -4,7 +4,7 @@
 //! process. Whoever puts plans to use calls [`begin`], [`expire`] and [`end`], and nobody else, as an instance's standing
 //! has one writer; anybody may read an account and say that the drill is still wanted.
 
-mod account;
+mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::session::Switch;
+use crate::session::FaultInjector;
 use crate::upstream::Instance;
 
+use super::instance_admin::{self, InstanceUpdateError};
 use super::metrics::{Counts, Shard};
-use super::operate::{self, OrderError};
-use super::plan::Plan;
+use super::runtime_config::RuntimeConfig;
 use super::service::Shared;
 
-pub use account::{Account, Preview, Reading};
+pub use report::{FaultReport, Preview, TrafficStats};
 
 /// Longest time of a drill.
 pub const LONGEST: Duration = Duration::from_secs(300);
@@ -44,7 +44,7 @@ pub enum Target {
 
 /// One drill.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
+pub struct DrillRequest {
     pub target: Target,
     /// At most [`LONGEST`].
     pub time: Duration,
@@ -60,7 +60,7 @@ pub enum DrillError {
     #[error("the sessions are in vestibule's own memory, to which no connection can be cut")]
     Embedded,
     #[error(transparent)]
-    Instance(#[from] OrderError),
+    Instance(#[from] InstanceUpdateError),
 }
 
 /// Why a drill ended.
@@ -122,7 +122,7 @@ struct End {
 /// What has failed.
 #[derive(Debug)]
 enum What {
-    Store(Switch),
+    Store(FaultInjector),
     Instance(Vec<Arc<Instance>>),
 }
 
@@ -141,7 +141,7 @@ impl Drills {
     }
 
     /// The drill with this id is still wanted.
-    pub fn still_wanted(&self, id: u64) -> Result<(), DrillError> {
+    pub fn heartbeat(&self, id: u64) -> Result<(), DrillError> {
         let mut drill = self.lock();
         let drill = drill.as_mut().filter(|drill| drill.id == id).ok_or(DrillError::None)?;
         drill.heard = Instant::now();
@@ -161,10 +161,15 @@ impl Drills {
     }
 
     /// The account of the drill with this id, up to what is counted in `shards` now.
-    pub fn account(&self, id: u64, shared: &Shared, shards: &[Arc<Shard>]) -> Result<Account, DrillError> {
+    pub fn account(
+        &self,
+        id: u64,
+        shared: &Shared,
+        shards: &[Arc<Shard>],
+    ) -> Result<FaultReport, DrillError> {
         let drill = self.lock();
         let drill = drill.as_ref().filter(|drill| drill.id == id).ok_or(DrillError::None)?;
-        Ok(account::of(drill, shared, &total(shards)))
+        Ok(report::of(drill, shared, &total(shards)))
     }
 }
 
@@ -183,7 +188,7 @@ fn refuse_second(drill: &Option<Drill>) -> Result<(), DrillError> {
 }
 
 /// Lets fail what `order` says, and returns the drill's id.
-pub fn begin(shared: &Shared, shards: &[Arc<Shard>], order: &Order) -> Result<u64, DrillError> {
+pub fn begin(shared: &Shared, shards: &[Arc<Shard>], order: &DrillRequest) -> Result<u64, DrillError> {
     static IDS: AtomicU64 = AtomicU64::new(1);
     let mut drill = shared.drills.lock();
     refuse_second(&drill)?;
@@ -230,7 +235,7 @@ impl Drill {
 }
 
 impl What {
-    fn find(shared: &Shared, plan: &Plan, target: &Target) -> Result<What, DrillError> {
+    fn find(shared: &Shared, plan: &RuntimeConfig, target: &Target) -> Result<What, DrillError> {
         match target {
             Target::Store => {
                 let backend = shared.backend.get().and_then(Option::as_ref);
@@ -238,7 +243,7 @@ impl What {
                 Ok(What::Store(switch.clone()))
             }
             Target::Instance { upstream, name, .. } => {
-                let members = operate::find(plan, upstream.as_deref(), name)?.members;
+                let members = instance_admin::find(plan, upstream.as_deref(), name)?.members;
                 Ok(What::Instance(members.into_iter().map(|(_, instance)| instance.clone()).collect()))
             }
         }
@@ -252,7 +257,7 @@ impl What {
     }
 
     /// Returns how many answers were cut.
-    fn fail(&self, plan: &Plan, cut: bool) -> usize {
+    fn fail(&self, plan: &RuntimeConfig, cut: bool) -> usize {
         match self {
             What::Store(switch) => {
                 switch.turn_off();
@@ -266,7 +271,7 @@ impl What {
         }
     }
 
-    fn recover(&self, plan: &Plan) {
+    fn recover(&self, plan: &RuntimeConfig) {
         match self {
             What::Store(switch) => switch.turn_on(),
             What::Instance(instances) => {
@@ -298,7 +303,7 @@ impl std::fmt::Display for What {
     }
 }
 
-fn refresh(plan: &Plan, instances: &[Arc<Instance>]) {
+fn refresh(plan: &RuntimeConfig, instances: &[Arc<Instance>]) {
     for balancer in plan.balancers() {
         if instances.iter().any(|instance| balancer.upstream().find(instance.id).is_some()) {
             balancer.refresh();

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::Moment;
+use super::Timestamp;
 
 /// A session that is in use is looked at this often at most.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(50);
 /// The looks of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    /// A [`Moment`]: when the next look is free.
+    /// A [`Timestamp`]: when the next look is free.
     next: AtomicU64,
     made: AtomicU64,
     mismatches: AtomicU64,
@@ -24,7 +24,7 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Whether a look is free at `now`; says so once per pace.
-    pub(crate) fn claim(&self, now: Moment) -> bool {
+    pub(crate) fn claim(&self, now: Timestamp) -> bool {
         let next = self.next.load(Relaxed);
         let is_free = now.as_micros() >= next;
         is_free && self.next.compare_exchange(next, now.after(PACE).as_micros(), Relaxed, Relaxed).is_ok()
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn looks_keep_their_pace_and_are_counted() {
         let checks = Checks::default();
-        let at = |millis| Moment::START.after(Duration::from_millis(millis));
+        let at = |millis| Timestamp::START.after(Duration::from_millis(millis));
         let claimed: Vec<bool> = [100, 101, 149, 150, 151].map(|millis| checks.claim(at(millis))).into();
         assert_eq!(claimed, [true, false, false, true, false]);
         checks.count(false);

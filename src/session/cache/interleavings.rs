@@ -2,7 +2,7 @@
 //!
 //! One session, whose versions are counted. The store changes it and tells so later; requests look it up, the
 //! store is asked, answers are kept; in any order. A request must never be told a version older than the last
-//! change that had been heard of when the request came. Without the `take_invalidation` in `Leader::land` this
+//! change that had been heard of when the request came. Without the `take_invalidation` in `LookupOwner::land` this
 //! fails: an answer from before a change is kept although the change arrived while the store was being asked.
 
 use std::sync::Arc;
@@ -58,16 +58,16 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A look-up under way.
 struct Asking {
-    leader: Leader,
+    leader: LookupOwner,
     attempt: usize,
-    reading: Reading,
+    reading: ReadStamp,
     /// The version that the store has read.
     read: Option<usize>,
 }
 
 /// A request that waits, and the version that it must at least be told.
 struct Waiting {
-    flight: Arc<Flight>,
+    flight: Arc<InFlightLookup>,
     least: usize,
 }
 
@@ -142,7 +142,7 @@ impl World {
                 // What is read from here on is as new as this.
                 self.on_the_way.clear();
                 self.cache.freshness.begin();
-                self.cache.freshness.extend(Moment::NEVER);
+                self.cache.freshness.extend(Timestamp::NEVER);
                 self.linked = true;
             }
             _ => (),
@@ -230,10 +230,10 @@ fn session(version: usize) -> Session {
         user: None,
         description: Ok([Some(HeaderValue::from(version))].into()),
         described_by: 0,
-        ends_at: Moment::NEVER,
-        kept_until: AtomicU64::new(Moment::NEVER.as_micros()),
-        renew_at: AtomicU64::new(Moment::NEVER.as_micros()),
-        check_at: AtomicU64::new(Moment::NEVER.as_micros()),
+        ends_at: Timestamp::NEVER,
+        kept_until: AtomicU64::new(Timestamp::NEVER.as_micros()),
+        renew_at: AtomicU64::new(Timestamp::NEVER.as_micros()),
+        check_at: AtomicU64::new(Timestamp::NEVER.as_micros()),
     }
 }
 

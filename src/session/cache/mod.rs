@@ -1,17 +1,17 @@
 //! Resolved sessions, kept for all workers of the process.
 //!
-//! An entry is honoured only while [`Freshness`] trusts its reading, and never beyond its own deadline. Every
-//! entry comes from a [`Flight`], and a change that arrives while the store is being asked makes the flight
+//! An entry is honoured only while [`CacheValidity`] trusts its reading, and never beyond its own deadline. Every
+//! entry comes from a [`InFlightLookup`], and a change that arrives while the store is being asked makes the flight
 //! ask again: what was read before the change is not kept, nor told to requests that came after it. Both orders
 //! of "a change arrives" and "an answer is kept" meet at the lock of the flight's shard.
 
 pub(crate) mod checks;
 mod delays;
-mod flight;
-mod freshness;
+mod in_flight;
 #[cfg(test)]
 mod interleavings;
 mod tombstones;
+mod validity;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,17 +25,17 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio_util::sync::CancellationToken;
 
 use super::renewals::Renewals;
-use super::sightings::Sightings;
+use super::user_index_queue::UserIndexQueue;
 use super::{Session, SessionId, Unreadable};
 use crate::config;
 use crate::telemetry::histogram::Histogram;
 
 use checks::Checks;
 use delays::Delays;
-pub(crate) use flight::{Flight, Found};
-pub(crate) use freshness::{Freshness, Moment, Reading};
-pub use tombstones::Death;
+pub(crate) use in_flight::{Found, InFlightLookup};
+pub use tombstones::TombstoneReason;
 pub(crate) use tombstones::Tombstones;
+pub(crate) use validity::{CacheValidity, ReadStamp, Timestamp};
 
 /// Look-ups of different ids contend for a lock only within a shard. Power of two.
 const SHARDS: usize = 32;
@@ -66,17 +66,17 @@ pub(crate) enum Absence {
     Unknown,
 }
 
-impl From<Death> for Absence {
-    fn from(death: Death) -> Self {
+impl From<TombstoneReason> for Absence {
+    fn from(death: TombstoneReason) -> Self {
         match death {
-            Death::Revoked => Absence::Ended,
-            Death::Replaced => Absence::Replaced,
+            TombstoneReason::Revoked => Absence::Ended,
+            TombstoneReason::Replaced => Absence::Replaced,
         }
     }
 }
 
 impl Known {
-    /// Whether it may be told by whoever has this [`Describe::mark`](super::Describe::mark).
+    /// Whether it may be told by whoever has this [`IdentityMapper::ruleset_id`](super::IdentityMapper::ruleset_id).
     pub(crate) fn suits(&self, mark: u64) -> bool {
         self.session().is_none_or(|session| session.described_by == mark)
     }
@@ -96,10 +96,10 @@ pub struct SessionCache {
     hasher: RandomState,
     absent_ttl: Duration,
     pub(crate) max_staleness: Duration,
-    pub(crate) freshness: Freshness,
+    pub(crate) freshness: CacheValidity,
     pub(crate) tombstones: Tombstones,
     pub(crate) renewals: Renewals,
-    pub(crate) sightings: Sightings,
+    pub(crate) sightings: UserIndexQueue,
     pub(crate) delays: Delays,
     pub(crate) checks: Checks,
     invalidations: AtomicU64,
@@ -109,7 +109,7 @@ pub struct SessionCache {
 #[derive(Clone)]
 struct Entry {
     known: Known,
-    reading: Reading,
+    reading: ReadStamp,
 }
 
 /// Numbers of a cache.
@@ -155,10 +155,10 @@ impl SessionCache {
             hasher: RandomState::new(),
             absent_ttl: config.absent_ttl,
             max_staleness: config.max_staleness,
-            freshness: Freshness::new(),
+            freshness: CacheValidity::new(),
             tombstones: Tombstones::default(),
             renewals: Renewals::new(idle_timeout),
-            sightings: Sightings::default(),
+            sightings: UserIndexQueue::default(),
             delays: Delays::default(),
             checks: Checks::default(),
             invalidations: AtomicU64::new(0),
@@ -167,7 +167,7 @@ impl SessionCache {
     }
 
     /// What is known of `id` for certain.
-    pub(crate) fn get(&self, id: &str, now: Moment) -> Option<Known> {
+    pub(crate) fn get(&self, id: &str, now: Timestamp) -> Option<Known> {
         // Nothing is looked for while nothing could be used.
         if !self.freshness.is_held(now) {
             return None;
@@ -184,7 +184,7 @@ impl SessionCache {
     }
 
     /// The session as it was last known, if it was known to be right at most `bound` ago and is not over.
-    pub(crate) fn last_known(&self, id: &str, now: Moment, bound: Duration) -> Option<Arc<Session>> {
+    pub(crate) fn last_known(&self, id: &str, now: Timestamp, bound: Duration) -> Option<Arc<Session>> {
         let entry = self.entries.get(id)?;
         let session = entry.known.session().filter(|session| session.is_live(now)).cloned()?;
         // The end of a session between two leases was not reported.
@@ -197,7 +197,7 @@ impl SessionCache {
 
     /// Takes part in the look-up of `id`: in the one under way, or as the leader of a new one if there is none or
     /// its answer may be from before a change.
-    pub(crate) fn join(self: &Arc<Self>, id: &SessionId) -> (Arc<Flight>, Option<Leader>) {
+    pub(crate) fn join(self: &Arc<Self>, id: &SessionId) -> (Arc<InFlightLookup>, Option<LookupOwner>) {
         let now = self.freshness.now();
         let mut flights = self.flights(id.expose());
         if let Some(flight) = flights.get(id)
@@ -205,10 +205,10 @@ impl SessionCache {
         {
             return (Arc::clone(flight), None);
         }
-        let flight = Arc::new(Flight::default());
+        let flight = Arc::new(InFlightLookup::default());
         flight.depart(now);
         flights.insert(id.clone(), Arc::clone(&flight));
-        let leader = Leader { cache: Arc::clone(self), id: id.clone(), flight: Arc::clone(&flight) };
+        let leader = LookupOwner { cache: Arc::clone(self), id: id.clone(), flight: Arc::clone(&flight) };
         (flight, Some(leader))
     }
 
@@ -234,7 +234,7 @@ impl SessionCache {
     }
 
     /// The session is over, and stays so for `ttl` even if the store says otherwise.
-    pub(crate) fn bury(&self, id: &SessionId, death: Death, ttl: Duration) {
+    pub(crate) fn bury(&self, id: &SessionId, death: TombstoneReason, ttl: Duration) {
         let now = self.freshness.now();
         self.tombstones.bury(id, death, now.after(ttl), now);
         self.invalidate(id.expose());
@@ -272,7 +272,7 @@ impl SessionCache {
     }
 
     /// Whether `session` is what is kept and honoured of it.
-    pub(crate) fn is_kept(&self, session: &Arc<Session>, now: Moment) -> bool {
+    pub(crate) fn is_kept(&self, session: &Arc<Session>, now: Timestamp) -> bool {
         let entry = self.entries.get(session.id().expose());
         entry.is_some_and(|entry| {
             let is_it = entry.known.session().is_some_and(|kept| Arc::ptr_eq(kept, session));
@@ -322,7 +322,7 @@ impl SessionCache {
     }
 }
 
-type Flights = HashMap<SessionId, Arc<Flight>>;
+type Flights = HashMap<SessionId, Arc<InFlightLookup>>;
 
 fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
     flights.lock().unwrap_or_else(PoisonError::into_inner)
@@ -335,15 +335,15 @@ impl fmt::Debug for SessionCache {
 }
 
 /// Asks the store on behalf of all who wait. Dropped before it has landed, those are told.
-pub(crate) struct Leader {
+pub(crate) struct LookupOwner {
     cache: Arc<SessionCache>,
     pub(crate) id: SessionId,
-    flight: Arc<Flight>,
+    flight: Arc<InFlightLookup>,
 }
 
-impl Leader {
+impl LookupOwner {
     /// To be called before the store is asked, each time.
-    pub(crate) fn depart(&self) -> Reading {
+    pub(crate) fn depart(&self) -> ReadStamp {
         let reading = self.cache.freshness.reading();
         self.flight.depart(reading.at);
         reading
@@ -351,7 +351,7 @@ impl Leader {
 
     /// Keeps what was found and gives it to all who wait. False when a change arrived meanwhile, so that the
     /// store must be asked again; with `last`, the answer is then given but not kept.
-    pub(crate) fn land(&self, found: Found, reading: Reading, last: bool) -> bool {
+    pub(crate) fn land(&self, found: Found, reading: ReadStamp, last: bool) -> bool {
         let id = self.id.expose();
         let mut flights = self.cache.flights(id);
         let invalidated = self.flight.take_invalidation();
@@ -376,7 +376,7 @@ impl Leader {
     }
 }
 
-impl Drop for Leader {
+impl Drop for LookupOwner {
     fn drop(&mut self) {
         let mut flights = self.cache.flights(self.id.expose());
         if flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {

@@ -6,54 +6,56 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::super::SessionId;
-use super::freshness::Moment;
+use super::validity::Timestamp;
 
 /// Why an id is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
+pub enum TombstoneReason {
     /// Ended or revoked.
     Revoked,
     /// A login has put another session in its place: its client has a newer cookie, or is about to.
     Replaced,
 }
 
-impl Death {
+impl TombstoneReason {
     /// The word for the store and for other vestibules.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Death::Revoked => "revoked",
-            Death::Replaced => "replaced",
+            TombstoneReason::Revoked => "revoked",
+            TombstoneReason::Replaced => "replaced",
         }
     }
 
     pub(crate) fn parse(word: &[u8]) -> Option<Self> {
-        [Death::Revoked, Death::Replaced].into_iter().find(|death| death.as_str().as_bytes() == word)
+        [TombstoneReason::Revoked, TombstoneReason::Replaced]
+            .into_iter()
+            .find(|death| death.as_str().as_bytes() == word)
     }
 }
 
 /// The end of a session as vestibules tell it each other: `<milliseconds> <death> <id>`.
-pub(super) fn parse(text: &str) -> Option<(SessionId, Death, Duration)> {
+pub(super) fn parse(text: &str) -> Option<(SessionId, TombstoneReason, Duration)> {
     let (millis, rest) = text.split_once(' ')?;
     let (death, id) = rest.split_once(' ')?;
-    let death = Death::parse(death.as_bytes())?;
+    let death = TombstoneReason::parse(death.as_bytes())?;
     Some((SessionId::new(id), death, Duration::from_millis(millis.parse().ok()?)))
 }
 
 /// Dead ids, each until the session would have been over anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
-    graves: RwLock<HashMap<SessionId, (Death, Moment)>>,
+    graves: RwLock<HashMap<SessionId, (TombstoneReason, Timestamp)>>,
     /// Their number when the expired ones were last removed.
     swept_at: AtomicUsize,
 }
 
 impl Tombstones {
     /// Remembers that `id` is dead until `until`. What is known already is never shortened.
-    pub(crate) fn bury(&self, id: &SessionId, death: Death, until: Moment, now: Moment) {
+    pub(crate) fn bury(&self, id: &SessionId, death: TombstoneReason, until: Timestamp, now: Timestamp) {
         let mut graves = self.graves.write().unwrap_or_else(PoisonError::into_inner);
         let grave = graves.entry(id.clone()).or_insert((death, until));
         grave.1 = grave.1.max(until);
-        if death == Death::Revoked {
+        if death == TombstoneReason::Revoked {
             grave.0 = death;
         }
         if graves.len() > 2 * self.swept_at.load(Relaxed).max(1024) {
@@ -62,13 +64,13 @@ impl Tombstones {
         }
     }
 
-    pub(crate) fn find(&self, id: &str, now: Moment) -> Option<Death> {
+    pub(crate) fn find(&self, id: &str, now: Timestamp) -> Option<TombstoneReason> {
         let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
         graves.get(id).filter(|(_, until)| *until > now).map(|(death, _)| *death)
     }
 
     /// All that are still needed, with the time that is left to each.
-    pub(crate) fn all(&self, now: Moment) -> Vec<(SessionId, Death, Duration)> {
+    pub(crate) fn all(&self, now: Timestamp) -> Vec<(SessionId, TombstoneReason, Duration)> {
         let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
         let live = graves.iter().filter(|(_, (_, until))| *until > now);
         live.map(|(id, (death, until))| (id.clone(), *death, until.since(now))).collect()
@@ -87,29 +89,34 @@ mod tests {
 
     #[test]
     fn an_id_is_dead_until_its_time_and_the_time_is_never_shortened() {
-        let (tombstones, id, start) = (Tombstones::default(), SessionId::new("s1"), Moment::START);
-        tombstones.bury(&id, Death::Replaced, start.after(2 * MINUTE), start);
-        tombstones.bury(&id, Death::Revoked, start.after(MINUTE), start);
-        tombstones.bury(&id, Death::Replaced, start.after(MINUTE), start);
-        assert_eq!(tombstones.find("s1", start.after(MINUTE)), Some(Death::Revoked));
+        let (tombstones, id, start) = (Tombstones::default(), SessionId::new("s1"), Timestamp::START);
+        tombstones.bury(&id, TombstoneReason::Replaced, start.after(2 * MINUTE), start);
+        tombstones.bury(&id, TombstoneReason::Revoked, start.after(MINUTE), start);
+        tombstones.bury(&id, TombstoneReason::Replaced, start.after(MINUTE), start);
+        assert_eq!(tombstones.find("s1", start.after(MINUTE)), Some(TombstoneReason::Revoked));
         assert_eq!(tombstones.find("s1", start.after(2 * MINUTE)), None);
         assert_eq!(tombstones.find("s2", start), None);
-        assert_eq!(tombstones.all(start.after(MINUTE)), [(id, Death::Revoked, MINUTE)]);
+        assert_eq!(tombstones.all(start.after(MINUTE)), [(id, TombstoneReason::Revoked, MINUTE)]);
     }
 
     #[test]
     fn expired_ones_do_not_pile_up() {
-        let (tombstones, start) = (Tombstones::default(), Moment::START);
+        let (tombstones, start) = (Tombstones::default(), Timestamp::START);
         for number in 0..20_000u64 {
             let now = start.after(Duration::from_secs(number));
-            tombstones.bury(&SessionId::new(&format!("s{number}")), Death::Revoked, now.after(MINUTE), now);
+            tombstones.bury(
+                &SessionId::new(&format!("s{number}")),
+                TombstoneReason::Revoked,
+                now.after(MINUTE),
+                now,
+            );
         }
         assert!(tombstones.len() <= 2049, "{}", tombstones.len());
     }
 
     #[test]
     fn what_is_told_of_an_end_is_all_there_or_nothing() {
-        let told = Some((SessionId::new("a b"), Death::Revoked, Duration::from_millis(5)));
+        let told = Some((SessionId::new("a b"), TombstoneReason::Revoked, Duration::from_millis(5)));
         assert_eq!(parse("5 revoked a b"), told);
         for wrong in ["", "5", "5 revoked", "x revoked a", "5 alive a", "-5 revoked a"] {
             assert_eq!(parse(wrong), None, "{wrong}");
@@ -118,9 +125,9 @@ mod tests {
 
     #[test]
     fn words_are_read_back() {
-        for death in [Death::Revoked, Death::Replaced] {
-            assert_eq!(Death::parse(death.as_str().as_bytes()), Some(death));
+        for death in [TombstoneReason::Revoked, TombstoneReason::Replaced] {
+            assert_eq!(TombstoneReason::parse(death.as_str().as_bytes()), Some(death));
         }
-        assert_eq!(Death::parse(b""), None);
+        assert_eq!(TombstoneReason::parse(b""), None);
     }
 }

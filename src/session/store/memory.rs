@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::cache::Death;
+use super::super::cache::TombstoneReason;
 use super::{Contents, Fields, Lookup, Read, Record, SessionId, Ttl};
 use crate::clock;
 
@@ -63,7 +63,7 @@ impl MemoryStore {
                 let read = Read { at: Some(clock::steady_unix_time()), by: None };
                 Lookup::Found(Record { contents, ttl, read })
             }
-            Some(_) => Lookup::Absent(Some(Death::Replaced)),
+            Some(_) => Lookup::Absent(Some(TombstoneReason::Replaced)),
             None => Lookup::Absent(None),
         }
     }
@@ -77,12 +77,12 @@ impl MemoryStore {
     }
 
     /// Nothing else writes here, so a revoked session needs no tombstone.
-    pub(super) fn bury(&self, id: &SessionId, death: Death) -> bool {
+    pub(super) fn bury(&self, id: &SessionId, death: TombstoneReason) -> bool {
         let now = Instant::now();
         let mut sessions = self.sessions();
         sessions.reap(now);
         let removed = sessions.remove(id);
-        if let (Death::Replaced, Some(entry)) = (death, &removed) {
+        if let (TombstoneReason::Replaced, Some(entry)) = (death, &removed) {
             sessions.insert(id.clone(), None, entry.deadline);
         }
         removed.is_some_and(|entry| entry.contents.is_some() && entry.deadline > now)
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(ttl(&store), Ttl::Left(Duration::from_millis(1)));
         advance(Duration::from_millis(1)).await;
         assert_eq!(store.load(&id(1)), Lookup::Absent(None));
-        assert!(!store.bury(&id(1), Death::Revoked));
+        assert!(!store.bury(&id(1), TombstoneReason::Revoked));
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,12 +221,12 @@ mod tests {
     async fn ended_sessions_leave_nothing_behind_and_replaced_ones_are_known_for_the_rest_of_their_lives() {
         let store = MemoryStore::new();
         store.create(&id(1), fields(), TTL);
-        assert!(store.bury(&id(1), Death::Replaced));
+        assert!(store.bury(&id(1), TombstoneReason::Replaced));
         store.create(&id(2), fields(), TTL);
-        assert_eq!(store.load(&id(1)), Lookup::Absent(Some(Death::Replaced)));
+        assert_eq!(store.load(&id(1)), Lookup::Absent(Some(TombstoneReason::Replaced)));
         store.renew(&id(1), 10 * TTL);
-        assert!(store.bury(&id(2), Death::Revoked));
-        assert!(!store.bury(&id(2), Death::Revoked));
+        assert!(store.bury(&id(2), TombstoneReason::Revoked));
+        assert!(!store.bury(&id(2), TombstoneReason::Revoked));
         advance(TTL).await;
         assert_eq!(store.load(&id(1)), Lookup::Absent(None));
         assert_eq!((store.len(), store.sessions().by_deadline.len()), (0, 0));

@@ -11,14 +11,14 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::{self, StoreKind};
 
-use super::cache::{Death, SessionCache};
+use super::cache::{SessionCache, TombstoneReason};
 use super::warnings::Inspection;
 use super::{Contents, Fields, SessionId, Unreadable};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
 use redis::RunId;
-pub use redis::{RedisStore, StartError, Switch, Topology};
+pub use redis::{FaultInjector, RedisStore, StartError, Topology};
 
 /// A store of sessions. Clones are cheap and mean the same store.
 ///
@@ -63,7 +63,7 @@ impl Backend {
     }
 
     /// What connects this process with the store; `None` where there is nothing between the two.
-    pub fn switch(&self) -> Option<&Switch> {
+    pub fn switch(&self) -> Option<&FaultInjector> {
         match self {
             Backend::Memory(_) => None,
             Backend::Redis(topology) => Some(topology.switch()),
@@ -76,7 +76,7 @@ impl Backend {
 pub enum Lookup {
     Found(Record),
     /// No session; the death, if a tombstone tells it.
-    Absent(Option<Death>),
+    Absent(Option<TombstoneReason>),
     /// Something that is no session as it is configured.
     Unreadable(Unreadable),
 }
@@ -92,14 +92,14 @@ impl Lookup {
 
 /// A session that was removed, and the tombstone in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Burial {
+pub struct TombstoneWrite {
     pub was_there: bool,
     /// How long the tombstone stays.
     pub life: Duration,
 }
 
 /// Takes note of a session that was removed.
-pub(crate) type Buried<'a> = dyn Fn(&SessionId, Burial) + Send + Sync + 'a;
+pub(crate) type TombstoneResult<'a> = dyn Fn(&SessionId, TombstoneWrite) + Send + Sync + 'a;
 
 /// A session as the store has it.
 #[derive(Clone, PartialEq)]
@@ -213,32 +213,37 @@ impl Store {
     /// Removes the session, as an application does; whether it was there.
     pub async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {
         match self {
-            Store::Memory(store) => Ok(store.bury(id, Death::Revoked)),
+            Store::Memory(store) => Ok(store.bury(id, TombstoneReason::Revoked)),
             Store::Redis(store) => store.end(id).await,
         }
     }
 
     /// Removes the session and puts a tombstone in its place, so that nobody can bring it back; whether it was
     /// there. `life` is how long a session may live whose remaining time the store cannot tell.
-    pub async fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Result<Burial, StoreError> {
+    pub async fn write_tombstone(
+        &self,
+        id: &SessionId,
+        death: TombstoneReason,
+        life: Duration,
+    ) -> Result<TombstoneWrite, StoreError> {
         match self {
-            Store::Memory(store) => Ok(Burial { was_there: store.bury(id, death), life }),
+            Store::Memory(store) => Ok(TombstoneWrite { was_there: store.bury(id, death), life }),
             Store::Redis(store) => store.bury(id, death, life).await,
         }
     }
 
-    /// [`Store::bury`] of each for a revocation, which waits for the replicas as well; `buried` is told of each as soon
+    /// [`Store::write_tombstone`] of each for a revocation, which waits for the replicas as well; `buried` is told of each as soon
     /// as it is. `Some` of the result says why some may yet be undone by a failover.
     pub(crate) async fn bury_for_good(
         &self,
         ids: &[SessionId],
         life: Duration,
-        buried: &Buried<'_>,
+        buried: &TombstoneResult<'_>,
     ) -> Result<Option<&'static str>, StoreError> {
         match self {
             Store::Memory(store) => {
                 ids.iter().for_each(|id| {
-                    buried(id, Burial { was_there: store.bury(id, Death::Revoked), life });
+                    buried(id, TombstoneWrite { was_there: store.bury(id, TombstoneReason::Revoked), life });
                 });
                 Ok(None)
             }

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::Instant;
 
 use super::Instance;
-use crate::upstream::proof::Doubt;
-use crate::upstream::record::{Outcome, Record};
-use crate::upstream::standing::{Cause, CheckResult, Ejection, Health, Standing};
+use crate::upstream::fresh_check::UnprovenReason;
+use crate::upstream::health_state::{Cause, CheckResult, Ejection, Health, HealthState};
+use crate::upstream::request_stats::{Outcome, RequestStats};
 
 /// What is known of an instance's ability to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Instance {
     }
 
     /// Its health with the reason, and what led to it. Takes a lock: not for requests.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> HealthState {
         self.judgement.standing()
     }
 
@@ -97,7 +97,7 @@ impl Instance {
     /// to serve, which the balancer must be told.
     pub fn judge(&self, health: Health, reason: &str) -> bool {
         let now = Instant::now();
-        let before = self.judgement.judge(health, reason, now);
+        let before = self.judgement.set(health, reason, now);
         if health.is_able() && !before.is_able() {
             self.record.forget();
             self.connected();
@@ -106,13 +106,13 @@ impl Instance {
         before.is_able() != health.is_able()
     }
 
-    /// Leaves it alone for what requests met there; only the warden calls this, and only when it is fit to serve. The
+    /// Leaves it alone for what requests met there; only the health manager calls this, and only when it is fit to serve. The
     /// balancer must be told.
     pub fn eject(&self, ejection: Ejection, cause: Cause, reason: &str) {
         self.judgement.eject(ejection, cause, reason, Instant::now());
     }
 
-    /// Counts a check; only the warden calls this.
+    /// Counts a check; only the health manager calls this.
     pub fn count_check(&self, result: CheckResult) {
         self.judgement.count(result);
     }
@@ -120,29 +120,29 @@ impl Instance {
     /// Takes note of what a request met here.
     pub fn note(&self, outcome: Outcome) {
         if self.record.add(outcome) {
-            self.group.alarm().notify_one();
+            self.group.failure_signal().notify_one();
         }
     }
 
     /// What requests met here.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &RequestStats {
         &self.record
     }
 
     /// Why it needs a good check before new requests go there; `None` without checks, and after a good one.
-    pub fn doubts(&self) -> Option<Doubt> {
+    pub fn doubts(&self) -> Option<UnprovenReason> {
         self.proof.doubts()
     }
 
     /// Where there are checks, a good one that begins from now on is needed before new requests go there. The balancer
     /// must be told.
-    pub fn doubt(&self, why: Doubt) {
+    pub fn doubt(&self, why: UnprovenReason) {
         if self.proof.doubt(why) {
             self.judgement.doubt();
         }
     }
 
-    /// A check has found it good; only the warden calls this. True when that was in doubt, which the balancer must be
+    /// A check has found it good; only the health manager calls this. True when that was in doubt, which the balancer must be
     /// told.
     pub fn prove(&self) -> bool {
         self.proof.prove()
@@ -153,7 +153,7 @@ impl Instance {
         self.proof.doubted().await;
     }
 
-    pub(in crate::upstream) fn set_checked(&self, checked: bool, at_first: Doubt) {
+    pub(in crate::upstream) fn set_checked(&self, checked: bool, at_first: UnprovenReason) {
         self.proof.set_checked(checked, at_first);
     }
 }

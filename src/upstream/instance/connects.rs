@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Instance;
 use crate::backoff::Backoff;
 use crate::clock::unix_seconds;
-use crate::upstream::proof::Doubt;
+use crate::upstream::fresh_check::UnprovenReason;
 
 /// Pause after a failed connect: doubles from the first to the last.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
@@ -57,7 +57,7 @@ impl Instance {
         if self.is_backing_off(now) {
             return false;
         }
-        let why = if is_refused { Doubt::Gone } else { Doubt::Away };
+        let why = if is_refused { UnprovenReason::Gone } else { UnprovenReason::Away };
         let is_news = self.doubts().is_none_or(|doubt| doubt < why);
         if is_news {
             self.doubt(why);

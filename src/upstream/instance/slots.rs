@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Instance;
 use crate::upstream::load::Work;
-use crate::upstream::seats::Seats;
+use crate::upstream::shared_slots::SharedSlots;
 
 impl Instance {
     /// Most requests at a time.
@@ -25,7 +25,7 @@ impl Instance {
     }
 
     /// True when that is a change.
-    pub(in crate::upstream) fn set_seats(&self, seats: Option<Arc<Seats>>) -> bool {
+    pub(in crate::upstream) fn set_seats(&self, seats: Option<Arc<SharedSlots>>) -> bool {
         let before = self.seats.load();
         let is_same = match (&*before, &seats) {
             (Some(before), Some(after)) => before.is_of(after),

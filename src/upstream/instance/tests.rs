@@ -1,5 +1,5 @@
 use super::*;
-use crate::upstream::{Cause, Doubt, Ejection, Health, Outcome};
+use crate::upstream::{Cause, Ejection, Health, Outcome, UnprovenReason};
 
 #[test]
 fn identity_depends_on_the_address_alone() {
@@ -72,7 +72,7 @@ async fn the_reason_is_that_of_the_condition() {
     let instance = Instance::with_slots(None);
     let reason = || instance.reason(Instant::now());
     assert_eq!(reason(), "");
-    instance.set_checked(true, Doubt::Unknown);
+    instance.set_checked(true, UnprovenReason::Unknown);
     assert_eq!(reason(), "no check has ended yet");
     instance.prove();
     instance.judge(Health::Up, "checks succeed");
@@ -92,6 +92,6 @@ async fn the_reason_is_that_of_the_condition() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(reason(), "nobody listened at its address, and no check has ended since");
     instance.judge(Health::Down, "answered 500");
-    instance.doubt(Doubt::Away);
+    instance.doubt(UnprovenReason::Away);
     assert_eq!(reason(), "answered 500");
 }

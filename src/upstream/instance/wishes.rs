@@ -9,7 +9,7 @@ use super::Instance;
 use crate::clock::unix_seconds;
 use crate::config::InstanceState;
 use crate::upstream::deadline::{Deadline, Orders};
-use crate::upstream::proof::Doubt;
+use crate::upstream::fresh_check::UnprovenReason;
 
 pub(super) const READY: u8 = 0;
 const DRAIN: u8 = 1;
@@ -54,7 +54,7 @@ impl Instance {
     pub fn set_state(&self, state: InstanceState) {
         if state == InstanceState::Ready && self.state() != InstanceState::Ready {
             self.joined.store(unix_seconds(), Relaxed);
-            self.doubt(Doubt::Away);
+            self.doubt(UnprovenReason::Away);
         }
         let state = match state {
             InstanceState::Ready => READY,
@@ -93,7 +93,7 @@ impl Instance {
     /// The balancer must be told.
     pub fn set_weight(&self, weight: u32) {
         if self.weight.swap(weight, Relaxed) == 0 && weight > 0 {
-            self.doubt(Doubt::Away);
+            self.doubt(UnprovenReason::Away);
         }
     }
 
@@ -105,12 +105,13 @@ impl Instance {
     /// Whether it serves those who are tied to it. Doubt does not move them, unless what it kept of them is gone.
     pub fn keeps_ties(&self) -> bool {
         let is_in = self.state.load(Relaxed) != TAKEN_OUT;
-        self.is_open() || (is_in && self.is_fit() && self.doubts() != Some(Doubt::Gone))
+        self.is_open() || (is_in && self.is_fit() && self.doubts() != Some(UnprovenReason::Gone))
     }
 
     /// Whether it takes requests that a hash leads to it. As long as nothing else is known they are not led elsewhere,
     /// as that may be a tie.
     pub fn takes_led(&self) -> bool {
-        self.is_open() || (self.doubts() == Some(Doubt::Unknown) && self.is_in_use() && self.is_fit())
+        self.is_open()
+            || (self.doubts() == Some(UnprovenReason::Unknown) && self.is_in_use() && self.is_fit())
     }
 }

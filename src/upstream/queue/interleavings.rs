@@ -27,12 +27,12 @@ enum Kind {
 #[derive(Debug)]
 enum At {
     Coming,
-    Joining(Wish),
-    Choosing(Ticket),
-    Wishing(Ticket, Wish),
-    Waiting(Ticket),
+    Joining(SlotRequest),
+    Choosing(QueueTicket),
+    Wishing(QueueTicket, SlotRequest),
+    Waiting(QueueTicket),
     /// With the slot that has come, or told to choose again.
-    Called(Ticket, Option<Lease>),
+    Called(QueueTicket, Option<Lease>),
     Served(Lease),
     /// It has left, and its slot was not offered to others yet.
     Leaving(Arc<Instance>),
@@ -41,7 +41,7 @@ enum At {
 
 enum Choice {
     Taken(Lease),
-    Full(Wish),
+    Full(SlotRequest),
     Nobody,
 }
 
@@ -122,9 +122,9 @@ impl World {
                 Choice::Nobody => At::Over,
             },
             At::Wishing(mut ticket, wish) => match ticket.wish(wish) {
-                Wished::Before => At::Waiting(ticket),
-                Wished::Anew => At::Choosing(ticket),
-                Wished::Granted(lease) => At::Served(lease),
+                QueuePosition::Before => At::Waiting(ticket),
+                QueuePosition::Anew => At::Choosing(ticket),
+                QueuePosition::Granted(lease) => At::Served(lease),
             },
             At::Waiting(ticket) => At::Waiting(ticket),
             At::Called(_, Some(lease)) => At::Served(lease),
@@ -150,7 +150,7 @@ impl World {
         match deed {
             Deed::Set(place, state) => instances[place].set_state(state),
             Deed::Open => self.open(),
-            Deed::Tell => self.upstream.group().settle(instances),
+            Deed::Tell => self.upstream.group().rematch_waiters(instances),
         }
     }
 
@@ -162,12 +162,14 @@ impl World {
             None => Choice::Full(wish),
         };
         match (kind, open.first()) {
-            (Kind::Tied, _) if instances[0].keeps_ties() => take(&instances[0], Wish::Only(instances[0].id)),
+            (Kind::Tied, _) if instances[0].keeps_ties() => {
+                take(&instances[0], SlotRequest::Only(instances[0].id))
+            }
             (_, None) => Choice::Nobody,
-            (Kind::Led, Some(first)) => take(first, Wish::Led(first.id)),
+            (Kind::Led, Some(first)) => take(first, SlotRequest::Led(first.id)),
             _ => match open.iter().find_map(|instance| Lease::take(instance)) {
                 Some(lease) => Choice::Taken(lease),
-                None => Choice::Full(Wish::Any { except: Vec::new() }),
+                None => Choice::Full(SlotRequest::Any { except: Vec::new() }),
             },
         }
     }

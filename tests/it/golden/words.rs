@@ -1,13 +1,13 @@
 //! Closed sets of words in metrics, logs, JSON and the configuration.
 
 use http::Method;
-use vestibule::canary::{Side, State};
+use vestibule::canary::{State, Variant};
 use vestibule::config::{Balance, InstanceState, Mode};
-use vestibule::proxy::Other;
+use vestibule::proxy::OtherModeOutcome;
 use vestibule::proxy::drill::Why;
 use vestibule::proxy::metrics::{RequestKey, RetryReason};
 use vestibule::session::{AbsentReason, RevokeTarget, SessionId, StoreError, Unreadable};
-use vestibule::upstream::{Cause, CheckResult, Condition, Then};
+use vestibule::upstream::{Cause, CheckResult, Condition, DeadlineAction};
 
 use super::assert_golden;
 
@@ -65,16 +65,16 @@ fn golden_closed_sets_keep_their_words() {
         words!("condition", Condition::{ Unchecked, Up, Down, Ejected, BackingOff, Unproven, Fenced }, as_str),
         words!("ejection reason", Cause::{ Consecutive, ErrorRate, Latency }, as_str),
         words!("check result", CheckResult::{ Ok, Failed, Busy }, as_str),
-        words!("then", Then::{ Keep, Close }, as_str),
+        words!("then", DeadlineAction::{ Keep, Close }, as_str),
         format!("balance: {}\n", balance.each_ref().map(Balance::as_str).join(" ")),
         words!("absent session", AbsentReason::{ NoId, Ambiguous, BadId, Replaced }, as_str),
         words!("store error", StoreError::{
             Timeout, Disconnected, Tls, Busy, Auth, Loading, ReadOnly, PrimaryDown, Moving, Script, OutOfMemory,
             NotDurable, MaxClients, WrongType, Protocol, Rejected
         }, kind),
-        words!("side", Side::{ Stable, Canary }, as_str),
+        words!("side", Variant::{ Stable, Canary }, as_str),
         words!("canary state", State::{ Manual, Comparing, Promoted, RolledBack }, as_str),
-        words!("other mode", Other::{ Same, Elsewhere, New }, as_str),
+        words!("other mode", OtherModeOutcome::{ Same, Elsewhere, New }, as_str),
         words!("drill ended by", Why::{ Time, Asked, Silence, Shutdown }, as_str),
         methods(),
         retries(),

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use vestibule::config::{self, OnOutage};
 use vestibule::session::{
-    AbsentReason, Backend, Death, MemoryStore, Resolution, Resolved, Resolver, SessionCache, Source, Store,
+    AbsentReason, Backend, MemoryStore, Resolution, Resolved, Resolver, SessionCache, Source, Store,
+    TombstoneReason,
 };
 
 use super::{caching_resolver, connected, hash, id, redis_with_session, session, with_cookie};
@@ -81,7 +82,7 @@ async fn a_session_is_read_once_and_known_from_then_on() {
 async fn a_replaced_session_stays_a_replaced_one_when_it_is_asked_for_again() {
     let redis = redis_with_session().await;
     let (one, another) = (house(&redis).await, house(&redis).await);
-    one.store.bury(&id("there"), Death::Replaced, HOUR).await.unwrap();
+    one.store.write_tombstone(&id("there"), TombstoneReason::Replaced, HOUR).await.unwrap();
     for house in [one, another] {
         for _ in 0..3 {
             let resolved = house.resolve("there").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vestibule::config::StoreFormat;
-use vestibule::session::{Death, Lookup, MemoryStore, Store, Ttl};
+use vestibule::session::{Lookup, MemoryStore, Store, TombstoneReason, Ttl};
 
 use super::{connected, fields, id, redis_config, text};
 use crate::support::redis::Redis;
@@ -44,16 +44,16 @@ async fn is_there_until_ended(store: &Store) {
     assert_eq!(loaded(store, "a").await, written("1"));
     let left = ttl(store, "a").await;
     assert!(left <= HOUR && left > HOUR - Duration::from_secs(60), "{left:?}");
-    assert!(store.bury(&id("a"), Death::Revoked, HOUR).await.unwrap().was_there);
+    assert!(store.write_tombstone(&id("a"), TombstoneReason::Revoked, HOUR).await.unwrap().was_there);
     assert!(store.load(&id("a"), true).await.unwrap().found().is_none());
-    assert!(!store.bury(&id("a"), Death::Revoked, HOUR).await.unwrap().was_there);
+    assert!(!store.write_tombstone(&id("a"), TombstoneReason::Revoked, HOUR).await.unwrap().was_there);
 }
 
 async fn knows_the_replaced_ones(store: &Store) {
     store.create(&id("old"), fields("1"), HOUR).await.unwrap();
-    assert!(store.bury(&id("old"), Death::Replaced, HOUR).await.unwrap().was_there);
+    assert!(store.write_tombstone(&id("old"), TombstoneReason::Replaced, HOUR).await.unwrap().was_there);
     store.create(&id("new"), fields("2"), HOUR).await.unwrap();
-    assert_eq!(store.load(&id("old"), true).await, Ok(Lookup::Absent(Some(Death::Replaced))));
+    assert_eq!(store.load(&id("old"), true).await, Ok(Lookup::Absent(Some(TombstoneReason::Replaced))));
     assert_eq!(loaded(store, "new").await, written("2"));
 }
 

@@ -17,7 +17,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use vestibule::config;
 use vestibule::session::{
-    Content, Contents, Describe, Description, Lookup, MemoryStore, Resolution, Resolver, Session,
+    Content, Contents, IdentityHeaders, IdentityMapper, Lookup, MemoryStore, Resolution, Resolver, Session,
     SessionCache, SessionId, SharedState, Store, StoreError,
 };
 
@@ -86,12 +86,12 @@ fn caching_resolver(
 #[derive(Debug)]
 struct Users;
 
-impl Describe for Users {
-    fn mark(&self) -> u64 {
+impl IdentityMapper for Users {
+    fn ruleset_id(&self) -> u64 {
         0
     }
 
-    fn describe(&self, contents: &Contents) -> Description {
+    fn headers(&self, contents: &Contents) -> IdentityHeaders {
         let text = text(contents, "/user_id").or_else(|| text(contents, "/user/id"));
         Ok([text.map(|text| HeaderValue::from_str(&text).unwrap())].into())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use vestibule::config;
-use vestibule::session::{Death, Resolution, StoreError};
+use vestibule::session::{Resolution, StoreError, TombstoneReason};
 
 use super::{
     connected, connection_ids, hash, id, impatient, redis_with_session, resolve, resolver, start,
@@ -25,7 +25,7 @@ async fn without_a_server_every_call_fails_without_a_wait() {
     let there = id("there");
     assert_eq!(within("look-up", store.load(&there, true)).await, Err(StoreError::Disconnected));
     assert_eq!(
-        within("burial", store.bury(&there, Death::Revoked, HOUR)).await,
+        within("burial", store.write_tombstone(&there, TombstoneReason::Revoked, HOUR)).await,
         Err(StoreError::Disconnected)
     );
     assert_eq!(within("ping", store.ping()).await, Err(StoreError::Disconnected));

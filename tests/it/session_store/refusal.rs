@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use vestibule::config::{self, ClientCertificate};
-use vestibule::session::{Death, MemoryStore, StartError, Store, StoreError};
+use vestibule::session::{MemoryStore, StartError, Store, StoreError, TombstoneReason};
 
 use super::{connected, fields, hash, id, redis_with_session, start, until_failed, until_loaded};
 use crate::support::redis::Redis;
@@ -41,7 +41,10 @@ async fn a_user_needs_only_the_rights_for_what_is_used() {
     assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
     store.ping().await.unwrap();
     assert_eq!(store.create(&id("new"), fields("1"), HOUR).await, Err(StoreError::Auth));
-    assert_eq!(store.bury(&id("there"), Death::Revoked, HOUR).await, Err(StoreError::Auth));
+    assert_eq!(
+        store.write_tombstone(&id("there"), TombstoneReason::Revoked, HOUR).await,
+        Err(StoreError::Auth)
+    );
 }
 
 #[tokio::test]
@@ -66,7 +69,7 @@ async fn a_full_server_refuses_new_sessions_and_serves_old_ones() {
     let created = store.create(&id("new"), fields("1"), HOUR).await;
     assert_eq!(created, Err(StoreError::OutOfMemory));
     assert!(store.load(&id("there"), true).await.unwrap().found().is_some());
-    assert!(store.bury(&id("there"), Death::Revoked, HOUR).await.unwrap().was_there);
+    assert!(store.write_tombstone(&id("there"), TombstoneReason::Revoked, HOUR).await.unwrap().was_there);
 }
 
 #[tokio::test]

@@ -101,9 +101,15 @@ impl Sentinels {
         self.redis.iter().position(|redis| redis.address().port() == port).unwrap()
     }
 
-    /// Begins to replace a healthy primary, without waiting for it.
+    /// Begins to replace a healthy primary, without waiting for it. It may be under way already: a server that was busy
+    /// for long counts as dead.
     pub(crate) async fn begin_failover(&self) {
-        let _: String = self.ask(1, &["SENTINEL", "FAILOVER", "main"]).await;
+        let begun: redis::RedisResult<String> = self.try_ask(1, &["SENTINEL", "FAILOVER", "main"]).await;
+        if let Err(error) = begun
+            && error.code() != Some("INPROG")
+        {
+            panic!("{error}");
+        }
     }
 
     /// Lets another failover begin so soon after one, twice this, and news of the servers come at once.
@@ -207,11 +213,19 @@ impl Sentinels {
     }
 
     async fn ask<T: redis::FromRedisValue>(&self, index: usize, command: &[&str]) -> T {
+        self.try_ask(index, command).await.unwrap()
+    }
+
+    async fn try_ask<T: redis::FromRedisValue>(
+        &self,
+        index: usize,
+        command: &[&str],
+    ) -> redis::RedisResult<T> {
         let client = redis::Client::open(format!("redis://{}", self.sentinels[index].address)).unwrap();
         within("sentinel", async {
             let mut connection = patient(&client).await.unwrap();
             let mut sent = redis::cmd(command[0]);
-            sent.arg(&command[1..]).query_async(&mut connection).await.unwrap()
+            sent.arg(&command[1..]).query_async(&mut connection).await
         })
         .await
     }

@@ -115,7 +115,7 @@ async fn a_rehearsed_cut_takes_the_sentinels_away_as_well_and_gives_all_back() {
     let sentinels = with_session("ann").await;
     let (_upstream, proxy) = start(&sentinels.url(), "").await;
     until_served(&proxy, "ann", true).await;
-    let order = drill::Order { target: drill::Target::Store, time: drill::LONGEST };
+    let order = drill::DrillRequest { target: drill::Target::Store, time: drill::LONGEST };
     let id = proxy.handle.drill(order).await.unwrap();
     until_served(&proxy, "ann", false).await;
     assert!(!is_served(proxy.address(), "ann").await);

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use crate::admin::api::Problem;
 use crate::config::{self, InstanceState};
-use crate::proxy::operate::Order;
-use crate::upstream::{Deadline, Then};
+use crate::proxy::instance_admin::InstanceUpdate;
+use crate::upstream::{Deadline, DeadlineAction};
 
 pub(super) const EXPECTED: &str = r#"{"instance": "IP:PORT or NAME"} with "state": "ready", "drain" or "down", "weight": 0 to 1000 or both, and where wanted with "upstream": "NAME", "deadline": "10m", "then": "keep" or "close", with nothing else in it"#;
 
@@ -47,14 +47,14 @@ enum Afterwards {
 
 impl Call {
     /// The order, given at `now`.
-    pub(super) fn order(self, now: Instant) -> Result<Order, Problem> {
+    pub(super) fn order(self, now: Instant) -> Result<InstanceUpdate, Problem> {
         if self.state.is_none() && self.weight.is_none() {
             return Err(NOTHING);
         }
         if self.weight.is_some_and(|weight| weight > 1000) {
             return Err(WEIGHT);
         }
-        Ok(Order {
+        Ok(InstanceUpdate {
             deadline: self.deadline(now)?,
             upstream: self.upstream,
             instance: self.instance,
@@ -66,8 +66,8 @@ impl Call {
     fn deadline(&self, now: Instant) -> Result<Option<Deadline>, Problem> {
         let time = self.deadline.as_ref().map(|text| config::duration(text).ok_or(DURATION)).transpose()?;
         let then = match self.then {
-            Some(Afterwards::Close) => Then::Close,
-            Some(Afterwards::Keep) | None => Then::Keep,
+            Some(Afterwards::Close) => DeadlineAction::Close,
+            Some(Afterwards::Keep) | None => DeadlineAction::Keep,
         };
         match (self.state, time, self.then) {
             (_, None, None) => Ok(None),
@@ -97,18 +97,18 @@ mod tests {
 
     use super::*;
 
-    fn read(body: &str) -> Result<Order, Problem> {
+    fn read(body: &str) -> Result<InstanceUpdate, Problem> {
         let call: Call = serde_json::from_str(body).map_err(|_| Problem::Malformed(EXPECTED))?;
         call.order(Instant::now())
     }
 
-    fn with(rest: &str) -> Result<Order, Problem> {
+    fn with(rest: &str) -> Result<InstanceUpdate, Problem> {
         read(&format!("{{\"instance\": \"127.0.0.1:5001\", {rest}}}"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_order_says_what_it_changes() {
-        let order = Order {
+        let order = InstanceUpdate {
             upstream: None,
             instance: "127.0.0.1:5001".into(),
             state: Some(InstanceState::Ready),
@@ -117,17 +117,17 @@ mod tests {
         };
         assert_eq!(with(r#""state": "ready""#), Ok(order.clone()));
         let at = Instant::now() + Duration::from_secs(600);
-        let drain = Order {
+        let drain = InstanceUpdate {
             upstream: Some("app".into()),
             state: Some(InstanceState::Drain),
             weight: Some(0),
-            deadline: Some(Deadline { at, then: Then::Close }),
+            deadline: Some(Deadline { at, then: DeadlineAction::Close }),
             ..order.clone()
         };
         let said = r#""upstream": "app", "state": "drain", "weight": 0, "deadline": "10m", "then": "close""#;
         assert_eq!(with(said), Ok(drain));
-        let now = Some(Deadline { at: Instant::now(), then: Then::Close });
-        let down = Order { state: Some(InstanceState::Down), deadline: now, ..order };
+        let now = Some(Deadline { at: Instant::now(), then: DeadlineAction::Close });
+        let down = InstanceUpdate { state: Some(InstanceState::Down), deadline: now, ..order };
         assert_eq!(with(r#""state": "down", "then": "close""#), Ok(down));
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::config::{self, InstanceState, Mode};
-use crate::proxy::Plan;
+use crate::proxy::RuntimeConfig;
 use crate::upstream::Instance;
 
 /// The whole answer.
@@ -73,7 +73,7 @@ struct Moment {
 
 impl Report {
     /// All upstreams and their instances, or those at the address `only`, and the upstreams that they are in.
-    pub(super) fn of(plan: &Plan, now: Instant, only: Option<SocketAddr>) -> Self {
+    pub(super) fn of(plan: &RuntimeConfig, now: Instant, only: Option<SocketAddr>) -> Self {
         let is_sticky = plan.modes.include(Mode::Sticky);
         let moment = Moment { now, session_idle: is_sticky.then(|| plan.session_idle()) };
         let rows = plan.balancers().iter().map(|balancer| upstream_row(balancer, &moment, only));

@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::canary::Side;
+use crate::canary::Variant;
 use crate::config;
 use crate::golden::assert_golden;
 use crate::proxy::metrics::{QueueCounts, RequestKey, RetryCounts, RetryReason};
-use crate::proxy::{CohortCounts, Other, Plan, SideCounts};
+use crate::proxy::{CohortCounts, OtherModeOutcome, RuntimeConfig, SideCounts};
 
 const CONFIG: &str = r#"
 version = 1
@@ -45,7 +45,7 @@ fn times() -> Histogram {
     times
 }
 
-fn counts(plan: &Plan) -> Counts {
+fn counts(plan: &RuntimeConfig) -> Counts {
     let app = || "app".to_owned();
     let side = SideCounts { requests: 1, errors: 1, first_byte: times(), compared: Default::default() };
     let reasons = [
@@ -56,7 +56,10 @@ fn counts(plan: &Plan) -> Counts {
         RetryReason::Status(503),
     ];
     let reasons = reasons.into_iter().map(|reason| (reason, 1)).collect();
-    let others = [Other::Same, Other::Elsewhere, Other::New].into_iter().map(|other| (other, 1)).collect();
+    let others = [OtherModeOutcome::Same, OtherModeOutcome::Elsewhere, OtherModeOutcome::New]
+        .into_iter()
+        .map(|other| (other, 1))
+        .collect();
     let requests = BTreeMap::from([("127.0.0.1:5001".to_owned(), 1)]);
     Counts {
         requests: BTreeMap::from([
@@ -72,7 +75,7 @@ fn counts(plan: &Plan) -> Counts {
         session_control: once("set"),
         canaries: plan
             .canaries()
-            .flat_map(|canary| Side::BOTH.map(|side| (canary.id(), side)))
+            .flat_map(|canary| Variant::BOTH.map(|side| (canary.id(), side)))
             .map(|key| (key, side.clone()))
             .collect(),
         cohorts: BTreeMap::from([((Mode::Shared, app()), CohortCounts { requests, others, ties_lost: 1 })]),
@@ -84,7 +87,7 @@ fn counts(plan: &Plan) -> Counts {
 }
 
 fn snapshot() -> Snapshot {
-    let plan = Plan::new(Arc::new(config::parse(CONFIG, "x").unwrap())).unwrap();
+    let plan = RuntimeConfig::new(Arc::new(config::parse(CONFIG, "x").unwrap())).unwrap();
     Snapshot {
         counts: counts(&plan),
         routes: plan.labels().names().to_vec(),

@@ -14,8 +14,8 @@ use redis::{
 
 use crate::config::{self, Credentials, Host, RedisUrl};
 
+use super::fault_injector::FaultInjector;
 use super::outages::Outages;
-use super::switch::Switch;
 
 /// Unacknowledged bytes and silence end a connection after this long, whoever is waiting.
 const DEAD_PEER: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ pub(super) struct Access {
     source: Option<RedisUrl>,
     /// A server did not take the credentials.
     refused: AtomicBool,
-    pub(super) switch: Switch,
+    pub(super) switch: FaultInjector,
     pub(super) outages: Outages,
     /// A server does not speak RESP3, or not to us.
     without_resp3: AtomicBool,
@@ -66,7 +66,7 @@ impl Access {
             template: info.set_tcp_settings(tcp).set_redis_settings(redis),
             credentials: ArcSwap::from_pointee(url.credentials.clone()),
             source: Some(url.clone()),
-            switch: Switch::default(),
+            switch: FaultInjector::default(),
             outages: Outages::of("a server of the session store"),
             refused: AtomicBool::new(false),
             without_resp3: AtomicBool::new(false),

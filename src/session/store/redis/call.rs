@@ -4,7 +4,7 @@ use redis::{Arg, Cmd, Pipeline, RedisError, ServerError, Value, cmd};
 
 use crate::config::Host;
 
-use super::switch::Wire;
+use super::fault_injector::GuardedConnection;
 
 /// What is sent in one go and answered by one server.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl<'a> Call<'a> {
     }
 
     /// The answer; to many commands an array of answers.
-    pub(super) async fn send(self, mut to: Wire) -> Result<Value, RedisError> {
+    pub(super) async fn send(self, mut to: GuardedConnection) -> Result<Value, RedisError> {
         match self {
             Call::One(command) => to.send_packed_command(command).await,
             Call::Many(pipeline) => to.send_packed_commands(pipeline).await.map(Value::Array),
@@ -47,7 +47,7 @@ impl<'a> Call<'a> {
     pub(super) async fn ask_there(
         self,
         answer: Result<Value, RedisError>,
-        to: Wire,
+        to: GuardedConnection,
     ) -> Result<Value, RedisError> {
         let (Call::Many(pipeline), Ok(Value::Array(mut answers))) = (self, answer) else {
             return self.send_asking(to).await;
@@ -72,7 +72,7 @@ impl<'a> Call<'a> {
 
     /// Like [`send`](Self::send), to a server that imports the slot of the key: each command, and each
     /// transaction as a whole, says that it was sent there.
-    async fn send_asking(self, mut to: Wire) -> Result<Value, RedisError> {
+    async fn send_asking(self, mut to: GuardedConnection) -> Result<Value, RedisError> {
         let commands: Vec<_> = match self {
             Call::One(command) => vec![command],
             Call::Many(pipeline) => pipeline.cmd_iter().collect(),

@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, RedisWrite, ToRedisArgs, Value, cmd};
 use crate::config::{self, StoreFormat};
 use crate::secret::digest;
 
-use super::super::super::cache::Death;
+use super::super::super::cache::TombstoneReason;
 use super::super::{Contents, Fields, Read, SessionId, StoreError, Unreadable};
 use super::command;
 use super::topology::RunId;
@@ -152,7 +152,7 @@ impl Codec {
 
     /// Removes a session, leaves a tombstone for the rest of its life and tells everybody; the reply is how
     /// many were removed and the life of the tombstone. `life` is for sessions whose remaining time is not known.
-    pub(super) fn bury(&self, id: &SessionId, death: Death, life: Duration) -> Cmd {
+    pub(super) fn bury(&self, id: &SessionId, death: TombstoneReason, life: Duration) -> Cmd {
         let mut script = cmd("EVAL");
         script.arg(BURY).arg(2).arg(self.key(id)).arg(self.tombstone(id));
         script.arg(death.as_str()).arg(millis(life)).arg(id.expose()).arg(DEAD).arg(INVALIDATED);

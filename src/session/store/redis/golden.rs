@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
 
-use super::super::super::cache::{Death, SessionCache};
+use super::super::super::cache::{SessionCache, TombstoneReason};
 use super::super::{Fields, Read, SessionId};
 use super::codec::{Codec, DEAD, HEARTBEAT, INVALIDATED, PEERS};
 use crate::config::{self, Config};
@@ -64,7 +64,7 @@ fn session(name: &str, codec: &Codec) -> String {
     page.push_str(&of(&codec.read(&id)));
     page.push_str(&words(&write.get_packed_pipeline()));
     page.push_str(&of(&codec.renew(&id, LIFE)));
-    for death in [Death::Revoked, Death::Replaced] {
+    for death in [TombstoneReason::Revoked, TombstoneReason::Replaced] {
         page.push_str(&of(&codec.bury(&id, death, LIFE)));
     }
     page
@@ -85,7 +85,7 @@ fn users(codec: &Codec) -> String {
 /// The ends of sessions that one process tells another, without the time that is left of them.
 fn ends() -> String {
     let cache = SessionCache::new(&config("{id}", "hash").session.cache.unwrap(), None);
-    cache.bury(&SessionId::new("abc"), Death::Revoked, LIFE);
+    cache.bury(&SessionId::new("abc"), TombstoneReason::Revoked, LIFE);
     cache.bury_told("60000 replaced a b");
     let mut ends: Vec<_> = cache.told_ends().iter().map(|end| without_time(end)).collect();
     ends.sort();

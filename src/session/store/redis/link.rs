@@ -14,8 +14,8 @@ use crate::config::Host;
 
 use super::super::StoreError;
 use super::access::Access;
+use super::fault_injector::GuardedConnection;
 use super::reply;
-use super::switch::Wire;
 
 /// Calls that can be handed to a connection's driver before the next one waits for it.
 const PIPELINE_BUFFER: usize = 1024;
@@ -46,7 +46,7 @@ impl Connector {
     }
 
     /// Likewise, for one that nobody supervises; `on_push` gets what the server says unasked.
-    pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<Wire, StoreError> {
+    pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<GuardedConnection, StoreError> {
         let opened = match self.access.is_without_resp3() {
             true => self.race(None).await,
             false => match self.race(Some(Arc::new(on_push))).await {
@@ -73,7 +73,7 @@ impl Connector {
 
     /// The first of several attempts that comes to an end, each begun a little later than the one before. A lost
     /// first packet is sent again by the kernel after a whole second only, when the way may long be free.
-    async fn race(&self, on_push: Option<Arc<dyn AsyncPushSender>>) -> RedisResult<Wire> {
+    async fn race(&self, on_push: Option<Arc<dyn AsyncPushSender>>) -> RedisResult<GuardedConnection> {
         let winner = Arc::new(AtomicUsize::new(UNDECIDED));
         let attempt = |number: usize| {
             let (winner, on_push) = (Arc::clone(&winner), on_push.clone());
@@ -104,10 +104,10 @@ impl Connector {
         }
     }
 
-    async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<Wire> {
+    async fn attempt(&self, config: &AsyncConnectionConfig) -> RedisResult<GuardedConnection> {
         let state = self.access.switch.state()?;
         let client = Client::open(self.access.to(&self.host))?;
-        Wire::new(client.get_multiplexed_async_connection_with_config(config).await?, state)
+        GuardedConnection::new(client.get_multiplexed_async_connection_with_config(config).await?, state)
     }
 }
 
@@ -122,7 +122,7 @@ fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendEr
 
 /// A connection and what its supervisor must know about it.
 pub(super) struct Link {
-    connection: Wire,
+    connection: GuardedConnection,
     pub(super) in_flight: AtomicUsize,
     /// Set by every call, cleared by the supervisor.
     pub(super) used: AtomicBool,
@@ -131,7 +131,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn connection(&self) -> Wire {
+    pub(super) fn connection(&self) -> GuardedConnection {
         self.connection.clone()
     }
 

@@ -15,8 +15,10 @@
 mod access;
 mod call;
 mod codec;
+mod fault_injector;
 #[cfg(test)]
 mod golden;
+mod invalidation;
 mod link;
 mod notes;
 mod outages;
@@ -25,9 +27,7 @@ mod pools;
 mod reply;
 mod revoke;
 mod supervisor;
-mod switch;
 mod topology;
-mod watch;
 mod witness;
 
 use std::fmt;
@@ -43,16 +43,16 @@ use self::call::Call;
 use self::codec::Codec;
 use self::pool::Limits;
 use self::pools::Pools;
-use super::super::cache::Death;
+use super::super::cache::TombstoneReason;
 use super::super::unreadable::looks_like;
 use super::super::warnings::Inspection;
-use super::{Burial, Fields, Lookup, Read, Record, SessionId, StoreError, Ttl, Unreadable};
+use super::{Fields, Lookup, Read, Record, SessionId, StoreError, TombstoneWrite, Ttl, Unreadable};
 
 pub use access::StartError;
-pub use switch::Switch;
+pub use fault_injector::FaultInjector;
+pub(super) use invalidation::{attend, watch};
 pub(super) use topology::RunId;
 pub use topology::Topology;
-pub(super) use watch::{attend, watch};
 
 /// The Redis servers of a topology, asked over the connections of one worker. Clones share them; dropping
 /// the last clone closes them.
@@ -156,9 +156,9 @@ impl RedisStore {
     pub(super) async fn bury(
         &self,
         id: &SessionId,
-        death: Death,
+        death: TombstoneReason,
         life: Duration,
-    ) -> Result<Burial, StoreError> {
+    ) -> Result<TombstoneWrite, StoreError> {
         reply::burial(&self.command(&self.0.codec.bury(id, death, life)).await?)
     }
 

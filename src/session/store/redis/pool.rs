@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 
 use super::super::StoreError;
+use super::fault_injector::GuardedConnection;
 use super::link::Link;
 use super::supervisor;
-use super::switch::Wire;
 use super::topology::Primary;
 
 /// How many connections a pool has, and for how long.
@@ -95,7 +95,7 @@ impl Pool {
 
     /// A place on a connection, given back on drop. Waits at most `wait_timeout`, and not at all
     /// while there is no connection.
-    pub(super) async fn place(self: &Arc<Self>) -> Result<Place<'_>, StoreError> {
+    pub(super) async fn place(self: &Arc<Self>) -> Result<Slot<'_>, StoreError> {
         if let Some(place) = self.try_place()? {
             return Ok(place);
         }
@@ -105,7 +105,7 @@ impl Pool {
             .unwrap_or(Err(StoreError::Busy))
     }
 
-    async fn wait_for_place(&self) -> Result<Place<'_>, StoreError> {
+    async fn wait_for_place(&self) -> Result<Slot<'_>, StoreError> {
         loop {
             let changed = self.changed.notified();
             if let Some(place) = self.try_place()? {
@@ -115,7 +115,7 @@ impl Pool {
         }
     }
 
-    fn try_place(&self) -> Result<Option<Place<'_>>, StoreError> {
+    fn try_place(&self) -> Result<Option<Slot<'_>>, StoreError> {
         let state = self.state();
         if state.links.is_empty() {
             return Err(state.failure.unwrap_or(StoreError::Disconnected));
@@ -125,7 +125,7 @@ impl Pool {
         Ok(with_room.map(|link| {
             link.in_flight.fetch_add(1, Ordering::Relaxed);
             link.used.store(true, Ordering::Relaxed);
-            Place { pool: self, link: Arc::clone(link) }
+            Slot { pool: self, link: Arc::clone(link) }
         }))
     }
 
@@ -198,13 +198,13 @@ impl Pool {
 }
 
 /// One of the `in_flight` places on a connection.
-pub(super) struct Place<'a> {
+pub(super) struct Slot<'a> {
     pool: &'a Pool,
     link: Arc<Link>,
 }
 
-impl Place<'_> {
-    pub(super) fn connection(&self) -> Wire {
+impl Slot<'_> {
+    pub(super) fn connection(&self) -> GuardedConnection {
         self.link.connection()
     }
 
@@ -218,7 +218,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.link.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.pool.changed.notify_one();

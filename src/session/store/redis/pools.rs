@@ -13,11 +13,11 @@ use crate::config::Host;
 
 use super::super::StoreError;
 use super::call::{self, Call, Redirect};
+use super::fault_injector::GuardedConnection;
 use super::notes::Notes;
 use super::pool::{Limits, Pool};
 use super::reply;
-use super::switch::Wire;
-use super::topology::{Layout, Primary, RunId, Successors, Topology, Unknown};
+use super::topology::{Primary, RunId, Successors, Topology, TopologySnapshot, Unknown};
 use super::witness::Witnessed;
 
 /// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
@@ -34,7 +34,7 @@ pub(super) struct Pools {
 
 /// The pools of one layout, in the order of its primaries.
 struct Open {
-    layout: Arc<Layout>,
+    layout: Arc<TopologySnapshot>,
     pools: Vec<Arc<Running>>,
 }
 
@@ -123,7 +123,11 @@ impl Pools {
     }
 
     /// The servers that may take the place of `primary`, to which `wire` leads.
-    pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
+    pub(super) async fn successors(
+        &self,
+        primary: &Primary,
+        wire: GuardedConnection,
+    ) -> Result<Successors, Unknown> {
         self.topology.successors(primary, wire).await
     }
 
@@ -310,7 +314,7 @@ impl Running {
 }
 
 impl Target {
-    fn new(running: &Arc<Running>, layout: &Layout) -> Self {
+    fn new(running: &Arc<Running>, layout: &TopologySnapshot) -> Self {
         Target { running: Arc::clone(running), epoch: layout.epoch(), is_cluster: layout.is_cluster() }
     }
 }

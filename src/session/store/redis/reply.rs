@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
-use super::super::super::cache::Death;
-use super::super::{Burial, StoreError, Ttl};
+use super::super::super::cache::TombstoneReason;
+use super::super::{StoreError, TombstoneWrite, Ttl};
 
 /// What a tombstone says, if there is one.
-pub(super) fn death(reply: Value) -> Result<Option<Death>, StoreError> {
+pub(super) fn death(reply: Value) -> Result<Option<TombstoneReason>, StoreError> {
     match reply {
         Value::Nil => Ok(None),
-        Value::BulkString(word) => Death::parse(&word).map(Some).ok_or(StoreError::Protocol),
+        Value::BulkString(word) => TombstoneReason::parse(&word).map(Some).ok_or(StoreError::Protocol),
         _ => Err(StoreError::Protocol),
     }
 }
@@ -55,14 +55,14 @@ pub(super) fn time(reply: &Value) -> Option<Duration> {
 }
 
 /// What burying a session came to.
-pub(super) fn burial(reply: &Value) -> Result<Burial, StoreError> {
+pub(super) fn burial(reply: &Value) -> Result<TombstoneWrite, StoreError> {
     let number = |value: Option<&Value>| match value {
         Some(Value::Int(number)) => u64::try_from(*number).map_err(|_| StoreError::Protocol),
         _ => Err(StoreError::Protocol),
     };
     let Value::Array(parts) = reply else { return Err(StoreError::Protocol) };
     let (removed, left) = (number(parts.first())?, number(parts.get(1))?);
-    Ok(Burial { was_there: removed > 0, life: Duration::from_millis(left) })
+    Ok(TombstoneWrite { was_there: removed > 0, life: Duration::from_millis(left) })
 }
 
 /// `result`, or the first error anywhere in it: of the call, or sent by the server as a reply to one

@@ -8,9 +8,9 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::super::super::cache::Death;
-use super::super::{Buried, Read, SessionId, StoreError, UserIndex};
-use super::switch::Wire;
+use super::super::super::cache::TombstoneReason;
+use super::super::{Read, SessionId, StoreError, TombstoneResult, UserIndex};
+use super::fault_injector::GuardedConnection;
 use super::topology::{Primary, Purpose, Replica, Successors, Unknown, replication};
 use super::{RedisStore, reply};
 use crate::config::Host;
@@ -34,11 +34,11 @@ impl RedisStore {
         &self,
         ids: &[SessionId],
         life: Duration,
-        buried: &Buried<'_>,
+        buried: &TombstoneResult<'_>,
     ) -> Result<Option<&'static str>, StoreError> {
         let mut by_owner: Vec<(Arc<Primary>, Burials)> = Vec::new();
         for id in ids {
-            let burial = self.0.codec.bury(id, Death::Revoked, life);
+            let burial = self.0.codec.bury(id, TombstoneReason::Revoked, life);
             let owner = self.0.pools.owner(&burial)?;
             let burial = (id.clone(), burial);
             match by_owner.iter_mut().find(|(primary, _)| Arc::ptr_eq(primary, &owner)) {
@@ -57,7 +57,7 @@ impl RedisStore {
         &self,
         primary: &Primary,
         burials: Burials,
-        buried: &Buried<'_>,
+        buried: &TombstoneResult<'_>,
     ) -> Result<Option<&'static str>, StoreError> {
         // One of its own: waiting for replicas stops everything else on a connection.
         let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
@@ -76,7 +76,7 @@ impl RedisStore {
     /// Waits until every server that may take the primary's place has come as far as `offset`; why that is not known.
     async fn confirm(
         &self,
-        mut wire: Wire,
+        mut wire: GuardedConnection,
         (offset, attached): (u64, Vec<Replica>),
         successors: &Successors,
     ) -> Option<&'static str> {
@@ -157,9 +157,9 @@ impl RedisStore {
 
 /// Buries sessions, and how far the primary has come with that and who follows it; `None` if it does not tell.
 async fn bury(
-    mut wire: Wire,
+    mut wire: GuardedConnection,
     burials: Burials,
-    buried: &Buried<'_>,
+    buried: &TombstoneResult<'_>,
 ) -> Result<Option<(u64, Vec<Replica>)>, StoreError> {
     let mut all = Pipeline::with_capacity(burials.len() + 1);
     let mut ids = Vec::with_capacity(burials.len());

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::config::Host;
 
 use super::State;
-use super::layout::{SLOTS, Slots};
-use super::observer::{Answer, Observer, Questions};
+use super::poller::{Answer, PollSpec, TopologyPoller};
+use super::snapshot::{SLOTS, Slots};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 /// How long what a node said counts.
@@ -26,9 +26,9 @@ pub(super) async fn watch(state: Arc<State>, seeds: Vec<Host>) {
     let mut question = cmd("CLUSTER");
     question.arg("SLOTS");
     let doubts = state.doubts.subscribe();
-    let questions = Questions { question, interval: INTERVAL, reopen: None, doubts, answers };
+    let questions = PollSpec { question, interval: INTERVAL, reopen: None, doubts, answers };
     let seeds: BTreeSet<_> = seeds.into_iter().collect();
-    let mut observers: HashMap<Host, Observer> = HashMap::new();
+    let mut observers: HashMap<Host, TopologyPoller> = HashMap::new();
     let mut views = Views::new();
     let mut known = Known::default();
     loop {
@@ -36,7 +36,7 @@ pub(super) async fn watch(state: Arc<State>, seeds: Vec<Host>) {
         let wanted: BTreeSet<_> = named.chain(seeds.iter().cloned()).collect();
         observers.retain(|host, _| wanted.contains(host));
         for host in wanted {
-            let start = || Observer::start(state.connector(&host), questions.clone());
+            let start = || TopologyPoller::start(state.connector(&host), questions.clone());
             observers.entry(host.clone()).or_insert_with(start);
         }
         let Some(Answer { from, asked, said }) = heard.recv().await else { return };

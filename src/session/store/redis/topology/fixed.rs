@@ -12,9 +12,9 @@ use crate::config::Host;
 
 use super::super::reply;
 use super::State;
-use super::heirs::replicas;
-use super::layout::Slots;
-use super::observer::{Answer, Observer, Questions, Reopen};
+use super::failover_candidates::replicas;
+use super::poller::{Answer, PollSpec, Reopen, TopologyPoller};
+use super::snapshot::Slots;
 
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How often an address is looked at over a new connection.
@@ -37,8 +37,8 @@ pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     let doubts = state.doubts.subscribe();
     // A server that is no primary is asked over a new connection, since the address may lead to another one by now.
     let reopen = Some(Reopen { after: |role| !reply::is_primary(role), pause: LOOK_AGAIN });
-    let questions = Questions { question: cmd("ROLE"), interval: INTERVAL, reopen, doubts, answers };
-    let start = |host: &Host| Observer::start(state.connector(host), questions.clone());
+    let questions = PollSpec { question: cmd("ROLE"), interval: INTERVAL, reopen, doubts, answers };
+    let start = |host: &Host| TopologyPoller::start(state.connector(host), questions.clone());
     let _observers: Vec<_> = hosts.iter().map(start).collect();
     let mut said = HashMap::new();
     let roles = async {

@@ -16,8 +16,8 @@ use crate::config::Host;
 
 use super::super::reply;
 use super::State;
-use super::heirs::replicas;
-use super::observer::{Answer, Observer, Questions};
+use super::failover_candidates::replicas;
+use super::poller::{Answer, PollSpec, TopologyPoller};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the primary is believed on beside a follower that calls itself one, if the sentinels do not decide. Together
@@ -32,8 +32,8 @@ const UNCHOSEN: Duration = Duration::from_secs(10);
 /// What the primary and its followers say that they are.
 pub(super) struct Followers {
     state: Arc<State>,
-    questions: Questions,
-    observers: HashMap<Host, Observer>,
+    questions: PollSpec,
+    observers: HashMap<Host, TopologyPoller>,
     contest: Contest,
 }
 
@@ -59,8 +59,7 @@ impl Followers {
     /// Those of the primary that is [told](Self::elected); what they say goes to `answers`.
     pub(super) fn new(state: &Arc<State>, answers: mpsc::Sender<Answer>) -> Self {
         let doubts = state.doubts.subscribe();
-        let questions =
-            Questions { question: cmd("ROLE"), interval: INTERVAL, reopen: None, doubts, answers };
+        let questions = PollSpec { question: cmd("ROLE"), interval: INTERVAL, reopen: None, doubts, answers };
         let (observers, contest) = (HashMap::new(), Contest::default());
         Followers { state: Arc::clone(state), questions, observers, contest }
     }
@@ -102,7 +101,7 @@ impl Followers {
 
     fn observe(&mut self, hosts: impl IntoIterator<Item = Host>) {
         for host in hosts {
-            let start = || Observer::start(self.state.connector(&host), self.questions.clone());
+            let start = || TopologyPoller::start(self.state.connector(&host), self.questions.clone());
             self.observers.entry(host.clone()).or_insert_with(start);
         }
     }

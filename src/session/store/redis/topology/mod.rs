@@ -5,13 +5,13 @@
 //! Redis answers can be believed, because it might have been replaced without knowing.
 
 mod cluster;
+mod failover_candidates;
 mod fixed;
 mod followers;
-mod heirs;
-mod layout;
-mod observer;
+mod poller;
 mod primary;
 mod sentinel;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,19 +27,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{self, Host, RedisKind, RedisUrl};
 
 use super::access::{Access, StartError};
+use super::fault_injector::{FaultInjector, GuardedConnection};
 use super::link::Connector;
 use super::notes::Notes;
-use super::switch::{Switch, Wire};
 use super::witness::Witness;
 
+use failover_candidates::FailoverCandidates;
+pub(super) use failover_candidates::{Replica, Successors, Unknown, replication};
 use fixed::Looks;
-use heirs::Heirs;
-pub(super) use heirs::{Replica, Successors, Unknown, replication};
-pub(in crate::session::store) use layout::Layout;
-use layout::Slots;
 pub(super) use primary::{ADMISSION, Purpose};
 pub(in crate::session::store) use primary::{Primary, RunId};
 use sentinel::Sentinels;
+use snapshot::Slots;
+pub(in crate::session::store) use snapshot::TopologySnapshot;
 
 /// Confirmed for ever.
 const ALWAYS: u64 = u64::MAX;
@@ -53,7 +53,7 @@ const FOLLOWER_MEMORY: Duration = Duration::from_secs(60);
 /// The primaries of one store, followed until it is dropped.
 pub struct Topology {
     state: Arc<State>,
-    heirs: Heirs,
+    heirs: FailoverCandidates,
     pub(super) witness: Witness,
     pub(super) notes: Notes,
     /// Whether new primaries are admitted by the watch.
@@ -80,17 +80,17 @@ impl Topology {
                     state.publish(std::slice::from_ref(only), Slots::One);
                 }
                 follow(&stop, fixed::follow(watched, hosts.clone()));
-                Heirs::Hosts(hosts)
+                FailoverCandidates::Hosts(hosts)
             }
             RedisKind::Sentinel { master } => {
                 let access = access.to_sentinels(&config.sentinel);
                 let sentinels = Sentinels { access, hosts, master: master.clone() };
                 follow(&stop, sentinel::watch(watched, sentinels.clone()));
-                Heirs::Sentinels(sentinels)
+                FailoverCandidates::Sentinels(sentinels)
             }
             RedisKind::Cluster => {
                 follow(&stop, cluster::watch(watched, hosts));
-                Heirs::Cluster
+                FailoverCandidates::Cluster
             }
         };
         Ok(Arc::new(Topology {
@@ -104,7 +104,7 @@ impl Topology {
     }
 
     /// What connects us with the servers, sentinels included.
-    pub fn switch(&self) -> &Switch {
+    pub fn switch(&self) -> &FaultInjector {
         &self.state.access.switch
     }
 
@@ -114,7 +114,7 @@ impl Topology {
     }
 
     /// The primaries as they are known now; none before they have been found.
-    pub fn current(&self) -> Arc<Layout> {
+    pub fn current(&self) -> Arc<TopologySnapshot> {
         self.state.layout.load_full()
     }
 
@@ -136,7 +136,11 @@ impl Topology {
 
     /// The servers that may take the place of `primary`, to which `wire` leads. One that has followed it a short while
     /// ago is one of them, even if it is listed nowhere by now.
-    pub(super) async fn successors(&self, primary: &Primary, wire: Wire) -> Result<Successors, Unknown> {
+    pub(super) async fn successors(
+        &self,
+        primary: &Primary,
+        wire: GuardedConnection,
+    ) -> Result<Successors, Unknown> {
         let mut successors = self.heirs.of(primary.host(), wire).await?;
         let recent = self.state.recent_followers();
         let may_be_chosen = |host: &Host| host != primary.host() && !successors.never.contains(host);
@@ -163,7 +167,7 @@ impl Topology {
     /// Whether a key is nowhere that `primary` did not have a moment ago: no other server is about to take its place, or
     /// has taken its address. Waits at most `limit` to find out; what cannot be found out speaks for it.
     pub(super) async fn is_alone(&self, primary: &Primary, limit: Duration) -> bool {
-        if let Heirs::Hosts(_) = self.heirs {
+        if let FailoverCandidates::Hosts(_) = self.heirs {
             let _ = timeout(limit, self.state.looks.next()).await;
         }
         !self.state.contested.load(Ordering::Acquire) && self.current().holds(primary)
@@ -205,7 +209,7 @@ fn follow(stop: &CancellationToken, watcher: impl Future<Output = ()> + Send + '
 /// What the watcher writes and all others read.
 struct State {
     access: Arc<Access>,
-    layout: ArcSwap<Layout>,
+    layout: ArcSwap<TopologySnapshot>,
     /// That of the layout, for a look without counting references.
     epoch: AtomicU64,
     published: watch::Sender<u64>,
@@ -230,7 +234,7 @@ impl State {
             access,
             me: me.clone(),
             change: Mutex::default(),
-            layout: ArcSwap::from_pointee(Layout::default()),
+            layout: ArcSwap::from_pointee(TopologySnapshot::default()),
             epoch: AtomicU64::new(0),
             published: watch::Sender::new(0),
             confirmed_until: AtomicU64::new(0),
@@ -272,7 +276,7 @@ impl State {
     }
 
     fn set(&self, epoch: u64, primaries: Vec<Arc<Primary>>, slots: Slots) {
-        self.layout.store(Arc::new(Layout { epoch, primaries, slots }));
+        self.layout.store(Arc::new(TopologySnapshot { epoch, primaries, slots }));
         self.epoch.store(epoch, Ordering::Release);
         self.published.send_replace(epoch);
     }

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use crate::config::Host;
 
 use super::super::super::StoreError;
+use super::super::fault_injector::GuardedConnection;
 use super::super::link::{Connector, Link};
 use super::super::reply;
-use super::super::switch::Wire;
 use super::State;
 
 /// How long a new primary is not believed, at most, while vestibules tell it which sessions have ended.
@@ -112,7 +112,7 @@ impl Primary {
         &self,
         purpose: Purpose,
         on_push: impl AsyncPushSender,
-    ) -> Result<Wire, StoreError> {
+    ) -> Result<GuardedConnection, StoreError> {
         let wire = self.connector.open(on_push).await?;
         self.recognize(wire.clone(), purpose).await?;
         Ok(wire)
@@ -137,7 +137,7 @@ impl Primary {
     }
 
     /// Whether a new connection leads to this primary. A server that does not let us ask is taken for it.
-    async fn recognize(&self, mut wire: Wire, purpose: Purpose) -> Result<(), StoreError> {
+    async fn recognize(&self, mut wire: GuardedConnection, purpose: Purpose) -> Result<(), StoreError> {
         let mut questions = Pipeline::with_capacity(3);
         questions.cmd("CLIENT").arg("SETNAME").arg(purpose.name());
         questions.cmd("ROLE");

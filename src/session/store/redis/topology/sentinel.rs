@@ -16,10 +16,10 @@ use super::super::access::Access;
 use super::super::link::Connector;
 use super::super::reply;
 use super::State;
+use super::failover_candidates::{Successors, Unknown};
 use super::followers::Followers;
-use super::heirs::{Successors, Unknown};
-use super::layout::Slots;
-use super::observer::{Answer, Observer, Questions};
+use super::poller::{Answer, PollSpec, TopologyPoller};
+use super::snapshot::Slots;
 
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How long what a sentinel said counts.
@@ -85,8 +85,8 @@ pub(super) async fn watch(state: Arc<State>, sentinels: Sentinels) {
     let (answers, mut heard) = mpsc::channel(sentinels.hosts.len());
     let question = sentinels.question("get-master-addr-by-name");
     let doubts = state.doubts.subscribe();
-    let questions = Questions { question, interval: INTERVAL, reopen: None, doubts, answers };
-    let start = |connector| Observer::start(connector, questions.clone());
+    let questions = PollSpec { question, interval: INTERVAL, reopen: None, doubts, answers };
+    let start = |connector| TopologyPoller::start(connector, questions.clone());
     let _observers: Vec<_> = sentinels.connectors().map(start).collect();
     let quorum = sentinels.quorum();
     let mut votes = HashMap::new();

@@ -1,0 +1,181 @@
+//! The life of a process, from the first worker to the last client.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::handover::HandoverError;
+use super::upgrade::{Attempt, UpgradeError};
+use super::workers::{self, StorePrewarm, WorkerSignals};
+use crate::drain::Drain;
+use crate::proxy::steer_canaries;
+
+use super::{App, AppError, Outcome, access_log, drain, systemd};
+
+/// Why the process no longer accepts clients.
+enum End {
+    /// It was told to end.
+    Told,
+    /// Another process accepts them.
+    Succeeded,
+}
+
+impl App {
+    /// Serves until `told`, or until another process does.
+    pub(super) async fn live(mut self, told: &CancellationToken) -> Result<Outcome, AppError> {
+        let orders = WorkerSignals::default();
+        self.shared.open_backend();
+        let mut admin = None;
+        if self.predecessor.is_none() {
+            admin = self.start_admin()?;
+        }
+        let (warmth, warmers) = StorePrewarm::of(self.shards.len());
+        let background = Drain::new();
+        background.spawn(steer_canaries(self.shared.clone(), self.shards.clone(), background.clone()));
+        let control = self.start_control(&orders, warmth).await;
+        let (started, mut all_started) = mpsc::channel(1);
+        let mut all = pin!(workers::all_ended(self.start_workers(&orders, warmers, started)?));
+        let end = async {
+            // Every worker drops its end of the channel when it could accept clients.
+            let _ = all_started.recv().await;
+            if let Some(predecessor) = self.predecessor.take() {
+                predecessor.take_over()?;
+                admin = self.start_admin()?;
+            }
+            self.serve(&orders, told).await
+        };
+        let end = tokio::select! {
+            end = end => end?,
+            // Workers end only when told to.
+            ended = &mut all => return ended.and(Err(AppError::WorkerLost)),
+        };
+        let cut = match end {
+            End::Told => self.stop(&orders, all).await?,
+            End::Succeeded => {
+                // The other process steers them by what it sees.
+                background.begin();
+                stopped(admin.take()).await;
+                self.retire(&orders, told, all).await?
+            }
+        };
+        background.begin();
+        orders.stop.cancel();
+        // It only fails with a panic, which has been told.
+        if let Ok(control) = control.await {
+            control.end().await;
+        }
+        stopped(admin).await;
+        if let Some(log) = self.access_log {
+            access_log::close(log).await;
+        }
+        Ok(Outcome { cut })
+    }
+
+    /// Accepts clients until told to end or succeeded.
+    async fn serve(&mut self, orders: &WorkerSignals, told: &CancellationToken) -> Result<End, AppError> {
+        orders.accept.cancel();
+        self.readiness.set(true);
+        systemd::ready();
+        let mut living = pin!(systemd::live());
+        loop {
+            let reply = tokio::select! {
+                biased;
+                () = told.cancelled() => return Ok(End::Told),
+                Some(reply) = self.upgrades.recv() => reply,
+                () = &mut living => continue,
+            };
+            let upgraded = tokio::select! {
+                upgraded = self.upgrade(told) => upgraded,
+                () = &mut living => continue,
+            };
+            let succeeded = upgraded.is_ok();
+            match &upgraded {
+                Ok(process) => {
+                    tracing::info!(process, "another process has taken over: ending with the last client")
+                }
+                Err(error) => tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    "the upgrade failed: going on as before"
+                ),
+            }
+            // Whoever asked may have left.
+            let _ = reply.send(upgraded);
+            if succeeded {
+                return Ok(End::Succeeded);
+            }
+        }
+    }
+
+    /// One attempt, which fails when we are told to end.
+    async fn upgrade(&self, told: &CancellationToken) -> Result<u32, UpgradeError> {
+        let sockets = self.sockets.clone().ok_or(UpgradeError::Over)?;
+        let secret = self.secret.clone();
+        let timeout = self.shared.plan.load().config.upgrade.timeout;
+        tracing::info!("upgrading: starting the program again");
+        let attempt =
+            spawn_blocking(move || Attempt::start(timeout)).await.map_err(|_| UpgradeError::Over)??;
+        let channel = attempt.channel().map_err(HandoverError::from)?;
+        let sessions = self.shared.sessions.clone();
+        let mut finish = spawn_blocking(move || {
+            let ends = sessions.map(|sessions| sessions.told_ends()).unwrap_or_default();
+            attempt.finish(&sockets, &secret, &ends)
+        });
+        let finished = tokio::select! {
+            finished = &mut finish => finished,
+            () = told.cancelled() => {
+                channel.close();
+                finish.await
+            }
+        };
+        finished.map_err(|_| UpgradeError::Over)?
+    }
+
+    /// Ends because we were told to: requests that are cut.
+    async fn stop(
+        &mut self,
+        orders: &WorkerSignals,
+        all: Pin<&mut impl Future<Output = Result<usize, AppError>>>,
+    ) -> Result<usize, AppError> {
+        systemd::stopping();
+        self.readiness.set(false);
+        let grace = self.shared.plan.load().config.shutdown.accept_grace;
+        tokio::time::sleep(grace).await;
+        self.sockets = None;
+        orders.stop.cancel();
+        all.await
+    }
+
+    /// Ends because another process accepts the clients: requests that are cut.
+    async fn retire(
+        &mut self,
+        orders: &WorkerSignals,
+        told: &CancellationToken,
+        mut all: Pin<&mut impl Future<Output = Result<usize, AppError>>>,
+    ) -> Result<usize, AppError> {
+        self.sockets = None;
+        orders.retire.cancel();
+        let limits = self.shared.plan.load().config.upgrade.clone();
+        tokio::select! {
+            ended = &mut all => return ended,
+            () = told.cancelled() => {}
+            limit = drain::over(&limits) => {
+                tracing::warn!(%limit, "this process has been taken over from, but its last clients do not leave: cutting them");
+                orders.cut.cancel();
+            }
+        }
+        orders.stop.cancel();
+        all.await
+    }
+}
+
+/// Stops accepting operators. The listener is closed when this completes.
+async fn stopped(admin: Option<JoinHandle<()>>) {
+    if let Some(admin) = admin {
+        admin.abort();
+        // It can only have been aborted.
+        let _ = admin.await;
+    }
+}

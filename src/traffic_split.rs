@@ -1,0 +1,110 @@
+//! Which part a client is given when clients are divided: drawn once, then kept in a sealed cookie.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderValue};
+
+use crate::clock::unix_seconds;
+use crate::config::{Affinity, CookieAttributes, Percent};
+use crate::headers::cookie::{cookie_values, unquoted};
+use crate::seal::{self, Sealer};
+use crate::secret::RandomError;
+
+/// What all divisions of one kind have in common.
+#[derive(Clone)]
+pub struct Keys {
+    sealer: Arc<Sealer>,
+    draws: hmac::Key,
+}
+
+impl Keys {
+    /// Keys for cookies and for draws, each for its purpose, from the operator's secret where there is one. Fails when
+    /// the system gives no random numbers, needed where there is none.
+    pub fn new(config: &Affinity, cookies: &str, draws: &str) -> Result<Self, RandomError> {
+        let secret = config.secret.as_ref();
+        let draws = seal::key(secret, draws)?;
+        Ok(Keys {
+            sealer: Arc::new(Sealer::new(secret, cookies)?),
+            draws: hmac::Key::new(hmac::HMAC_SHA256, draws.expose()),
+        })
+    }
+}
+
+/// One division.
+pub struct TrafficSplit {
+    keys: Keys,
+    cookie: String,
+    /// What a cookie is good for.
+    context: String,
+    /// Draws for another subject have nothing to do with these.
+    subject: String,
+    attributes: CookieAttributes,
+    max_age: Duration,
+}
+
+impl fmt::Debug for TrafficSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lots")
+    }
+}
+
+impl TrafficSplit {
+    /// `config` is for the attributes and the age of the cookie.
+    pub fn new(keys: Keys, cookie: String, context: String, subject: String, config: &Affinity) -> Self {
+        let (attributes, max_age) = (config.attributes.clone(), config.max_age);
+        TrafficSplit { keys, cookie, context, subject, attributes, max_age }
+    }
+
+    /// Name of the cookie.
+    pub fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
+    /// What `read` makes of the content of the client's cookie, and whether the cookie should be renewed since half
+    /// of its life is over. `None` when there is none, or none of ours that is still alive and says something.
+    pub fn given<T>(&self, headers: &HeaderMap, read: impl Fn(u64) -> Option<T>) -> Option<(T, bool)> {
+        cookie_values(headers, &self.cookie).find_map(|value| {
+            let (content, is_old) = self.open(unquoted(value))?;
+            Some((read(content)?, is_old))
+        })
+    }
+
+    fn open(&self, value: &[u8]) -> Option<(u64, bool)> {
+        let [content, issued, expires] = self.keys.sealer.open(&self.context, value)?;
+        let now = unix_seconds();
+        if now >= expires || expires - now > self.max_age.as_secs() {
+            return None;
+        }
+        Some((content, now > issued + (expires - issued) / 2))
+    }
+
+    /// The `Set-Cookie` value that keeps `content`. `None` when the system gives no random numbers; the client may
+    /// then be given another part.
+    pub fn set_cookie(&self, content: u64, https: bool) -> Option<HeaderValue> {
+        let (issued, life) = (unix_seconds(), self.max_age.as_secs());
+        let value = self.keys.sealer.seal(&self.context, [content, issued, issued + life])?;
+        self.attributes.set_cookie(&self.cookie, &value, self.max_age, https).ok()
+    }
+
+    /// A place of 0 to 9999, one as likely as the other: the same one for the same session in every process with the
+    /// secret, without a session by chance.
+    pub fn bucket(&self, session: Option<&[u8]>) -> u16 {
+        let lot = match session {
+            Some(session) => self.bucket_of(session),
+            None => fastrand::u32(..),
+        };
+        // Below 10,000, so that it fits.
+        ((u64::from(lot) * u64::from(Percent::ALL.hundredths())) >> 32) as u16
+    }
+
+    fn bucket_of(&self, session: &[u8]) -> u32 {
+        let mut context = hmac::Context::with_key(&self.keys.draws);
+        context.update(self.subject.as_bytes());
+        context.update(b"\n");
+        context.update(session);
+        context.sign().as_ref().iter().take(4).fold(0, |lot, byte| lot << 8 | u32::from(*byte))
+    }
+}
