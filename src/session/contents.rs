@@ -1,7 +1,7 @@
 //! The contents of a session as the store returns them. Only the value that a JSON Pointer names is decoded.
 //!
-//! All other fields may hold any value, even bytes that are not valid UTF-8; they never make a session unreadable.
-//! Numbers keep the digits with which they were written.
+//! All other fields may hold any value, even bytes that are not valid UTF-8; they never make a session
+//! unreadable. Numbers keep the digits with which they were written.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -58,7 +58,7 @@ impl Renewals {
         }
     }
 
-    /// Returns the new length of the queue if the session was not in it.
+    /// Returns the new length of the queue, or `None` if no entry was added.
     fn insert(&self, session: &Arc<Session>, used: Timestamp) -> Option<usize> {
         let mut pending = self.pending();
         if let Some(known) = pending.get_mut(session.id()) {
@@ -108,8 +108,8 @@ impl Renewals {
         }
     }
 
-    /// Returns the TTL to set for `renewal` at `now`: the idle timeout counted from the use. `None` if the
-    /// session has ended by then.
+    /// Returns the TTL to set for `renewal` at `now`: the idle timeout counted from the use, but not past the
+    /// session's own expiry. `None` if the session has ended by then.
     pub(crate) fn ttl(&self, renewal: &PendingRenewal, now: Timestamp) -> Option<Duration> {
         let end = renewal.session.end_if_used(renewal.used, self.idle_timeout?);
         Some(end.since(now)).filter(|ttl| !ttl.is_zero())

@@ -147,7 +147,8 @@ impl Revoker {
         Ok(theirs)
     }
 
-    /// A session that is missing, unreadable or without a user still counts as one of the user it was indexed for.
+    /// A session that is missing, unreadable or without a user still counts as one of the user it was
+    /// indexed for.
     async fn is_still_of(&self, user: &str, id: &SessionId) -> Result<bool, StoreError> {
         let found = self.store.load(id, false).await?.found();
         let now_of = found.as_ref().map_or(Ok(None), |record| user_in(&record.contents, &self.user));

@@ -56,7 +56,7 @@ impl Warnings {
         }
     }
 
-    /// Records a look-up; `is_there` tells whether the store has anything for the session. Logs a warning if
+    /// Records a look-up; `is_there` is whether the store has anything for the session. Logs a warning if
     /// the first [`FIRST`] look-ups have all found nothing.
     pub(super) fn looked_up(&self, is_there: bool) {
         if self.empty.load(Relaxed) >= FIRST {

@@ -29,6 +29,7 @@ impl InFlightLookup {
     /// woken at once. Cancel safe.
     pub(crate) async fn outcome(&self) -> Option<Found> {
         loop {
+            // Registered before `found` is checked, so that no wake-up in between is lost.
             let mut landed = pin!(self.landed.notified());
             landed.as_mut().enable();
             if let Some(found) = self.found.get() {

@@ -1,5 +1,5 @@
-//! Property test: in any interleaving of changes, invalidations, reads and requests, the cache returns no
-//! version that it knows to be outdated.
+//! Property test: in any interleaving of changes, invalidations, reads and requests, a request
+//! receives no version older than the last invalidation received before it.
 //!
 //! The model has one session with numbered versions. The store changes it and sends the invalidation later;
 //! requests look the session up, the store is read, results are cached; in any order. A request must never

@@ -45,7 +45,7 @@ const SHARDS: usize = 32;
 /// text.
 const ENTRY_BYTES: usize = 260;
 
-/// A lease lasts this fraction of `max_staleness`, see [`SessionCache::lease`].
+/// A lease lasts `max_staleness` divided by this, see [`SessionCache::lease`].
 const LEASES: u32 = 4;
 
 /// The result of a look-up of one id.
@@ -134,7 +134,8 @@ pub struct CacheStats {
     pub renewals_dropped: u64,
     /// Consistency checks: comparisons of an entry with the store.
     pub checks: u64,
-    /// Consistency checks in which the store had something else and had not reported a change. Each one is a defect.
+    /// Consistency checks in which the store had something else and had not reported a change. Each one is a
+    /// defect.
     pub mismatches: u64,
     /// Delays between writing a heartbeat key and receiving its invalidation.
     pub invalidation_delays: Histogram,
@@ -351,8 +352,8 @@ impl fmt::Debug for SessionCache {
     }
 }
 
-/// Handle of the one task that reads the store for an [`InFlightLookup`]. When dropped before [`land`](Self::land)
-/// has succeeded, the waiting requests are woken without a result.
+/// Handle of the one task that reads the store for an [`InFlightLookup`]. When dropped before
+/// [`land`](Self::land) has succeeded, the waiting requests are woken without a result.
 pub(crate) struct LookupOwner {
     cache: Arc<SessionCache>,
     pub(crate) id: SessionId,

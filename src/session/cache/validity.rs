@@ -145,8 +145,8 @@ impl CacheValidity {
         self.is_held(now) && now < self.trusted_until(reading)
     }
 
-    /// Returns whether no lease was held in a later generation. After a later lease, a change between the two
-    /// generations may have been missed without a trace, and later reads may have seen it.
+    /// Returns whether no lease was held in a later generation. If one was, a change
+    /// between the two generations may have been missed.
     pub(crate) fn is_latest(&self, reading: ReadStamp) -> bool {
         reading.generation >= self.leased.load(SeqCst)
     }
