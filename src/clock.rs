@@ -1,4 +1,4 @@
-//! Timers that cost nothing per request, and the time that other machines know.
+//! Wall clock time, and a timer that is cheap to reset for every request.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,26 +8,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Seconds since 1970; 0 when the system's clock is before that.
+/// Seconds since the Unix epoch; 0 if the system clock is before it.
 pub fn unix_seconds() -> u64 {
     unix_time().as_secs()
 }
 
-/// Time since 1970; zero when the system's clock is before that.
+/// Time since the Unix epoch; zero if the system clock is before it.
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Time since 1970 by the system's clock as it was when this was first called, and what has passed since: it makes no
-/// jumps, and is only compared with itself.
+/// Time since the Unix epoch without jumps: the system clock at the first call plus the monotonic time since
+/// then. Compare it only with its own values, because it does not follow later corrections of the system
+/// clock.
 pub fn steady_unix_time() -> Duration {
     static START: LazyLock<(Duration, std::time::Instant)> =
         LazyLock::new(|| (unix_time(), std::time::Instant::now()));
     START.0 + START.1.elapsed()
 }
 
-/// A timeout that is armed again and again: arming only notes the new deadline, and the one timer behind
-/// it is moved when it fires early. A connection keeps one for its whole life.
+/// A timeout that is reset often. [`arm`](Self::arm) to a later deadline only stores the deadline; the
+/// underlying timer fires at the old one and is then moved. A connection keeps one `LazyTimer` for its whole
+/// life.
 #[derive(Debug)]
 pub struct LazyTimer {
     sleep: Pin<Box<Sleep>>,
@@ -35,13 +37,13 @@ pub struct LazyTimer {
 }
 
 impl LazyTimer {
-    /// A timer that expires `after` from `now`.
+    /// Creates a timer that expires `after` from `now`.
     pub fn new(now: Instant, after: Duration) -> Self {
         let deadline = now + after;
         LazyTimer { sleep: Box::pin(sleep_until(deadline)), deadline }
     }
 
-    /// Moves the deadline to `after` from `now`, later or earlier.
+    /// Moves the deadline to `after` from `now`, which may be later or earlier.
     pub fn arm(&mut self, now: Instant, after: Duration) {
         self.deadline = now + after;
         if self.deadline < self.sleep.deadline() {

@@ -1,8 +1,9 @@
-//! Which mode a client is served in while modes are compared on live traffic.
+//! Assigns clients to cohorts while several values of `session.mode` are compared on live traffic.
 //!
-//! A client is given its cohort once and keeps it in a sealed cookie, so that neither a login nor another share moves
-//! it. A client without that cookie is drawn from its session id, in every process with the same `affinity.secret`
-//! alike, and without a session by chance.
+//! A client is assigned once and keeps its cohort in a sealed cookie, so that neither a login nor a change of
+//! the shares moves it. A client without that cookie is assigned by a keyed hash of its session id, with the
+//! same result in every process with the same `affinity.secret`. A client without a session id is assigned at
+//! random.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -13,7 +14,7 @@ use crate::traffic_split::{Keys, TrafficSplit};
 const COOKIE_PURPOSE: &str = "vestibule cohort cookie v1";
 const DRAW_PURPOSE: &str = "vestibule cohort draw v1";
 
-/// The cohorts of one comparison.
+/// The cohorts of a comparison.
 #[derive(Debug)]
 pub struct Cohorts {
     lots: TrafficSplit,
@@ -24,32 +25,33 @@ pub struct Cohorts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     pub mode: Mode,
-    /// Whether the client must be told by a cookie.
+    /// Whether the response must set the cohort cookie.
     pub tell: bool,
 }
 
 impl Cohorts {
-    /// Fails when the system gives no random numbers, needed where no secret is configured.
+    /// Fails if the system has no random numbers, which are needed only where no secret is configured.
     pub fn new(config: &Affinity, shares: Shares) -> Result<Self, RandomError> {
         let keys = Keys::new(config, COOKIE_PURPOSE, DRAW_PURPOSE)?;
-        // No upstream's affinity cookie can be called this: there is a `-` before the upstream's name.
+        // Cannot collide with an affinity cookie: those have a `-` after the configured name.
         let cookie = format!("{}_cohort", config.cookie);
         let subject = "cohort".to_owned();
         Ok(Cohorts { lots: TrafficSplit::new(keys, cookie, subject.clone(), subject, config), shares })
     }
 
-    /// Name of the cookie that keeps a client's cohort.
+    /// Name of the cohort cookie.
     pub fn cookie(&self) -> &str {
         self.lots.cookie()
     }
 
-    /// The shares of new clients.
+    /// The shares by which new clients are assigned.
     pub fn shares(&self) -> Shares {
         self.shares
     }
 
-    /// The cohort of a request with these headers; `session` is the session id that it brings, whether or not there
-    /// is such a session. A cohort that is not compared any more is given up.
+    /// Returns the cohort of a request with these headers. `session` is the session id in the request,
+    /// whether or not the session exists. A cohort in the cookie that is no longer compared is ignored, and
+    /// the client is assigned anew.
     pub fn choose(&self, headers: &HeaderMap, session: Option<&[u8]>) -> Choice {
         match self.lots.given(headers, |content| self.compared(content)) {
             Some((mode, tell)) => Choice { mode, tell },
@@ -57,7 +59,8 @@ impl Cohorts {
         }
     }
 
-    /// The `Set-Cookie` value for a choice of which the client must be told.
+    /// Returns the `Set-Cookie` value for `choice`. `None` if the cookie need not be set, or if the system
+    /// has no random numbers.
     pub fn set_cookie(&self, choice: Choice, https: bool) -> Option<HeaderValue> {
         choice.tell.then(|| self.lots.set_cookie(choice.mode as u64, https))?
     }

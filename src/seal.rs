@@ -1,7 +1,9 @@
-//! Sealed values: what a client keeps for us, but can neither read nor make.
+//! Sealed values: authenticated encryption of numbers that the client stores, for example in a cookie, and
+//! can neither read nor forge.
 //!
-//! Layout, then base64url without padding: 1 byte version, 12 bytes nonce, AES-256-GCM of some big-endian
-//! u64, 16 bytes tag. What the value is for is associated data.
+//! Format, encoded as base64url without padding: 1 byte version, 12 bytes nonce, the AES-256-GCM ciphertext
+//! of a fixed count of big-endian `u64`, 16 bytes tag. The context is authenticated as associated data, so
+//! that a value is valid only for the context it was sealed for.
 
 use std::fmt;
 
@@ -24,8 +26,8 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// A key for one use, `purpose`, made from the operator's `secret`, or a random one where there is none. Fails when
-/// the system gives no random numbers.
+/// Derives the key for one `purpose` from the operator's `secret` (HMAC-SHA256). Without a secret, every call
+/// returns another random key. Fails if the system has no random numbers.
 pub fn key(secret: Option<&Secret<Vec<u8>>>, purpose: &str) -> Result<Secret<[u8; 32]>, RandomError> {
     let random;
     let material: &[u8] = match secret {
@@ -40,14 +42,15 @@ pub fn key(secret: Option<&Secret<Vec<u8>>>, purpose: &str) -> Result<Secret<[u8
 }
 
 impl Sealer {
-    /// Values of one `purpose` are worthless for another; see [`key`].
+    /// Creates a sealer with the [`key`] for `purpose`. Values sealed for one purpose do not open for
+    /// another.
     pub fn new(secret: Option<&Secret<Vec<u8>>>, purpose: &str) -> Result<Self, RandomError> {
         let key = key(secret, purpose)?;
         let key = UnboundKey::new(&AES_256_GCM, key.expose()).map_err(|_| RandomError)?;
         Ok(Sealer(LessSafeKey::new(key)))
     }
 
-    /// `None` when the system gives no random numbers.
+    /// Encrypts `numbers` for `context`. `None` if the system has no random numbers.
     pub fn seal<const N: usize>(&self, context: &str, numbers: [u64; N]) -> Option<String> {
         let nonce = random_bytes::<NONCE_LEN>().ok()?;
         let mut sealed = Vec::with_capacity(8 * N + TAG_LEN);
@@ -62,13 +65,14 @@ impl Sealer {
         Some(URL_SAFE_NO_PAD.encode(whole))
     }
 
-    /// Whether a value is laid out like one that holds so many numbers, whichever key has sealed it, if any.
+    /// Returns whether `value` has the format of a sealed value with `N` numbers. The key is not checked.
     pub fn is_laid_out<const N: usize>(value: &[u8]) -> bool {
         let whole = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
         whole.first() == Some(&VERSION) && whole.len() == 1 + NONCE_LEN + 8 * N + TAG_LEN
     }
 
-    /// `None` unless this key sealed so many numbers for this context and nobody changed the value since.
+    /// Decrypts `value`. `None` unless it was sealed with this key, for this context and with `N` numbers,
+    /// and is unmodified.
     pub fn open<const N: usize>(&self, context: &str, value: &[u8]) -> Option<[u64; N]> {
         let mut whole = URL_SAFE_NO_PAD.decode(value).ok()?;
         let (version, rest) = whole.split_first_mut()?;

@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-/// Holds a secret; `Debug` shows only that there is one, and there is no `Display`.
+/// Wraps a secret. `Debug` prints a placeholder, and `Display` is not implemented.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret<T>(T);
 
@@ -14,7 +14,7 @@ impl<T> Secret<T> {
         Secret(value)
     }
 
-    /// The value itself. Every call is a place where the secret leaves its cover.
+    /// The secret in clear text. Every call is a place where it may leak.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -26,23 +26,24 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// Turns secrets into short marks for logs: equal secrets give equal marks within one process, and
-/// a mark tells nothing about the secret (HMAC-SHA256 under a key made at start, cut to 48 bits).
+/// Computes short fingerprints of secrets for logs. Within one process, equal secrets have equal
+/// fingerprints. A fingerprint does not reveal the secret: it is HMAC-SHA256 under a random key made at
+/// start, truncated to 48 bits.
 pub struct Fingerprints(hmac::Key);
 
-/// The system's random number source failed.
+/// The system's random number generator failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the system's random number generator failed")]
 pub struct RandomError;
 
 impl Fingerprints {
-    /// Draws a fresh key.
+    /// Generates a random key.
     pub fn new() -> Result<Self, RandomError> {
         let key = random_bytes::<32>()?;
         Ok(Fingerprints(hmac::Key::new(hmac::HMAC_SHA256, &key)))
     }
 
-    /// The mark of `secret`.
+    /// Returns the fingerprint of `secret`.
     pub fn mark(&self, secret: &str) -> Fingerprint {
         let tag = hmac::sign(&self.0, secret.as_bytes());
         let mut mark = [0; 6];
@@ -59,7 +60,7 @@ impl fmt::Debug for Fingerprints {
     }
 }
 
-/// A printable stand-in for a secret: twelve hexadecimal digits.
+/// A printable substitute for a secret: 12 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint([u8; 6]);
 
@@ -69,13 +70,14 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A name for `text` that does not tell it to whoever cannot guess it: 32 hexadecimal digits of its SHA-256.
+/// Returns the first 32 hexadecimal digits of the SHA-256 of `text`. This hides `text` only if it cannot be
+/// guessed.
 pub fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `N` bytes from the system's cryptographic random number generator.
+/// Returns `N` bytes from the system's cryptographic random number generator.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| RandomError)?;

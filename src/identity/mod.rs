@@ -1,4 +1,4 @@
-//! What the upstream is told about the user, and what a client may not say itself.
+//! Identity headers: the headers with which vestibule sends the session's user to the upstream.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,10 +12,13 @@ use crate::session::{Content, Contents, IdentityHeaders, IdentityMapper, Session
 
 pub use crate::session::IdentityError;
 
-/// Longest value that is sent as a header, in bytes.
+/// Maximum length of an identity header value, in bytes.
 const MAX_VALUE: usize = 8 * 1024;
 
-/// The compiled identity rules. Stripping comes first and always, whether or not there is a session.
+/// The compiled identity rules.
+///
+/// [`Identity::apply`] only adds headers. The headers of these names that the client has sent must be removed
+/// before, with or without a session, or a client could send an identity of its own.
 #[derive(Debug)]
 pub struct Identity {
     constants: Vec<(HeaderName, HeaderValue)>,
@@ -34,8 +37,11 @@ impl Identity {
         Identity { constants, pointers }
     }
 
-    /// Writes the constant headers, and those of `session` if there is one. A pointer that leads nowhere, to
-    /// null or to an empty string sends no header.
+    /// Sets the constant headers and, if there is a session, its identity headers. A pointer to a missing
+    /// value, to null or to an empty string sets no header.
+    ///
+    /// # Errors
+    /// A value of the session cannot be sent as a header. `headers` then has the constant headers only.
     pub fn apply(&self, headers: &mut HeaderMap, session: Option<&Session>) -> Result<(), IdentityError> {
         for (name, value) in &self.constants {
             headers.insert(name.clone(), value.clone());
@@ -50,7 +56,7 @@ impl Identity {
     }
 }
 
-/// One value per pointer.
+/// Makes one value per pointer.
 impl IdentityMapper for Identity {
     fn ruleset_id(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -64,7 +70,7 @@ impl IdentityMapper for Identity {
             let text = contents.find(pointer).map_or(Ok(None), header_text);
             texts.push(text.map_err(|reason| IdentityError { header: header.clone(), reason })?);
         }
-        // One allocation for all of them: there are as many descriptions as sessions in the cache.
+        // All values share one allocation, because every session in the cache holds a set of them.
         let joined: String = texts.iter().flatten().map(|text| &**text).collect();
         let mut rest = Bytes::from(joined.into_bytes().into_boxed_slice());
         let values = texts.iter().zip(&self.pointers).map(|(text, (header, _))| {
@@ -76,8 +82,9 @@ impl IdentityMapper for Identity {
     }
 }
 
-/// A session's value as the text of a header: text as it is (UTF-8), numbers as they are
-/// written, booleans as JSON writes them, lists of these joined by commas.
+/// Converts a value of the session to header text. Strings are sent as they are (UTF-8), numbers with their
+/// digits as written, booleans as `true` or `false`, and lists of these joined by commas. `None` for null and
+/// for an empty text.
 fn header_text(value: Content<'_>) -> Result<Option<Cow<'_, str>>, &'static str> {
     let text = match value {
         Content::Null => return Ok(None),
@@ -109,7 +116,7 @@ fn checked(text: Cow<'_, str>) -> Result<Cow<'_, str>, &'static str> {
     if text.len() > MAX_VALUE {
         return Err("it is longer than 8 KiB");
     }
-    // A tab may stand within a value (RFC 9110 section 5.5).
+    // A header value may contain a tab (RFC 9110 section 5.5).
     if text.chars().any(|c| c.is_control() && c != '\t') {
         return Err("it has a control character");
     }

@@ -1,4 +1,4 @@
-//! What an upstream says about sessions in its answer.
+//! Parses the session command in an upstream's response, the header `Vestibule-Session`.
 //!
 //! ```text
 //! Vestibule-Session = set / end
@@ -7,9 +7,9 @@
 //! field             = name "=" ( token / quoted-string / display-string )
 //! name              = token
 //! ```
-//! `token`, `quoted-string` and `OWS` are those of RFC 9110 section 5.6, `display-string` is that of RFC 9651 section
-//! 3.3.8. Text outside ASCII stands in quotes, as UTF-8 or else, since WSGI servers and Node write it like this, as
-//! ISO 8859-1. Words and names are compared exactly. Example: `set; user_id="42"; name="A \"b\""`.
+//! `token`, `quoted-string` and `OWS` are defined in RFC 9110 section 5.6, `display-string` in RFC 9651
+//! section 3.3.8. A quoted string that is not valid UTF-8 is read as ISO 8859-1, which WSGI servers and Node
+//! write. Keywords and names are case-sensitive. Example: `set; user_id="42"; name="A \"b\""`.
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -18,21 +18,21 @@ use serde_json::Value;
 use super::Fields;
 use super::renewal::{CREATED, EXPIRES};
 
-/// The response header with an upstream's word about sessions.
+/// The response header with a session command.
 pub const CONTROL_HEADER: HeaderName = HeaderName::from_static("vestibule-session");
-/// The longest value of that header, in bytes.
+/// Maximum length of its value, in bytes.
 pub const MAX_CONTROL_BYTES: usize = 4096;
 
-/// An upstream's word about the session of a request.
+/// A command of an upstream about the session of a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SessionCommand {
-    /// Begin a new session with these fields.
+    /// Create a new session with these fields.
     Set(Fields),
     /// End the session.
     End,
 }
 
-/// Why an upstream's word is not obeyed. Never partly obeyed.
+/// Why a session command is rejected. A rejected command has no effect at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionCommandError {
     #[error("more than one Vestibule-Session header")]
@@ -48,7 +48,10 @@ pub enum SessionCommandError {
 }
 
 impl SessionCommand {
-    /// What the answer with these headers says; `None` if it says nothing.
+    /// Parses the command in the headers of a response. `None` if there is no such header.
+    ///
+    /// # Errors
+    /// The header occurs more than once, or its value is invalid.
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, SessionCommandError> {
         let mut values = headers.get_all(CONTROL_HEADER).into_iter();
         match (values.next(), values.next()) {
@@ -58,7 +61,7 @@ impl SessionCommand {
         }
     }
 
-    /// Reads one header value.
+    /// Parses one header value.
     pub fn parse(value: &[u8]) -> Result<Self, SessionCommandError> {
         if value.len() > MAX_CONTROL_BYTES {
             return Err(SessionCommandError::TooLong);
@@ -72,7 +75,7 @@ impl SessionCommand {
     }
 }
 
-/// Shows nothing of the fields.
+/// Prints nothing of the fields.
 impl std::fmt::Debug for SessionCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -82,7 +85,7 @@ impl std::fmt::Debug for SessionCommand {
     }
 }
 
-/// The unread rest of a header value.
+/// The rest of a header value that is not parsed yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -180,7 +183,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Only what can be told in a header later on.
+/// Rejects control characters except tab, including U+0080 to U+009F: an identity header could not carry
+/// them.
 fn fit(text: String) -> Result<String, SessionCommandError> {
     match text.chars().any(|c| c.is_control() && c != '\t') {
         true => Err(SessionCommandError::Malformed),
@@ -192,7 +196,7 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A tab, or anything that is not a control character.
+/// True for a tab and for every byte that is not an ASCII control character.
 fn is_text_byte(byte: &u8) -> bool {
     *byte == b'\t' || !byte.is_ascii_control()
 }

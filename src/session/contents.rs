@@ -1,7 +1,7 @@
-//! What a session holds, as the store has it: only what a pointer leads to is read.
+//! The contents of a session as the store returns them. Only the value that a JSON Pointer names is decoded.
 //!
-//! The rest may be anything, text or not: a field that nobody asks for never decides about a session. Numbers keep the
-//! digits that they were written with.
+//! All other fields may hold any value, even bytes that are not valid UTF-8; they never make a session
+//! unreadable. Numbers keep the digits with which they were written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,8 @@ use serde_json::{Deserializer, Value};
 use super::Fields;
 use super::unreadable::{Unreadable, looks_like};
 
-/// The most that is read of one session, in bytes of names and values; more is [`Unreadable::TooLarge`].
+/// Maximum size of a session in bytes: of the JSON text, or of all names and values of a hash. A larger one
+/// is [`Unreadable::TooLarge`].
 pub const MAX_SESSION_BYTES: usize = 1 << 20;
 
 /// The contents of a session. Cheap to clone.
@@ -31,26 +32,26 @@ enum Form {
 /// A name and its value.
 type Field = (Box<[u8]>, Box<[u8]>);
 
-/// What a pointer leads to.
+/// The value that a pointer names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content<'a> {
     Null,
     Bool(bool),
-    /// As it is written, digit by digit.
+    /// The digits as they are written.
     Number(&'a str),
-    /// Without the white space around it, which is no part of the value of a header (RFC 9110 section 5.5).
+    /// Without leading and trailing white space, which is not part of a header value (RFC 9110 section 5.5).
     Text(Cow<'a, str>),
     List(Vec<Content<'a>>),
     Object,
-    /// Text that is no Unicode.
+    /// A string that is not valid Unicode.
     NoText,
 }
 
 impl Contents {
-    /// The session that is written as this JSON text.
+    /// Takes the JSON text of a session.
     ///
     /// # Errors
-    /// It is not one JSON object, or longer than [`MAX_SESSION_BYTES`].
+    /// The text is not exactly one JSON object, or is longer than [`MAX_SESSION_BYTES`].
     pub fn json(text: &[u8]) -> Result<Self, Unreadable> {
         if text.len() > MAX_SESSION_BYTES {
             return Err(Unreadable::TooLarge);
@@ -64,10 +65,10 @@ impl Contents {
         }
     }
 
-    /// The session of these names and values. Of a name that comes twice the last value counts.
+    /// Takes the fields of a hash. If a name occurs twice, the last value is used.
     ///
     /// # Errors
-    /// They are longer than [`MAX_SESSION_BYTES`].
+    /// Names and values together are longer than [`MAX_SESSION_BYTES`].
     pub fn hash(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, Unreadable> {
         if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_SESSION_BYTES {
             return Err(Unreadable::TooLarge);
@@ -77,16 +78,17 @@ impl Contents {
         Ok(Contents(Form::Hash(fields.collect())))
     }
 
-    /// What `pointer`, a JSON Pointer (RFC 6901) such as `/user/name`, names. `None` if there is no such value or the
-    /// pointer is malformed; the empty pointer names the whole session and so no field of it. Of a member that an
-    /// object has twice the last one counts.
+    /// Returns the value at `pointer`, a JSON Pointer (RFC 6901) such as `/user/name`. `None` if there is no
+    /// such value, if the pointer is malformed, or if it is empty: the empty pointer names the whole session,
+    /// not a field of it. If an object has two members of one name, the last one is used.
     pub fn find(&self, pointer: &str) -> Option<Content<'_>> {
         let mut tokens = pointer.strip_prefix('/')?.split('/').map(unescape);
         match &self.0 {
             Form::Json(text) => {
                 let tokens: Vec<_> = tokens.collect();
                 let found = Step(&tokens).deserialize(&mut Deserializer::from_slice(text));
-                // The text as a whole was read before, so that what cannot be read now is what was asked for.
+                // The whole text was checked to be JSON in `json`, so a failure here is in the requested
+                // value.
                 found.map_or(Some(Content::NoText), |found| found.map(content))
             }
             Form::Hash(fields) => {
@@ -101,14 +103,14 @@ impl Contents {
     }
 }
 
-/// As it is written in JSON.
+/// Serialises the fields as JSON.
 impl From<Fields> for Contents {
     fn from(fields: Fields) -> Self {
         Contents(Form::Json(Value::Object(fields).to_string().into_bytes().into()))
     }
 }
 
-/// Shows nothing of the content.
+/// Prints nothing of the content.
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Contents").finish_non_exhaustive()
@@ -135,7 +137,8 @@ fn content(raw: &RawValue) -> Content<'_> {
     }
 }
 
-/// An element of a list. What lists hold in turn is of no use to anybody, and could be nested without end.
+/// An element of a list. A nested list is returned empty: no header uses it, and decoding it could recurse
+/// without limit.
 fn item(raw: &RawValue) -> Content<'_> {
     match raw.get().starts_with('[') {
         true => Content::List(Vec::new()),
@@ -143,7 +146,7 @@ fn item(raw: &RawValue) -> Content<'_> {
     }
 }
 
-/// Follows the tokens of a pointer through JSON; what lies beside the way is skipped unread.
+/// Follows the tokens of a pointer through JSON text and skips all other values without decoding them.
 #[derive(Clone, Copy)]
 struct Step<'a>(&'a [Cow<'a, str>]);
 
@@ -216,7 +219,7 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 }
 
-/// Whether a name is this one. Names are compared as bytes: those of others may be no text.
+/// Compares a member name with this one, as bytes: other names may not be valid text.
 struct Is<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {
@@ -246,7 +249,7 @@ fn unescape(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// RFC 6901 section 4: digits without a leading zero.
+/// RFC 6901 section 4: an array index has no leading zero.
 fn index(token: &str) -> Option<usize> {
     let canonical = token == "0" || token.starts_with(|first: char| ('1'..='9').contains(&first));
     canonical.then(|| token.parse().ok()).flatten()
@@ -266,7 +269,7 @@ mod tests {
         })
     }
 
-    /// What is found, as a JSON value again; an object and what it holds is `{}`, a list in a list `[]`.
+    /// The value found, converted to JSON. An object becomes `{}`, a list within a list `[]`.
     fn look(contents: &Contents, pointer: &str) -> Option<Value> {
         fn value(content: Content<'_>) -> Value {
             match content {

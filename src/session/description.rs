@@ -1,4 +1,5 @@
-//! How a session is told to the upstream: as header values, made when it is looked up and kept with it.
+//! Identity headers: the header values made from a session. They are made once per look-up and cached with
+//! the session.
 
 use std::fmt::Debug;
 
@@ -7,8 +8,8 @@ use http::header::HeaderName;
 
 use super::Contents;
 
-/// A session holds a value that cannot be sent as a header. The request must not go on as somebody else
-/// or nobody, so this is an error.
+/// A value of the session cannot be sent as a header. This is an error, because the request must not be
+/// forwarded without the user's identity or with a part of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the session's value for {header} cannot be a header: {reason}")]
 pub struct IdentityError {
@@ -16,14 +17,16 @@ pub struct IdentityError {
     pub reason: &'static str,
 }
 
-/// The values of headers that whoever made them knows; `None`: the session says nothing for one.
+/// One value per header, in the order of the [`IdentityMapper`] that made them. `None`: the session has no
+/// value for that header.
 pub type IdentityHeaders = Result<Box<[Option<HeaderValue>]>, Box<IdentityError>>;
 
-/// Makes descriptions.
+/// Makes identity headers from sessions.
 pub trait IdentityMapper: Debug + Send + Sync {
-    /// Equal for those who describe every session alike, and only for them.
+    /// Identifies the rules. Two mappers return the same id exactly if they make the same headers of every
+    /// session.
     fn ruleset_id(&self) -> u64;
 
-    /// What the upstream is to be told of a session with these contents.
+    /// Returns the identity headers for a session with these contents.
     fn headers(&self, contents: &Contents) -> IdentityHeaders;
 }

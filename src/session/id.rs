@@ -1,4 +1,4 @@
-//! The value that names a session: made, found in a request, checked.
+//! Session ids: generation, extraction from a request, validation.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -16,46 +16,46 @@ use crate::secret::{RandomError, Secret, random_bytes};
 
 use super::AbsentReason;
 
-/// A session id. Whoever knows it is the user, so it is a secret. Cheap to clone.
+/// A session id. It is a bearer credential and therefore a secret. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Secret<Arc<str>>);
 
 impl SessionId {
-    /// Takes `id` as it is; requests are read with [`IdReader`].
+    /// Takes `id` without validation. Use [`IdReader`] for ids in requests.
     pub fn new(id: &str) -> Self {
         SessionId(Secret::new(id.into()))
     }
 
-    /// A fresh id: 256 random bits in base64url, 43 characters.
+    /// Generates an id: 256 random bits in base64url, 43 characters.
     pub fn generate() -> Result<Self, RandomError> {
         let bytes = random_bytes::<32>()?;
         Ok(SessionId(Secret::new(URL_SAFE_NO_PAD.encode(bytes).into())))
     }
 
-    /// The id itself; for the store and `Set-Cookie` only.
+    /// The id itself, for the store and `Set-Cookie` only.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 }
 
-/// So that what is kept by id can be looked for without making one.
+/// Allows look-ups in maps by `&str`, without allocating a `SessionId`.
 impl Borrow<str> for SessionId {
     fn borrow(&self) -> &str {
         self.expose()
     }
 }
 
-/// Most different ids in one request.
+/// Maximum number of different ids in one request.
 const MAX_IDS: usize = 4;
 
-/// The different ids in one request, in its order.
+/// The different ids in one request, in the order of the request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ids<'a> {
     pub first: &'a str,
     pub others: Vec<&'a str>,
 }
 
-/// Reads the session ids of a request.
+/// Extracts session ids from requests.
 pub struct IdReader {
     cookie: String,
     header: Option<HeaderName>,
@@ -67,15 +67,21 @@ impl IdReader {
         IdReader {
             cookie: config.cookie.name.clone(),
             header: config.header.clone(),
-            // A clone has its own scratch space, which workers would otherwise contend for.
+            // A clone of a `Regex` has its own scratch space, for which the workers would otherwise contend.
             pattern: (*config.id_pattern).clone(),
         }
     }
 
-    /// The ids in the cookie of all `Cookie` lines, or without such a cookie in the configured header.
+    /// Returns the ids in the session cookie, across all `Cookie` lines. If there is no such cookie, the
+    /// configured header is read instead.
     ///
-    /// A browser sends several cookies of one name if they are of several paths or domains. What cannot be an id is
-    /// left out if there is one beside it. More than four different ids are none.
+    /// A browser sends several cookies of one name if they were set for several paths or domains. Values that
+    /// do not match the pattern are ignored if at least one value matches.
+    ///
+    /// # Errors
+    /// [`AbsentReason::NoId`] without cookie and header, [`AbsentReason::BadId`] if no value matches the
+    /// pattern, [`AbsentReason::Ambiguous`] for more than four different ids or for different values of the
+    /// header.
     pub fn read<'a>(&self, headers: &'a HeaderMap) -> Result<Ids<'a>, AbsentReason> {
         let mut ids: Result<Ids<'_>, _> = Err(AbsentReason::NoId);
         for value in cookie_values(headers, &self.cookie) {
@@ -92,7 +98,7 @@ impl IdReader {
         }
     }
 
-    /// The first value in the place of an id, whatever it is.
+    /// Returns the first value of the cookie or else of the header, valid or not.
     pub(super) fn value<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
         let in_header = || Some(headers.get(self.header.as_ref()?)?.as_bytes());
         cookie_values(headers, &self.cookie).next().or_else(in_header)
@@ -102,7 +108,7 @@ impl IdReader {
         let name = self.header.as_ref().ok_or(AbsentReason::NoId)?;
         let mut values = headers.get_all(name).into_iter();
         let first = values.next().ok_or(AbsentReason::NoId)?;
-        // Whoever sends a header sends it once.
+        // A header has no path or domain as a cookie has, so two different values have no legitimate cause.
         if values.any(|other| other != first) {
             return Err(AbsentReason::Ambiguous);
         }
@@ -146,7 +152,7 @@ mod tests {
         }
     }
 
-    /// All ids, with a space between two.
+    /// All ids, separated by spaces.
     fn read(header: Option<&'static str>, lines: &[(&'static str, &str)]) -> Result<String, AbsentReason> {
         let headers: HeaderMap = lines
             .iter()

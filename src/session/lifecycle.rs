@@ -1,4 +1,4 @@
-//! Sessions that vestibule itself creates and ends.
+//! Creates and ends sessions on behalf of upstreams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub enum LifecycleError {
 }
 
 impl Lifecycle {
-    /// `cache` is the one that resolutions from the same store are kept in, if there is one.
+    /// `cache` is the cache of resolutions from the same store, if there is one.
     pub fn new(
         config: &config::Session,
         store: Store,
@@ -50,12 +50,12 @@ impl Lifecycle {
         }
     }
 
-    /// Creates a session with `fields`, `created` and `expires` under a fresh id, after the end of `replaced`, the
-    /// live session of the request if it had one. An id that a client brought is never given to a new session
-    /// (fixation).
+    /// Creates a session with `fields` and the fields `created` and `expires`, under a new random id.
+    /// `replaced` is the live session of the request, if there is one; it is ended first. An id sent by a
+    /// client is never given to a new session, which prevents session fixation.
     ///
-    /// When it fails, or is dropped before its end, either may have happened; the client has then at most lost
-    /// the session that it wanted to leave.
+    /// The old session is ended before the new one is created. If the call fails or is cancelled, either step
+    /// may have happened; at worst the client has lost the session that it was about to leave.
     pub async fn create(
         &self,
         mut fields: Fields,
@@ -76,13 +76,13 @@ impl Lifecycle {
         if let Some(user) = user
             && let Err(error) = self.store.note_user(&user, &id, self.absolute_timeout, None).await
         {
-            // The session is there; it is noted again when it is first looked up.
+            // The session exists in any case. It is added to the user index when it is first looked up.
             tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
         }
         Ok(id)
     }
 
-    /// Ends a session; whether it was there.
+    /// Ends a session. Returns whether it was in the store.
     pub async fn end(&self, id: &SessionId) -> Result<bool, LifecycleError> {
         self.write_tombstone(id, TombstoneReason::Revoked).await
     }

@@ -1,9 +1,11 @@
-//! Sessions: who a request belongs to.
+//! Sessions: maps a request to its session, and changes sessions in the session store.
 //!
-//! [`Resolver`] answers that for a request, [`Lifecycle`] creates and ends sessions on an upstream's
-//! word ([`SessionCommand`]), [`Revoker`] ends them on the operator's; all of them in a [`Store`]. What cannot
-//! be found out is [`Resolution::Unavailable`]: it never looks like a missing session, nor like a live
-//! one.
+//! - [`Resolver`] looks up the session of a request.
+//! - [`Lifecycle`] creates and ends sessions when an upstream's response asks for it ([`SessionCommand`]).
+//! - [`Revoker`] ends sessions on behalf of the operator.
+//!
+//! All of them work on a [`Store`]. A failed look-up is [`Resolution::Unavailable`]. It is never reported as
+//! a missing session or as a live one.
 
 mod cache;
 mod command;
@@ -52,10 +54,10 @@ pub use unreadable::Unreadable;
 use seen::SeenIds;
 use warnings::Warnings;
 
-/// The fields of a session that is being written; what they mean is the application's business.
+/// The fields of a session that is being written. Their meaning is up to the application.
 pub type Fields = Map<String, Value>;
 
-/// What the resolvers of all workers of a process have in common.
+/// State shared by the resolvers of all workers of a process.
 #[derive(Debug)]
 pub struct SharedState {
     seen: SeenIds,
@@ -73,15 +75,15 @@ pub struct Session {
     id: SessionId,
     user: Option<Box<str>>,
     description: IdentityHeaders,
-    /// [`IdentityMapper::ruleset_id`] of whoever described it.
+    /// The [`IdentityMapper::ruleset_id`] under which the headers were made.
     described_by: u64,
-    /// When it is over by its own word.
+    /// Expiry from the session's own `expires` field; `NEVER` if it has none.
     ends_at: Timestamp,
-    /// A [`Timestamp`]: until when the store keeps it.
+    /// A [`Timestamp`]: when the store's TTL ends.
     kept_until: AtomicU64,
-    /// A [`Timestamp`]: from when on a use of it is worth a renewal.
+    /// A [`Timestamp`]: a use from here on renews the TTL.
     renew_at: AtomicU64,
-    /// A [`Timestamp`]: from when on a use of it makes us look whether it is still what the store has.
+    /// A [`Timestamp`]: a use from here on triggers a consistency check.
     check_at: AtomicU64,
 }
 
@@ -90,12 +92,16 @@ impl Session {
         &self.id
     }
 
-    /// Whose it is, as far as it says.
+    /// The user of the session, if the session has one.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The header values that tell the upstream about this session, in the order of whoever described it.
+    /// The identity header values for the upstream, in the order of the [`IdentityMapper`] that made them.
+    /// `None` for a header that is not sent.
+    ///
+    /// # Errors
+    /// A value of the session cannot be sent as a header.
     pub fn headers(&self) -> Result<&[Option<HeaderValue>], IdentityError> {
         match &self.description {
             Ok(headers) => Ok(headers),
@@ -107,12 +113,15 @@ impl Session {
         now < self.ends_at && now.as_micros() < self.kept_until.load(Relaxed)
     }
 
-    /// When it is over, if `used` is its last use.
+    /// Returns when the session ends if `used` is its last use: after the idle timeout, but not after its own
+    /// expiry.
     fn end_if_used(&self, used: Timestamp, idle_timeout: Duration) -> Timestamp {
         used.after(idle_timeout).min(self.ends_at)
     }
 
-    /// Whether it is time to renew it. Says so once per tenth of the idle timeout.
+    /// Claims a TTL renewal. Returns true if one is due and would lengthen the TTL, at most once per tenth of
+    /// the idle timeout among all callers. Once a renewal would no longer lengthen the TTL, none is due any
+    /// more.
     fn claim_renewal(&self, now: Timestamp, idle_timeout: Duration) -> bool {
         let due = self.renew_at.load(Relaxed);
         if now.as_micros() < due {
@@ -124,7 +133,8 @@ impl Session {
         claimed && lengthens
     }
 
-    /// Whether it is time to look whether it is still what the store has. Says so once per period.
+    /// Claims a consistency check. Returns true if one is due, at most once per [`checks::PERIOD`] among all
+    /// callers.
     fn claim_check(&self, now: Timestamp) -> bool {
         let due = self.check_at.load(Relaxed);
         let is_due = now.as_micros() >= due;
@@ -134,7 +144,7 @@ impl Session {
         }
     }
 
-    /// Whether the upstream is told the same of both, and neither is over.
+    /// Returns whether both sessions have the same user and headers, and `other` is live at `now`.
     fn says_the_same(&self, other: &Session, now: Timestamp) -> bool {
         let is_same = match (&self.description, &other.description) {
             (Ok(one), Ok(other)) => one == other,
@@ -144,12 +154,12 @@ impl Session {
         is_same && self.user == other.user && other.is_live(now)
     }
 
-    /// The store has taken a renewal.
+    /// Records a TTL renewal that the store has accepted. Never shortens.
     fn renewed(&self, until: Timestamp) {
         self.kept_until.fetch_max(until.as_micros(), Relaxed);
     }
 
-    /// What it says, in bytes.
+    /// Size of the user and the headers in memory, in bytes.
     fn text_bytes(&self) -> usize {
         let headers = self.description.as_ref().map_or(&[][..], |headers| headers);
         let headers =
@@ -158,47 +168,49 @@ impl Session {
     }
 }
 
-/// Shows nothing of the session's content.
+/// Prints nothing of the session's content.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 
-/// What came of looking a session up.
+/// The outcome of looking up the session of a request.
 #[derive(Debug, Clone)]
 pub enum Resolution {
     /// The session is in the store and has not expired.
     Active(Arc<Session>),
-    /// The request names no session.
+    /// The request has no usable session id, or its session was replaced.
     Absent(AbsentReason),
-    /// The request names a session that is no longer there: this process has seen it alive or created it, or a
-    /// tombstone tells.
+    /// The session of the request has ended: it was revoked or has expired, or this process has created it or
+    /// seen it live before and the store no longer has it.
     Ended(SessionId),
-    /// The request names a session that the store does not know. It may never have been there, or be where nobody
-    /// looks.
+    /// The store does not have the session of the request, and nothing shows that it ever had. It may never
+    /// have existed, or be stored under another key than the configured one.
     Unknown(SessionId),
-    /// The session is there and makes no sense.
+    /// The store has a value for the session, but it cannot be read.
     Unreadable(SessionId, Unreadable),
-    /// Nobody knows.
+    /// The store could not be read.
     Unavailable(StoreError),
 }
 
-/// Why a request names no session.
+/// Why a request has no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbsentReason {
-    /// Neither cookie nor header.
+    /// The request has neither the session cookie nor the session header.
     NoId,
-    /// Two different ids in one request.
+    /// Several session ids, of which none can be preferred: two different values of the header, more than
+    /// four different ids in cookies, or live sessions of two users.
     Ambiguous,
-    /// Not what an id looks like.
+    /// The value does not match `session.id_pattern`.
     BadId,
-    /// A login has just replaced the session; the client has a newer cookie, or is about to get it.
+    /// A login has just replaced the session. The client has a newer cookie already, or is about to receive
+    /// it.
     Replaced,
 }
 
 impl AbsentReason {
-    /// The word for logs and metrics.
+    /// The token for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             AbsentReason::NoId => "no_id",

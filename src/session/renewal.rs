@@ -1,24 +1,25 @@
-//! When a session expires by its own word, and when its TTL is renewed.
+//! Expiry from the session's own `expires` field, and the TTL to renew to.
 
 use std::time::Duration;
 
 use super::{Content, Contents, Ttl, Unreadable};
 
-/// Name of the field with the time, in unix seconds, from which a session is over.
+/// Field with the time at which a session expires, in Unix seconds.
 pub(super) const EXPIRES: &str = "expires";
-/// Name of the field with the time, in unix seconds, at which vestibule created a session.
+/// Field with the time at which vestibule created a session, in Unix seconds.
 pub(super) const CREATED: &str = "created";
 
-/// The session's `expires` as time since the epoch. Absent and `null`: `None`, it does not expire by
-/// itself. A time before the epoch is the epoch, one beyond all bounds is [`Duration::MAX`].
+/// Returns the session's `expires` as time since the Unix epoch. `None` if the field is missing or `null`:
+/// the session has no expiry of its own. Times before the epoch become zero, times out of range
+/// [`Duration::MAX`].
 ///
 /// # Errors
-/// [`Unreadable::Expires`] if it is neither a number nor a string with one: whether such a session is
-/// live is unknown.
+/// [`Unreadable::Expires`] if the value is neither a number nor a string with a number: it is then unknown
+/// whether the session is live.
 pub(super) fn expires(contents: &Contents) -> Result<Option<Duration>, Unreadable> {
     let seconds = match contents.find("/expires") {
         None | Some(Content::Null) => return Ok(None),
-        // One beyond all bounds is read as infinite.
+        // A JSON number out of range parses as infinity.
         Some(Content::Number(digits)) => digits.parse().ok(),
         Some(Content::Text(text)) => text.parse().ok().filter(|seconds: &f64| seconds.is_finite()),
         Some(_) => None,
@@ -27,8 +28,9 @@ pub(super) fn expires(contents: &Contents) -> Result<Option<Duration>, Unreadabl
     Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
-/// The TTL to renew to, if it is time: a key with a TTL is renewed once a tenth of `idle` has gone,
-/// to `idle` but not beyond `left`, the time until the session's own `expires`. Never shortens.
+/// Returns the TTL to set, or `None` if no renewal is due. A renewal is due once a tenth of `idle` has passed
+/// since the last one. The new TTL is `idle`, but at most `left`, the time until the session's own `expires`.
+/// Never shortens a TTL, and never adds one to a key without TTL.
 pub(super) fn renewed_ttl(ttl: Ttl, idle: Duration, left: Option<Duration>) -> Option<Duration> {
     let Ttl::Left(ttl) = ttl else { return None };
     let target = left.map_or(idle, |left| left.min(idle));

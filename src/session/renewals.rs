@@ -1,4 +1,4 @@
-//! Renewals that wait to be written: one per session, however often it was used.
+//! Queue of TTL renewals that wait to be written to the store, with at most one per session.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,20 +10,20 @@ use tokio::sync::Notify;
 use super::cache::Timestamp;
 use super::{Session, SessionId};
 
-/// As many make a batch; fewer wait for the next regular flush.
+/// Renewals per batch. A full batch is written at once, fewer wait for the next regular flush.
 pub(crate) const BATCH: usize = 256;
-/// Most renewals that wait while the store is away; further ones are dropped and counted. A dropped renewal is
-/// asked for again with the session's next tenth of the idle timeout.
+/// Maximum length of the queue, which fills while the store is unavailable. Further renewals are dropped and
+/// counted. The session asks for a dropped one again after the next tenth of its idle timeout.
 const LIMIT: usize = 262_144;
 
-/// How often the end looks whether all are written.
+/// Polling interval of [`Renewals::all_written`].
 const FLUSH_CHECK: Duration = Duration::from_millis(5);
 
-/// A session's use that is not written yet.
+/// A use of a session for which the TTL is not renewed yet.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingRenewal {
     pub(crate) session: Arc<Session>,
-    /// When it was last used.
+    /// Time of its last use.
     pub(crate) used: Timestamp,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Renewals {
     idle_timeout: Option<Duration>,
     pending: Mutex<HashMap<SessionId, PendingRenewal>>,
     batch_is_full: Notify,
-    /// Some that were taken may have to be put back.
+    /// A writer has taken batches and may put some of them back.
     writing: AtomicBool,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -51,14 +51,14 @@ impl Renewals {
         }
     }
 
-    /// Takes note of a use of `session`; of all its uses the last one counts.
+    /// Queues the renewal for a use of `session`. If one is queued already, the later use is kept.
     pub(crate) fn push(&self, session: &Arc<Session>, used: Timestamp) {
         if self.insert(session, used) == Some(BATCH) {
             self.batch_is_full.notify_one();
         }
     }
 
-    /// How many wait by now, if this is another one.
+    /// Returns the new length of the queue, or `None` if no entry was added.
     fn insert(&self, session: &Arc<Session>, used: Timestamp) -> Option<usize> {
         let mut pending = self.pending();
         if let Some(known) = pending.get_mut(session.id()) {
@@ -75,7 +75,7 @@ impl Renewals {
         Some(pending.len())
     }
 
-    /// Completes when none wait any more and none are being written; asks for them to be written now.
+    /// Completes when the queue is empty and no batch is being written. Requests an immediate flush.
     pub(crate) async fn all_written(&self) {
         while self.len() > 0 || self.writing.load(Relaxed) {
             self.batch_is_full.notify_one();
@@ -83,31 +83,33 @@ impl Renewals {
         }
     }
 
-    /// Completes when there is a batch to be written.
+    /// Completes when a batch is full or an immediate flush is requested.
     pub(crate) async fn batch_is_full(&self) {
         self.batch_is_full.notified().await;
     }
 
-    /// Says whether batches are being taken and written.
+    /// Sets whether a writer is taking and writing batches.
     pub(crate) fn set_writing(&self, writing: bool) {
         self.writing.store(writing, Relaxed);
     }
 
-    /// Takes at most `BATCH` of those that wait.
+    /// Takes up to [`BATCH`] renewals from the queue.
     pub(crate) fn take_batch(&self) -> Vec<PendingRenewal> {
         let mut pending = self.pending();
         let ids: Vec<SessionId> = pending.keys().take(BATCH).cloned().collect();
         ids.iter().filter_map(|id| pending.remove(id)).collect()
     }
 
-    /// Puts back what could not be written, unless a later use has come. It waits for the next regular flush.
+    /// Puts renewals back that could not be written, except where a later use is queued. Does not trigger a
+    /// flush, so that they wait for the next regular one.
     pub(crate) fn put_back(&self, batch: Vec<PendingRenewal>) {
         for renewal in batch {
             self.insert(&renewal.session, renewal.used);
         }
     }
 
-    /// The TTL that `renewal` asks for at `now`; `None` when the session is over by now.
+    /// Returns the TTL to set for `renewal` at `now`: the idle timeout counted from the use, but not past the
+    /// session's own expiry. `None` if the session has ended by then.
     pub(crate) fn ttl(&self, renewal: &PendingRenewal, now: Timestamp) -> Option<Duration> {
         let end = renewal.session.end_if_used(renewal.used, self.idle_timeout?);
         Some(end.since(now)).filter(|ttl| !ttl.is_zero())
@@ -117,7 +119,7 @@ impl Renewals {
         self.written.fetch_add(count, Relaxed);
     }
 
-    /// Renewals written, and dropped because too many waited.
+    /// Returns the number of renewals written, and of those dropped because the queue was full.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.written.load(Relaxed), self.dropped.load(Relaxed))
     }

@@ -1,4 +1,4 @@
-//! From a request's headers to a [`Resolution`].
+//! Looks up the session of a request: from the request's headers to a [`Resolution`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::{
     StoreError, Unreadable,
 };
 
-/// How often a look-up asks again because the session changed while it was being read.
+/// Maximum number of store reads in one look-up. A read is repeated when the session changes during it.
 const ATTEMPTS: usize = 3;
 
-/// Resolves sessions for one worker.
+/// Resolves sessions for one worker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Resolver(Arc<Inner>);
 
@@ -39,32 +39,33 @@ struct Inner {
     /// JSON Pointer to the user in a session.
     user: String,
     identity: Arc<dyn IdentityMapper>,
-    /// Of `identity`: what others have described is not told, so that no value goes out under another's name.
+    /// Rule set id of `identity`. Cached headers made under another rule set are not used, because their
+    /// values would be sent under the wrong header names.
     mark: u64,
 }
 
-/// A resolution and where it came from.
+/// A resolution and its source.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub outcome: Resolution,
     pub source: Source,
 }
 
-/// Where a resolution came from.
+/// The source of a resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// From the request alone.
+    /// The request alone.
     Request,
     Cache,
-    /// From the store, which took so long to answer or to fail.
+    /// The store, with the time it took to respond or to fail.
     Store(Duration),
-    /// From the cache, because the store failed with this after so long.
+    /// The cache, because the store failed with this error after this time.
     Stale(StoreError, Duration),
 }
 
 impl Resolver {
-    /// A resolver that keeps what it finds in `cache`, if there is one.
-    /// `identity` makes of each session what the upstream is told.
+    /// Creates a resolver. Results are cached in `cache`, if given. `identity` makes the identity headers of
+    /// each session.
     pub fn new(
         config: &config::Session,
         store: Store,
@@ -86,16 +87,19 @@ impl Resolver {
         }))
     }
 
-    /// Says whose request this is. Ends within the store's deadlines (a few times its `response_timeout` plus
-    /// `wait_timeout`, when a session changes while it is read or is renewed synchronously); may be dropped
-    /// at any time, which does not disturb others who wait for the same session.
+    /// Resolves the session of the request with these headers. `on_outage` decides whether a cached session
+    /// may be used when the store fails.
     ///
-    /// A use of the session renews its TTL, at most once per tenth of the idle timeout. A renewal that fails
-    /// changes nothing about the outcome.
+    /// Completes within the store's timeouts: a few times its `response_timeout` plus `wait_timeout`, since a
+    /// look-up may read again when the session changes, and a synchronous renewal is one more call. Cancel
+    /// safe: dropping the future does not disturb other requests that wait for the same session.
+    ///
+    /// A use of the session renews its TTL, at most once per tenth of the idle timeout. A failed renewal does
+    /// not change the outcome.
     pub async fn resolve(&self, headers: &HeaderMap, on_outage: OnOutage) -> Resolved {
         match self.0.ids.read(headers) {
             Ok(Ids { first, others }) if others.is_empty() => self.resolve_one(first, on_outage).await,
-            // Rare, so its state is not part of every request's.
+            // Boxed because it is rare: its state would otherwise enlarge the future of every request.
             Ok(ids) => Box::pin(self.resolve_several(&ids, on_outage)).await,
             Err(reason) => {
                 if reason == AbsentReason::BadId && self.0.shared.warnings.is_due(reason.as_str()) {
@@ -106,8 +110,9 @@ impl Resolver {
         }
     }
 
-    /// The first live one of several, as a browser sends them that has an old cookie of a parent path or domain. Those
-    /// of two users are none, since an upstream might choose the other one.
+    /// Resolves several ids in one request, as a browser sends them that holds an old cookie of a parent path
+    /// or domain. Returns the first live session. Live sessions of two users give
+    /// [`AbsentReason::Ambiguous`], because an application might pick the other one.
     async fn resolve_several(&self, ids: &Ids<'_>, on_outage: OnOutage) -> Resolved {
         let mut chosen = self.resolve_one(ids.first, on_outage).await;
         for id in &ids.others {
@@ -136,7 +141,7 @@ impl Resolver {
                 return self.0.cached(cache, id, known, now).await;
             }
         }
-        // Its state would otherwise be part of every request's.
+        // Boxed: a cache miss would otherwise enlarge the future of every request.
         Box::pin(self.look_up(SessionId::new(id), on_outage)).await
     }
 
@@ -161,17 +166,18 @@ impl Resolver {
             && let Some(session) = cache.last_known(id.expose(), now, bound)
             && session.described_by == self.0.mark
         {
-            // Written when the store is back, so that the outage ends no session that was in use.
+            // Queued until the store is back, so that an outage ends no session that is in use.
             self.0.use_now(cache, &session, now, Renewal::Async).await;
             return Resolved { outcome: Resolution::Active(session), source: Source::Stale(error, took) };
         }
         Resolved { outcome: Resolution::Unavailable(error), source: Source::Store(took) }
     }
 
-    /// Waits for the look-up that is under way, or for one of our own. It runs by itself: whoever leaves, it
-    /// goes on for the others.
+    /// Joins the look-up in flight, or starts one. It runs in its own task, so that it continues for the
+    /// other requests when this one is cancelled.
     async fn join(&self, cache: &Arc<SessionCache>, id: &SessionId) -> Found {
-        // Another worker's look-up ends without an outcome when that worker ends.
+        // The task runs on the worker that started it. When that worker stops, the look-up ends without a
+        // result and is started once more here.
         for _ in 0..2 {
             let (flight, leader) = cache.join(id);
             if let Some(leader) = leader {
@@ -201,7 +207,8 @@ impl Inner {
         }
     }
 
-    /// What the cache knows, as a resolution.
+    /// Converts a cache hit into a resolution, and triggers the renewal and the consistency check that are
+    /// due.
     async fn cached(
         self: &Arc<Self>,
         cache: &Arc<SessionCache>,
@@ -219,7 +226,8 @@ impl Inner {
         Resolved { outcome: resolution(known, || SessionId::new(id)), source: Source::Cache }
     }
 
-    /// Takes note of a use of a session in the cache.
+    /// Records a use of the session and renews its TTL if that is due: queued with [`Renewal::Async`], before
+    /// the resolution completes with [`Renewal::Sync`].
     async fn use_now(&self, cache: &SessionCache, session: &Arc<Session>, now: Timestamp, renewal: Renewal) {
         let Some(idle) = self.idle_timeout else { return };
         if !session.claim_renewal(now, idle) {
@@ -229,7 +237,7 @@ impl Inner {
             Renewal::Async => cache.renewals.push(session, now),
             Renewal::Sync => {
                 let until = session.end_if_used(now, idle);
-                // Rare, so its state is not part of every resolution's.
+                // Boxed because it is rare: its state would otherwise enlarge the future of every resolution.
                 if Box::pin(self.renew(session.id(), until.since(now))).await {
                     session.renewed(until);
                 }
@@ -237,13 +245,13 @@ impl Inner {
         }
     }
 
-    /// Looks whether `session` is still what the store has. What has changed is reported within a lease; what is then
-    /// still kept was not reported.
+    /// Consistency check: compares `session` with the store. A change is reported within one lease. If the
+    /// values differ and the session is still cached and valid after that time, the change was not reported.
     async fn check(&self, cache: &SessionCache, session: &Arc<Session>) {
         let now = cache.freshness.now();
         let is_same = match self.read(session.id(), Some(now)).await {
             Ok(Known::Active(read)) => session.says_the_same(&read, now),
-            // It may have come to its end just now.
+            // The session may have expired just now.
             Ok(Known::Absent(_)) => !session.is_live(cache.freshness.now()),
             Ok(Known::Unreadable(_)) => false,
             Err(_) => return,
@@ -267,7 +275,8 @@ impl Inner {
         renewed.is_ok()
     }
 
-    /// Asks the store. `at`: when, on the cache's clock; without a cache the TTL is renewed on the way.
+    /// Reads a session from the store. `at` is the start of the read on the cache's clock. Without it there
+    /// is no cache, and the TTL is renewed here.
     async fn read(&self, id: &SessionId, at: Option<Timestamp>) -> Found {
         let with_ttl = at.is_some() || self.idle_timeout.is_some();
         let record = match self.store.load(id, with_ttl).await? {
@@ -281,7 +290,8 @@ impl Inner {
             (Err(why), _) | (_, Err(why)) => return Ok(self.unreadable(id, why).await),
         };
         let left = match end {
-            // By the clock of the store, which all who use it have in common.
+            // Uses the store's clock, which all vestibules and applications share; the local one only if the
+            // store does not return its time.
             Some(end) => match end.checked_sub(record.read.at.unwrap_or_else(clock::unix_time)) {
                 Some(left) => Some(left),
                 None => return Ok(Known::Absent(Absence::Ended)),
@@ -303,7 +313,7 @@ impl Inner {
         Ok(Known::Active(Arc::new(self.session(id, user, record, left, at))))
     }
 
-    /// Of a session that the store does not have.
+    /// Why the store has no session for `id`.
     fn absence(&self, id: &SessionId, death: Option<TombstoneReason>) -> Absence {
         self.shared.warnings.looked_up(death.is_some());
         match death {
@@ -326,10 +336,13 @@ impl Inner {
         Known::Unreadable(why)
     }
 
-    /// Makes sure that the session is found when those of `user` are revoked, before it is first honoured.
+    /// Adds the session to the store's index of `user`'s sessions, so that revoking the user finds it. This
+    /// must happen before the session is first used. Returns [`UserIndex::Revoked`] if all sessions of the
+    /// user were revoked after this one was read.
     async fn note(&self, user: &str, id: &SessionId, record: &Record) -> Result<UserIndex, StoreError> {
         match self.store.note_user(user, id, self.absolute_timeout, Some(&record.read)).await {
-            // A store that takes no writes must not end the session; it is noted when it does again.
+            // A store that refuses writes must not end the session. The index entry is queued until the store
+            // accepts writes.
             Err(error) if error.is_refusal() => {
                 tracing::debug!(reason = error.kind(), "a session could not be noted as a user's");
                 if let Some(cache) = &self.cache {
@@ -342,8 +355,9 @@ impl Inner {
         }
     }
 
-    /// Ends a session that was read before all of its user were revoked, and noted after that, unless it is another
-    /// user's by now. The revocation ends it as well, if it has not been answered yet.
+    /// Ends a session that was read before all sessions of `user` were revoked and indexed after that. Reads
+    /// it again first and keeps it if it belongs to another user by now. A revocation still in progress ends
+    /// such sessions too.
     async fn end_revoked(&self, user: &str, id: &SessionId) {
         let now_of = match self.store.load(id, false).await {
             Ok(lookup) => lookup
@@ -400,10 +414,10 @@ fn resolution(known: Known, id: impl FnOnce() -> SessionId) -> Resolution {
     }
 }
 
-/// Which of two outcomes for one request counts: the heavier one, of equal ones the first.
+/// Rank of an outcome when a request has several ids: the highest rank is used, among equal ones the first.
 fn weight(outcome: &Resolution) -> u8 {
     match outcome {
-        // Only when all of them have ended is the cookie cleared.
+        // The lowest rank, so that the cookie is cleared only if the sessions of all ids have ended.
         Resolution::Ended(_) => 0,
         Resolution::Unknown(_) => 1,
         Resolution::Absent(_) => 2,

@@ -1,4 +1,4 @@
-//! Ending sessions from outside: one by its id, or all of a user.
+//! Revocation by the operator: one session by its id, or all sessions of a user.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::store::TombstoneWrite;
 use super::user_index_queue::user_in;
 use super::{SessionId, Store, StoreError};
 
-/// Whose login is to end.
+/// What to revoke.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RevokeTarget {
     Session(SessionId),
@@ -23,7 +23,7 @@ pub enum RevokeTarget {
 }
 
 impl RevokeTarget {
-    /// The word for logs.
+    /// The token for logs.
     pub fn kind(&self) -> &'static str {
         match self {
             RevokeTarget::Session(_) => "session",
@@ -31,7 +31,7 @@ impl RevokeTarget {
         }
     }
 
-    /// The id or the user itself, to take a fingerprint of.
+    /// The id or the user in clear text, for computing a fingerprint.
     pub fn expose(&self) -> &str {
         match self {
             RevokeTarget::Session(id) => id.expose(),
@@ -40,34 +40,36 @@ impl RevokeTarget {
     }
 }
 
-/// Shows neither the id nor the user.
+/// Prints neither the id nor the user.
 impl fmt::Debug for RevokeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())
     }
 }
 
-/// What came of a revocation.
+/// The result of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// Sessions that were live and are no more.
+    /// Number of live sessions that were ended.
     pub sessions: u64,
     pub durability: Durability,
 }
 
-/// Whether a revocation is there to stay.
+/// Whether a revocation survives a failover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Every vestibule has let go of it, and every server that may take the place of the primary has it.
+    /// No vestibule serves the sessions any more, and every server that may become the primary has the
+    /// tombstones.
     Durable,
-    /// Accepted, not yet durable: with the reason.
+    /// The primary has accepted the revocation, but durability is not confirmed, for this reason.
     Accepted(&'static str),
 }
 
-/// Sessions that are read or ended in one go.
+/// Sessions per pipeline.
 const BATCH: usize = 128;
 
-/// Without the store's time a look-up that was under way is not told from a later login.
+/// Without the store's time, a look-up that is in flight during the revocation cannot be told from a login
+/// after it.
 const NOT_EXACT: &str =
     "the session store's user may not ask TIME, so sessions that were being looked up may go on";
 
@@ -78,26 +80,26 @@ pub struct Revoker {
     cache: Option<Arc<SessionCache>>,
     /// JSON Pointer to the user in a session.
     user: String,
-    /// Longest life of a session whose remaining time the store cannot tell.
+    /// Lifetime of a tombstone where the store cannot return the session's remaining TTL.
     life: Duration,
 }
 
 impl Revoker {
-    /// `cache` is the one that resolutions from the same store are kept in, if there is one. Vestibules that share
-    /// a store must have the same `max_staleness`.
+    /// `cache` is the cache of resolutions from the same store, if there is one. All vestibules that share a
+    /// store must have the same `max_staleness`.
     pub fn new(config: &config::Session, store: Store, cache: Option<Arc<SessionCache>>) -> Self {
         Revoker { store, cache, user: config.user.clone(), life: config.absolute_timeout }
     }
 
-    /// Ends the sessions that `target` names. That there are none is no error: what was asked for is so. Of a user
-    /// those end that any vestibule has honoured, or is looking up.
+    /// Ends the sessions that `target` names. If there are none, the call succeeds. For a user, these are all
+    /// sessions that any vestibule has served or is looking up.
     ///
-    /// Returns when no vestibule honours them any more, which takes up to a quarter of `max_staleness`, or all of
-    /// it where the store reports no changes to some vestibule. Dropped before its end, it may or may not have
-    /// happened.
+    /// Returns when no vestibule serves them any more. This takes up to a quarter of `max_staleness`, or all
+    /// of it if the store pushes no invalidations to some vestibule. If the future is dropped early, the
+    /// revocation may or may not have happened.
     ///
     /// # Errors
-    /// The store gave no answer; whether it happened, and for how many sessions, is unknown.
+    /// The store did not respond. It is unknown whether sessions were ended, and how many.
     pub async fn revoke(&self, target: &RevokeTarget) -> Result<Revoked, StoreError> {
         match (&self.store, target) {
             (Store::Memory(store), RevokeTarget::User(user)) => {
@@ -115,7 +117,7 @@ impl Revoker {
                 let ids = self.still_of(user, noted).await?;
                 let mut revoked = self.revoke_all(&ids).await?;
                 self.wait_for_others().await?;
-                // Those whose look-up was under way are known now.
+                // Look-ups that were in flight have added their sessions to the user index by now.
                 let late = self.still_of(user, store.late_sessions_of(user).await?).await?;
                 let is_any_late = !late.is_empty();
                 let late = self.revoke_all(&late).await?;
@@ -134,7 +136,7 @@ impl Revoker {
         }
     }
 
-    /// Those of `ids` that do not belong to somebody else by now.
+    /// Returns those of `ids` that still belong to `user`.
     async fn still_of(&self, user: &str, ids: Vec<SessionId>) -> Result<Vec<SessionId>, StoreError> {
         let mut theirs = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH) {
@@ -145,7 +147,8 @@ impl Revoker {
         Ok(theirs)
     }
 
-    /// One that cannot be read is still of the user that it was noted for.
+    /// A session that is missing, unreadable or without a user still counts as one of the user it was
+    /// indexed for.
     async fn is_still_of(&self, user: &str, id: &SessionId) -> Result<bool, StoreError> {
         let found = self.store.load(id, false).await?.found();
         let now_of = found.as_ref().map_or(Ok(None), |record| user_in(&record.contents, &self.user));
@@ -155,7 +158,8 @@ impl Revoker {
     async fn revoke_all(&self, ids: &[SessionId]) -> Result<Revoked, StoreError> {
         let (sessions, mut durability) = (AtomicU64::new(0), Durability::Durable);
         let buried = |id: &SessionId, burial: TombstoneWrite| {
-            // At once: a new primary is told of what is remembered by then.
+            // Each tombstone is cached as soon as its reply arrives: after a failover, the cached tombstones
+            // are written to the new primary, and one that is missing there would be lost.
             if let Some(cache) = &self.cache {
                 cache.bury(id, TombstoneReason::Revoked, burial.life);
             }
@@ -169,9 +173,9 @@ impl Revoker {
         Ok(Revoked { sessions: sessions.load(Relaxed), durability })
     }
 
-    /// Waits as long as another vestibule may go on without having heard: the lease of its cache, which ends by
-    /// itself, or the age that its entries may have where it hears of nothing. Without a cache of our own nothing is
-    /// known of theirs but the default.
+    /// Waits as long as another vestibule may serve a session after its end: one lease of its cache, or the
+    /// maximum age of its entries if the store pushes no invalidations to it. Without a cache here, the
+    /// settings of the others are unknown and the default `max_staleness` is assumed.
     async fn wait_for_others(&self) -> Result<(), StoreError> {
         let Store::Redis(store) = &self.store else { return Ok(()) };
         let longest = match &self.cache {
@@ -193,7 +197,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(60);
 
-    /// A store with sessions of these users at `/user/id`, called `s0`, `s1` and so on.
+    /// A store with sessions of these users at `/user/id`, with the ids `s0`, `s1` and so on.
     async fn revoker(users: &[Value]) -> Revoker {
         let store = Store::Memory(MemoryStore::new());
         for (number, user) in users.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Which sessions this process has seen alive.
+//! The sessions that this process has seen live.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,14 +8,16 @@ use std::sync::{Mutex, PoisonError};
 
 use super::SessionId;
 
-/// As many ids are remembered at least, the latest ones, and twice as many at most.
+/// Ids per generation. At least this many of the latest ids are kept, at most twice as many.
 const GENERATION: usize = 65_536;
 
-/// Ids of sessions that were alive once: read from the store as such, or created. An id that the store does not know
-/// names a session that has ended only if it is one of them; others may be there where nobody looks.
+/// Ids of sessions that were live once: read from the store or created by this process. If the store does not
+/// have an id, the session has certainly ended only if the id is in this set. Otherwise it may be stored
+/// under another key than the configured one.
 ///
-/// Kept as keyed hashes of 64 bits, at most some 4 MB. Older ones are forgotten: their sessions are then taken for
-/// unknown, which is on the safe side.
+/// Stores keyed 64-bit hashes in two generations, about 4 MB at most. When the young generation is full, it
+/// replaces the old one. A session whose id was dropped is reported as unknown instead of ended, which is
+/// safe: the client keeps its cookie.
 #[derive(Default)]
 pub(super) struct SeenIds {
     hasher: RandomState,

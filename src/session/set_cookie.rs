@@ -1,4 +1,4 @@
-//! The `Set-Cookie` values that give a client its session id and take it back.
+//! `Set-Cookie` values that set and clear the session cookie.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::config::SessionCookie;
 
 use super::SessionId;
 
-/// Writes the session cookie.
+/// Builds the `Set-Cookie` values of the session cookie.
 #[derive(Debug, Clone)]
 pub struct CookieWriter {
     config: SessionCookie,
@@ -19,13 +19,13 @@ impl CookieWriter {
         CookieWriter { config: config.clone() }
     }
 
-    /// Gives the client `id`. `is_https`: whether the client came by https.
+    /// Sets the cookie to `id`. `is_https`: whether the client's connection uses https.
     pub fn set(&self, id: &SessionId, is_https: bool) -> Result<HeaderValue, InvalidHeaderValue> {
         let SessionCookie { name, attributes, max_age, .. } = &self.config;
         attributes.set_cookie(name, id.expose(), *max_age, is_https)
     }
 
-    /// Removes the cookie that [`CookieWriter::set`] wrote: same name, path and domain.
+    /// Clears the cookie that [`CookieWriter::set`] has set: same name, path and domain.
     pub fn clear(&self, is_https: bool) -> Result<HeaderValue, InvalidHeaderValue> {
         self.config.attributes.set_cookie(&self.config.name, "", Duration::ZERO, is_https)
     }

@@ -1,11 +1,11 @@
-//! Sessions that are there and cannot be read.
+//! Sessions that exist in the store but cannot be read.
 
-/// Why a session that is there cannot be read. None of it is an outage: asking again finds the same.
+/// Why a session cannot be read. None of these is an outage: a retry returns the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unreadable {
     #[error("the key is of another type than the configured format is kept in")]
     WrongType,
-    /// What it looks like instead.
+    /// With the format that the value seems to have.
     #[error("the value is no JSON object")]
     NoObject(&'static str),
     #[error("the session is larger than 1 MiB")]
@@ -17,7 +17,7 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// The word for logs and metrics.
+    /// The token for logs and metrics.
     pub fn kind(self) -> &'static str {
         match self {
             Unreadable::WrongType => "wrong_type",
@@ -29,13 +29,13 @@ impl Unreadable {
     }
 }
 
-/// What [`looks_like`] says of one.
+/// Returned by [`looks_like`] for a JSON object.
 pub(super) const JSON_OBJECT: &str = "a JSON object";
 
-/// What wrote a value, as far as its first bytes tell, in words for operators.
+/// Guesses the format of a value from its first bytes, in words for operators.
 ///
-/// Pickle: protocols 2 to 5 begin with 0x80 and their number. MessagePack: a map is 0x80-0x8f, 0xde or 0xdf. Marshal of
-/// Ruby: 4.8. Java: 0xaced and version 5. PHP: `a:2:{` of `serialize`, `name|s:2:` of sessions.
+/// Pickle: protocols 2 to 5 begin with 0x80 and their number. MessagePack: a map is 0x80-0x8f, 0xde or 0xdf.
+/// Marshal of Ruby: 4.8. Java: 0xaced and version 5. PHP: `a:2:{` of `serialize`, `name|s:2:` of sessions.
 pub(super) fn looks_like(value: &[u8]) -> &'static str {
     match value.trim_ascii_start() {
         [] => "an empty value",

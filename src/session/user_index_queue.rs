@@ -1,4 +1,4 @@
-//! Users' sessions that could not be noted in the store, and wait for it to take writes again.
+//! Queue of user index entries that the store has refused, until the store accepts writes again.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,13 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use super::store::Read;
 use super::{Content, Contents, SessionId, Unreadable};
 
-/// Most that wait; further ones are noted when the session is looked up again.
+/// Maximum length of the queue. A session that does not fit is indexed when it is looked up again.
 const LIMIT: usize = 65_536;
-/// As many are noted in one go.
+/// Entries per batch.
 const BATCH: usize = 256;
 
-/// The user at `pointer`. Numbers count as they are written, as they do in identity headers; an empty
-/// text is nobody, as it is there.
+/// Returns the user at `pointer`. A number is returned with its digits as written, the same as in identity
+/// headers. `None` if there is no user, or an empty one.
+///
+/// # Errors
+/// [`Unreadable::User`] if the value is a string that is not valid Unicode.
 pub(super) fn user_in<'a>(contents: &'a Contents, pointer: &str) -> Result<Option<Cow<'a, str>>, Unreadable> {
     match contents.find(pointer) {
         Some(Content::Text(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -30,7 +33,7 @@ pub(crate) struct UserIndexEntry {
     pub(crate) read: Read,
 }
 
-/// The sightings of a process: of each session the last one.
+/// The queued entries of a process, with the latest one of each session.
 #[derive(Default)]
 pub(crate) struct UserIndexQueue(Mutex<HashMap<SessionId, UserIndexEntry>>);
 
@@ -42,7 +45,7 @@ impl UserIndexQueue {
         }
     }
 
-    /// Takes some of those that wait.
+    /// Takes up to [`BATCH`] entries from the queue.
     pub(crate) fn take_batch(&self) -> Vec<UserIndexEntry> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ids: Vec<SessionId> = waiting.keys().take(BATCH).cloned().collect();

@@ -1,5 +1,5 @@
-//! What operators are told of sessions that a configuration does not fit: once, or once a minute, and never with an id
-//! or a value.
+//! Warnings for operators about sessions that do not match the configuration. Each is logged once or at most
+//! once a minute, and never contains an id or a value.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -13,29 +13,30 @@ use crate::config::{self, StoreFormat, StoreKind};
 
 use super::unreadable::{JSON_OBJECT, Unreadable};
 
-/// How long a warning of one kind is not repeated.
+/// Minimum time between two warnings of one kind.
 const PERIOD: Duration = Duration::from_secs(60);
-/// When as many look-ups have found nothing, and none before has found anything, something is wrong.
+/// Number of look-ups without any session, counted from the start, after which a warning is logged.
 const FIRST: u32 = 10;
 
-/// What a key of the wrong type holds.
+/// What is stored under a key of the wrong type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inspection {
-    /// Redis' name of the type; `None` if it may not be asked.
+    /// The type as Redis names it; `None` if `TYPE` is not permitted.
     pub(super) kind: Option<String>,
-    /// What a string looks like.
+    /// The format that a string seems to have.
     pub(super) looks_like: Option<&'static str>,
 }
 
 /// The warnings of a process.
 pub(super) struct Warnings {
-    /// The key of a session, with `<id>` for the id.
+    /// The key of a session, with `<id>` in place of the id.
     key: String,
     database: u32,
     format: StoreFormat,
-    /// Look-ups that found nothing before any found anything; beyond [`FIRST`] when that is over.
+    /// Number of look-ups so far if none has found anything. [`FIRST`] or more: the warning is logged or not
+    /// needed any more.
     empty: AtomicU32,
-    /// When each kind was last warned of.
+    /// Time of the last warning of each kind.
     latest: Mutex<HashMap<&'static str, Instant>>,
 }
 
@@ -43,7 +44,7 @@ impl Warnings {
     pub(super) fn new(config: &config::Session) -> Self {
         let (database, empty) = match &config.store.kind {
             StoreKind::Redis(url) => (url.database, 0),
-            // Only this program writes there.
+            // Other programs cannot write there, so the configuration cannot be wrong about it.
             StoreKind::Memory => (0, FIRST),
         };
         Warnings {
@@ -55,7 +56,8 @@ impl Warnings {
         }
     }
 
-    /// The store was asked for a session, and has something under its key or not.
+    /// Records a look-up; `is_there` is whether the store has anything for the session. Logs a warning if
+    /// the first [`FIRST`] look-ups have all found nothing.
     pub(super) fn looked_up(&self, is_there: bool) {
         if self.empty.load(Relaxed) >= FIRST {
             return;
@@ -73,7 +75,7 @@ impl Warnings {
         }
     }
 
-    /// Whether a warning of this kind may be given now. Says so once in [`PERIOD`].
+    /// Claims a warning of this kind. Returns true at most once per [`PERIOD`].
     pub(super) fn is_due(&self, kind: &'static str) -> bool {
         let now = Instant::now();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +86,7 @@ impl Warnings {
         is_due
     }
 
-    /// Warns of a session that cannot be read; of one of the wrong type `inspection` tells what is there.
+    /// Warns of a session that cannot be read. `inspection` describes a key of the wrong type.
     pub(super) fn unreadable(&self, why: Unreadable, inspection: Option<&Inspection>) {
         let found = match (why, inspection) {
             (Unreadable::NoObject(looks_like), _) => format!("a string that looks like {looks_like}"),
@@ -122,7 +124,7 @@ impl Warnings {
         }
     }
 
-    /// Warns of a value in the place of an id that cannot be one.
+    /// Warns of a session id that does not match the pattern.
     pub(super) fn bad_id(&self, value: &[u8]) {
         tracing::warn!(
             id = shape(value),
@@ -148,7 +150,8 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// What a value is like that is too secret to be shown: its length, what it is made of, and what it looks like.
+/// Describes a secret value without revealing it: its length, its character classes, and the format that it
+/// seems to have.
 fn shape(value: &[u8]) -> String {
     let mut text = format!("{} bytes", value.len());
     let mut of: Vec<String> = Vec::new();
@@ -169,7 +172,7 @@ fn shape(value: &[u8]) -> String {
     others.dedup();
     of.extend(others.into_iter().map(|byte| format!("'{}'", char::from(byte))));
     if !of.is_empty() {
-        // Text takes everything.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, " of {}", of.join(", "));
     }
     if let Some(looks_like) = looks_like(value) {
@@ -178,7 +181,7 @@ fn shape(value: &[u8]) -> String {
     text
 }
 
-/// What makes session ids of this form.
+/// Guesses which framework makes session ids of this form.
 fn looks_like(value: &[u8]) -> Option<&'static str> {
     let starts = |start: &str| value.starts_with(start.as_bytes());
     let parts = |separator| value.split(move |byte| *byte == separator).count();

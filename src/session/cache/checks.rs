@@ -1,29 +1,30 @@
-//! Looking whether what is kept is what the store has, now and then.
+//! Consistency checks: samples cached sessions and compares them with the store.
 //!
-//! Nothing should be found: every change is reported, or ends the generation. What is found nevertheless is a defect,
-//! of ours or of the store, or a change that the store does not report, as a module may make it.
+//! No difference is expected, because every change is either pushed as an invalidation or ends the
+//! generation. A difference is a defect of vestibule or of the store, or a change that the store does not
+//! report, such as one made by a Redis module.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Timestamp;
 
-/// A session that is in use is looked at this often at most.
+/// Minimum time between two checks of one session. Only a session in use is checked.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
-/// Between two looks of a process: at most 20 look-ups per second.
+/// Minimum time between two checks of the process: at most 20 extra store reads per second.
 const PACE: Duration = Duration::from_millis(50);
 
-/// The looks of a process.
+/// Rate limit and counters of the checks of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    /// A [`Timestamp`]: when the next look is free.
+    /// A [`Timestamp`]: the next check may start from here on.
     next: AtomicU64,
     made: AtomicU64,
     mismatches: AtomicU64,
 }
 
 impl Checks {
-    /// Whether a look is free at `now`; says so once per pace.
+    /// Claims a check. Returns true at most once per [`PACE`] among all callers.
     pub(crate) fn claim(&self, now: Timestamp) -> bool {
         let next = self.next.load(Relaxed);
         let is_free = now.as_micros() >= next;
@@ -35,7 +36,7 @@ impl Checks {
         self.mismatches.fetch_add(is_mismatch.into(), Relaxed);
     }
 
-    /// Looks made, and those that found something else in the store.
+    /// Returns the number of checks, and of those that found a difference.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.made.load(Relaxed), self.mismatches.load(Relaxed))
     }

@@ -1,11 +1,12 @@
-//! How long it takes until a change is heard of.
+//! Delay between a write to the store and the invalidation for it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::telemetry::histogram::Histogram;
 
-/// The delays of a process; written a few times per second.
+/// Histogram of the delays of a process. A mutex is enough: it is written once per heartbeat, a few times per
+/// second.
 #[derive(Debug, Default)]
 pub(crate) struct Delays(Mutex<Histogram>);
 

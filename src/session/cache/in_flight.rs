@@ -1,4 +1,4 @@
-//! One look-up that several requests wait for.
+//! Single flight: one store look-up whose result several requests wait for.
 
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -9,26 +9,27 @@ use tokio::sync::Notify;
 use super::super::StoreError;
 use super::{Known, Timestamp};
 
-/// What a look-up came to.
+/// The result of a look-up.
 pub(crate) type Found = Result<Known, StoreError>;
 
-/// A look-up under way.
+/// A look-up in flight.
 #[derive(Debug, Default)]
 pub(crate) struct InFlightLookup {
-    /// `None`: whoever asked has gone.
+    /// `None` inside: the owner was dropped without a result.
     found: OnceLock<Option<Found>>,
     landed: Notify,
-    /// A [`Timestamp`]: when the store was last asked.
+    /// A [`Timestamp`]: the start of the last store read.
     departed: AtomicU64,
-    /// A change arrived since then: the answer may be from before.
+    /// An invalidation arrived since then, so the read may return the old value.
     invalidated: AtomicBool,
 }
 
 impl InFlightLookup {
-    /// Waits for the outcome; `None` when the look-up was given up before it had one. All who wait get it at once;
-    /// may be dropped at any time.
+    /// Waits for the result. Returns `None` if the owner was dropped without one. All waiting callers are
+    /// woken at once. Cancel safe.
     pub(crate) async fn outcome(&self) -> Option<Found> {
         loop {
+            // Registered before `found` is checked, so that no wake-up in between is lost.
             let mut landed = pin!(self.landed.notified());
             landed.as_mut().enable();
             if let Some(found) = self.found.get() {
@@ -38,20 +39,21 @@ impl InFlightLookup {
         }
     }
 
-    /// Notes that the store is asked now; whatever changed before is in its answer.
+    /// Records the start of a store read at `now` and clears the invalidation flag: changes made before are
+    /// part of the read.
     pub(super) fn depart(&self, now: Timestamp) {
         self.departed.store(now.as_micros(), SeqCst);
         self.invalidated.store(false, SeqCst);
     }
 
-    /// Whether the answer will be good enough for a request that comes now: no change is known since the store
-    /// was asked, which was `oldest` or later.
+    /// Returns whether a new request may join: no invalidation has arrived since the store read began, and
+    /// the read began at `oldest` or later.
     pub(super) fn takes_more(&self, oldest: Timestamp) -> bool {
         !self.invalidated.load(SeqCst) && self.departed.load(SeqCst) >= oldest.as_micros()
     }
 
     pub(super) fn land(&self, found: Option<Found>) {
-        // Only the first outcome counts.
+        // Only the first result is kept.
         let _ = self.found.set(found);
         self.landed.notify_waiters();
     }
@@ -60,7 +62,8 @@ impl InFlightLookup {
         self.invalidated.store(true, SeqCst);
     }
 
-    /// Whether a change arrived since the store was asked, or since the last call.
+    /// Returns whether an invalidation arrived since the store read began or since the last call, and clears
+    /// the flag.
     pub(super) fn take_invalidation(&self) -> bool {
         self.invalidated.swap(false, SeqCst)
     }

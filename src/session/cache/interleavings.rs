@@ -1,9 +1,11 @@
-//! Whatever comes between whatever: nobody is told what the cache knows to be out of date.
+//! Property test: in any interleaving of changes, invalidations, reads and requests, a request
+//! receives no version older than the last invalidation received before it.
 //!
-//! One session, whose versions are counted. The store changes it and tells so later; requests look it up, the
-//! store is asked, answers are kept; in any order. A request must never be told a version older than the last
-//! change that had been heard of when the request came. Without the `take_invalidation` in `LookupOwner::land` this
-//! fails: an answer from before a change is kept although the change arrived while the store was being asked.
+//! The model has one session with numbered versions. The store changes it and sends the invalidation later;
+//! requests look the session up, the store is read, results are cached; in any order. A request must never
+//! receive a version older than the last invalidation received before the request came. Without the
+//! `take_invalidation` in `LookupOwner::land` the test fails: a value read before a change is cached although
+//! the invalidation arrived during the read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +19,28 @@ use super::*;
 
 const ID: &str = "s1";
 const LONG: Duration = Duration::from_secs(3600);
-/// As in the resolver.
+/// Same value as in the resolver.
 const ATTEMPTS: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The store gives the session another version, or takes it away.
+    /// The store writes a new version of the session, or deletes it.
     Change { gone: bool },
-    /// The oldest change that was not heard of yet arrives.
+    /// The oldest pending invalidation arrives.
     Hear,
-    /// A request asks the cache, and joins a look-up if the cache does not know.
+    /// A request asks the cache, and joins a look-up on a miss.
     Request,
-    /// The store reads the session for a look-up.
+    /// The store executes the read of a look-up.
     Read(usize),
-    /// What was read for a look-up arrives.
+    /// The response to the read of a look-up arrives.
     Land(usize),
-    /// A look-up is given up.
+    /// The owner of a look-up is dropped.
     Abandon(usize),
-    /// Everything is flushed, which is heard of.
+    /// The store is flushed, and the flush is reported at once.
     Flush,
-    /// Changes are not heard of any more.
+    /// The connection that delivers invalidations is lost.
     Lose,
-    /// Changes are heard of again.
+    /// That connection is established again.
     Find,
 }
 
@@ -56,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A look-up under way.
+/// A look-up in flight.
 struct Asking {
     leader: LookupOwner,
     attempt: usize,
@@ -65,7 +67,7 @@ struct Asking {
     read: Option<usize>,
 }
 
-/// A request that waits, and the version that it must at least be told.
+/// A waiting request, and the oldest version that it may receive.
 struct Waiting {
     flight: Arc<InFlightLookup>,
     least: usize,
@@ -73,11 +75,11 @@ struct Waiting {
 
 struct World {
     cache: Arc<SessionCache>,
-    /// For each version whether there is a session.
+    /// For each version, whether the session exists.
     versions: Vec<bool>,
-    /// Versions that are not heard of yet.
+    /// Versions whose invalidation has not arrived yet.
     on_the_way: Vec<usize>,
-    /// The last version heard of.
+    /// The version of the last invalidation received.
     heard: usize,
     linked: bool,
     asking: Vec<Asking>,
@@ -139,7 +141,7 @@ impl World {
                 self.linked = false;
             }
             Step::Find if !self.linked => {
-                // What is read from here on is as new as this.
+                // Values read from here on include all earlier changes.
                 self.on_the_way.clear();
                 self.cache.freshness.begin();
                 self.cache.freshness.extend(Timestamp::NEVER);
@@ -189,7 +191,7 @@ impl World {
         }
     }
 
-    /// What a request is told must be from `least` or later.
+    /// Asserts that a result returned to a request is version `least` or later.
     fn check(&self, known: &Known, least: usize) {
         match known {
             Known::Active(session) => {
@@ -203,7 +205,7 @@ impl World {
         }
     }
 
-    /// Everything on its way arrives.
+    /// Delivers everything that is pending, then checks that the latest version is cached.
     fn settle(&mut self) {
         self.take(Step::Find);
         while !self.on_the_way.is_empty() {

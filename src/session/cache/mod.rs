@@ -1,9 +1,11 @@
-//! Resolved sessions, kept for all workers of the process.
+//! In-memory cache of session look-ups, shared by all workers of the process.
 //!
-//! An entry is honoured only while [`CacheValidity`] trusts its reading, and never beyond its own deadline. Every
-//! entry comes from a [`InFlightLookup`], and a change that arrives while the store is being asked makes the flight
-//! ask again: what was read before the change is not kept, nor told to requests that came after it. Both orders
-//! of "a change arrives" and "an answer is kept" meet at the lock of the flight's shard.
+//! An entry is served only while [`CacheValidity`] covers its [`ReadStamp`], and never past the session's own
+//! expiry. Every entry is inserted by an [`InFlightLookup`] (single flight per id). An invalidation that
+//! arrives while a store read is in flight makes the look-up read again: a value read before the change is
+//! neither cached nor returned to requests that came after the change. Invalidation and insertion both take
+//! the lock of the id's shard. If the invalidation comes first, its flag discards the read; if the insertion
+//! comes first, the invalidation removes the entry.
 
 pub(crate) mod checks;
 mod delays;
@@ -37,32 +39,33 @@ pub use tombstones::TombstoneReason;
 pub(crate) use tombstones::Tombstones;
 pub(crate) use validity::{CacheValidity, ReadStamp, Timestamp};
 
-/// Look-ups of different ids contend for a lock only within a shard. Power of two.
+/// Number of locks for look-ups in flight; ids contend only within one shard. Power of two.
 const SHARDS: usize = 32;
-/// What an entry weighs beside its id and what it says: slots, pointers, times.
+/// Estimated fixed cost of an entry in bytes (slots, pointers, timestamps), without its id and its session
+/// text.
 const ENTRY_BYTES: usize = 260;
 
-/// Leases in the longest staleness.
+/// A lease lasts `max_staleness` divided by this, see [`SessionCache::lease`].
 const LEASES: u32 = 4;
 
-/// What is known of an id.
+/// The result of a look-up of one id.
 #[derive(Debug, Clone)]
 pub(crate) enum Known {
     Active(Arc<Session>),
-    /// There is no such session.
+    /// The id has no session.
     Absent(Absence),
-    /// There is something else.
+    /// The key exists, but its value cannot be read as a session.
     Unreadable(Unreadable),
 }
 
-/// Why there is no session of some id.
+/// Why an id has no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absence {
-    /// It was alive once.
+    /// The session existed and has ended: revoked, expired, or seen before by this process and now missing.
     Ended,
-    /// A login has put another one in its place.
+    /// A login has replaced the session with one under another id.
     Replaced,
-    /// The store does not know it, and neither do we.
+    /// The store has neither the session nor a tombstone, and this process has never seen the session.
     Unknown,
 }
 
@@ -76,7 +79,9 @@ impl From<TombstoneReason> for Absence {
 }
 
 impl Known {
-    /// Whether it may be told by whoever has this [`IdentityMapper::ruleset_id`](super::IdentityMapper::ruleset_id).
+    /// Returns whether a resolver whose [`IdentityMapper::ruleset_id`](super::IdentityMapper::ruleset_id) is
+    /// `mark` may use the result. True if the session's headers were made under that rule set, or if there is
+    /// no session.
     pub(crate) fn suits(&self, mark: u64) -> bool {
         self.session().is_none_or(|session| session.described_by == mark)
     }
@@ -89,7 +94,8 @@ impl Known {
     }
 }
 
-/// The cache of a process.
+/// The session cache of a process, with the state that is shared with the task that follows changes in the
+/// store.
 pub struct SessionCache {
     entries: Cache<SessionId, Entry, Weights, RandomState>,
     flights: [Mutex<Flights>; SHARDS],
@@ -112,35 +118,38 @@ struct Entry {
     reading: ReadStamp,
 }
 
-/// Numbers of a cache.
+/// Counters and gauges of a [`SessionCache`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CacheStats {
     pub entries: u64,
-    /// Estimated.
+    /// Estimated size of all entries.
     pub bytes: u64,
-    /// Changes heard of.
+    /// Invalidations. One id and the whole cache count as one each.
     pub invalidations: u64,
-    /// Revoked and replaced ids that are remembered.
+    /// Tombstones in memory, for revoked and for replaced ids.
     pub tombstones: u64,
-    /// Renewals of sessions written to the store.
+    /// TTL renewals written to the store.
     pub renewals_written: u64,
-    /// Renewals given up because too many waited.
+    /// TTL renewals dropped because the queue was full.
     pub renewals_dropped: u64,
-    /// Looks whether an entry is what the store has.
+    /// Consistency checks: comparisons of an entry with the store.
     pub checks: u64,
-    /// Those that found something else in the store: defects.
+    /// Consistency checks in which the store had something else and had not reported a change. Each one is a
+    /// defect.
     pub mismatches: u64,
-    /// How long it took until changes of our own were heard of.
+    /// Delays between writing a heartbeat key and receiving its invalidation.
     pub invalidation_delays: Histogram,
-    /// Whether entries may be used.
+    /// Whether entries may be used now (a lease is held).
     pub fresh: bool,
-    /// Whether changes in the store are reported to us; otherwise entries are used for `max_staleness`.
+    /// Whether the store pushes invalidations. If false, an entry is used for up to `max_staleness` after its
+    /// read.
     pub linked: bool,
 }
 
 impl SessionCache {
     pub fn new(config: &config::SessionCache, idle_timeout: Option<Duration>) -> Self {
-        // The bound in entries is kept by the weight too: no entry weighs less than its share.
+        // The first argument of `Cache::with` only sizes the table. Giving each entry at least `max_bytes /
+        // max_entries` of weight makes the bound in bytes enforce the bound in entries too.
         let share = config.max_bytes.div_ceil(config.max_entries);
         let entries = Cache::with(
             config.max_entries.min(config.max_bytes / ENTRY_BYTES),
@@ -166,9 +175,10 @@ impl SessionCache {
         }
     }
 
-    /// What is known of `id` for certain.
+    /// Returns the cached result for `id` if it is still valid at `now`. Absent and unreadable results are
+    /// valid for `absent_ttl`.
     pub(crate) fn get(&self, id: &str, now: Timestamp) -> Option<Known> {
-        // Nothing is looked for while nothing could be used.
+        // Without a lease no entry is valid, so the table is not searched.
         if !self.freshness.is_held(now) {
             return None;
         }
@@ -183,11 +193,13 @@ impl SessionCache {
         holds.then_some(entry.known)
     }
 
-    /// The session as it was last known, if it was known to be right at most `bound` ago and is not over.
+    /// For use while the store is unavailable. Returns the cached session if it was known to be current at
+    /// most `bound` ago, has not expired, and has no tombstone.
     pub(crate) fn last_known(&self, id: &str, now: Timestamp, bound: Duration) -> Option<Arc<Session>> {
         let entry = self.entries.get(id)?;
         let session = entry.known.session().filter(|session| session.is_live(now)).cloned()?;
-        // The end of a session between two leases was not reported.
+        // If a later lease was held, the session may have ended between the two leases without being
+        // reported.
         if !self.freshness.is_latest(entry.reading) {
             return None;
         }
@@ -195,8 +207,9 @@ impl SessionCache {
         (doubtful_for <= bound && self.tombstones.find(id, now).is_none()).then_some(session)
     }
 
-    /// Takes part in the look-up of `id`: in the one under way, or as the leader of a new one if there is none or
-    /// its answer may be from before a change.
+    /// Joins the look-up of `id` in flight. Starts a new one, and returns its [`LookupOwner`], if there is
+    /// none, or if the result of the one in flight may be outdated: it has been invalidated, or its store
+    /// read began more than `max_staleness` ago.
     pub(crate) fn join(self: &Arc<Self>, id: &SessionId) -> (Arc<InFlightLookup>, Option<LookupOwner>) {
         let now = self.freshness.now();
         let mut flights = self.flights(id.expose());
@@ -212,7 +225,7 @@ impl SessionCache {
         (flight, Some(leader))
     }
 
-    /// The session may have changed: what is known of it, or just being read, is forgotten.
+    /// Invalidates `id`: removes its entry and makes a look-up in flight read the store again.
     pub(crate) fn invalidate(&self, id: &str) {
         self.invalidations.fetch_add(1, Relaxed);
         let flights = self.flights(id);
@@ -222,56 +235,60 @@ impl SessionCache {
         self.entries.remove(id);
     }
 
-    /// Everything may have changed: all that is known, or just being read, is forgotten.
+    /// Invalidates everything: removes all entries and makes all look-ups in flight read the store again.
     pub(crate) fn forget_all(&self) {
         self.invalidations.fetch_add(1, Relaxed);
         self.freshness.begin_anew();
         for flights in &self.flights {
-            // A flight that lands later asks again; one that landed before is cleared away below.
+            // The flags are set before the entries are cleared. A look-up that finishes after its flag is set
+            // reads again; an entry inserted before that is removed by `clear` below.
             lock(flights).values().for_each(|flight| flight.invalidate());
         }
         self.entries.clear();
     }
 
-    /// The session is over, and stays so for `ttl` even if the store says otherwise.
+    /// Writes a tombstone for `id` into memory and invalidates the id. For `ttl`, look-ups return the session
+    /// as absent even if the store still has it.
     pub(crate) fn bury(&self, id: &SessionId, death: TombstoneReason, ttl: Duration) {
         let now = self.freshness.now();
         self.tombstones.bury(id, death, now.after(ttl), now);
         self.invalidate(id.expose());
     }
 
-    /// Likewise, as another vestibule tells it; what is not understood is left alone.
+    /// As [`bury`](Self::bury), for a tombstone message from another vestibule. A malformed message is
+    /// ignored.
     pub(crate) fn bury_told(&self, text: &str) {
         if let Some((id, death, ttl)) = tombstones::parse(text) {
             self.bury(&id, death, ttl);
         }
     }
 
-    /// All ends of sessions that are remembered, as they are told to another vestibule. They name sessions: to be
-    /// kept from logs.
+    /// Serialises all tombstones for another vestibule process, in the form `<milliseconds left> <reason>
+    /// <id>`. The strings contain session ids and must not be logged.
     pub fn told_ends(&self) -> Vec<String> {
         let ends = self.tombstones.all(self.freshness.now()).into_iter();
         ends.map(|(id, death, left)| format!("{} {} {}", left.as_millis(), death.as_str(), id.expose()))
             .collect()
     }
 
-    /// Remembers what another process has [told](Self::told_ends).
+    /// Adds the tombstones that another process has [serialised](Self::told_ends).
     pub fn remember_ends(&self, told: &[String]) {
         told.iter().for_each(|end| self.bury_told(end));
     }
 
-    /// How long a cache that keeps to the same settings may go on without having heard of a change.
+    /// Returns the longest time for which a cache with the same settings and the same kind of store link may
+    /// serve an entry after it has changed in the store.
     pub(crate) fn longest_ignorance(&self) -> Duration {
         self.freshness.longest_ignorance(self.lease())
     }
 
-    /// How long the cache may be used after a sign that it is in step: a part of the longest staleness, so that
-    /// a fault is noticed well before that.
+    /// Returns how long the cache may be used after a heartbeat: `max_staleness / 4`. The lease is a
+    /// fraction, so that a failure is detected well before `max_staleness` has passed.
     pub(crate) fn lease(&self) -> Duration {
         self.max_staleness / LEASES
     }
 
-    /// Whether `session` is what is kept and honoured of it.
+    /// Returns whether `session` itself (same `Arc`) is cached and valid at `now`.
     pub(crate) fn is_kept(&self, session: &Arc<Session>, now: Timestamp) -> bool {
         let entry = self.entries.get(session.id().expose());
         entry.is_some_and(|entry| {
@@ -280,22 +297,22 @@ impl SessionCache {
         })
     }
 
-    /// Lets go of the store for good: other vestibules need not wait for this one any more.
+    /// Deregisters this cache from the store for good, so that other vestibules no longer wait for it.
     pub fn leave(&self) {
         self.leaving.cancel();
     }
 
-    /// Completes when the cache has been [left](Self::leave).
+    /// Completes when [`leave`](Self::leave) has been called.
     pub(crate) async fn left(&self) {
         self.leaving.cancelled().await;
     }
 
-    /// Completes when no renewal waits to be written.
+    /// Completes when no TTL renewal is queued or being written.
     pub async fn all_renewals_written(&self) {
         self.renewals.all_written().await;
     }
 
-    /// The numbers as they are now.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> CacheStats {
         let (renewals_written, renewals_dropped) = self.renewals.counts();
         let (checks, mismatches) = self.checks.counts();
@@ -316,7 +333,8 @@ impl SessionCache {
 
     fn flights(&self, id: &str) -> MutexGuard<'_, Flights> {
         let shard = usize::try_from(self.hasher.hash_one(id)).unwrap_or(0) % SHARDS;
-        // The remainder is within the array; the first shard would only be slower.
+        // The remainder is always in range. The fallback avoids a panic path; all ids in one shard would only
+        // be slower.
         let flights = self.flights.get(shard).unwrap_or_else(|| &self.flights[0]);
         lock(flights)
     }
@@ -334,7 +352,8 @@ impl fmt::Debug for SessionCache {
     }
 }
 
-/// Asks the store on behalf of all who wait. Dropped before it has landed, those are told.
+/// Handle of the one task that reads the store for an [`InFlightLookup`]. When dropped before
+/// [`land`](Self::land) has succeeded, the waiting requests are woken without a result.
 pub(crate) struct LookupOwner {
     cache: Arc<SessionCache>,
     pub(crate) id: SessionId,
@@ -342,15 +361,17 @@ pub(crate) struct LookupOwner {
 }
 
 impl LookupOwner {
-    /// To be called before the store is asked, each time.
+    /// Starts a store read. Must be called before each read: an invalidation that comes later then discards
+    /// its result.
     pub(crate) fn depart(&self) -> ReadStamp {
         let reading = self.cache.freshness.reading();
         self.flight.depart(reading.at);
         reading
     }
 
-    /// Keeps what was found and gives it to all who wait. False when a change arrived meanwhile, so that the
-    /// store must be asked again; with `last`, the answer is then given but not kept.
+    /// Finishes a store read. Caches `found` and returns it to all waiting requests. Returns false if an
+    /// invalidation arrived during the read; the caller must then read again. With `last`, such a result is
+    /// returned to the waiting requests but not cached.
     pub(crate) fn land(&self, found: Found, reading: ReadStamp, last: bool) -> bool {
         let id = self.id.expose();
         let mut flights = self.cache.flights(id);
@@ -362,7 +383,8 @@ impl LookupOwner {
             Some(death) => Known::Absent(death.into()),
             None => known,
         });
-        // A flight that another one has replaced hears of no change any more.
+        // A newer flight of the same id receives the invalidations now, so the result of this one must not be
+        // cached.
         let leads = flights.get(id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
         if let (Ok(known), true, false) = (&found, leads, invalidated) {
             self.cache.entries.insert(self.id.clone(), Entry { known: known.clone(), reading });
@@ -389,7 +411,7 @@ impl Drop for LookupOwner {
 
 #[derive(Clone)]
 struct Weights {
-    /// What an entry weighs at least.
+    /// Minimum weight of an entry.
     share: u64,
 }
 

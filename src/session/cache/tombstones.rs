@@ -1,4 +1,6 @@
-//! Ids that must not come back to life, whatever the store says.
+//! Tombstones in memory: session ids that are treated as absent whatever the store returns.
+//!
+//! They protect against a store that has lost a deletion, as a replica may have when it becomes the primary.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,17 +10,18 @@ use std::time::Duration;
 use super::super::SessionId;
 use super::validity::Timestamp;
 
-/// Why an id is dead.
+/// Why a session has a tombstone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TombstoneReason {
-    /// Ended or revoked.
+    /// The session was ended or revoked.
     Revoked,
-    /// A login has put another session in its place: its client has a newer cookie, or is about to.
+    /// A login has created a session under another id. The client has a newer cookie already, or is about to
+    /// receive it.
     Replaced,
 }
 
 impl TombstoneReason {
-    /// The word for the store and for other vestibules.
+    /// The token for the store and for messages between vestibules.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             TombstoneReason::Revoked => "revoked",
@@ -33,7 +36,8 @@ impl TombstoneReason {
     }
 }
 
-/// The end of a session as vestibules tell it each other: `<milliseconds> <death> <id>`.
+/// Parses a tombstone message between vestibules: `<milliseconds left> <reason> <id>`. Returns `None` if it
+/// is malformed.
 pub(super) fn parse(text: &str) -> Option<(SessionId, TombstoneReason, Duration)> {
     let (millis, rest) = text.split_once(' ')?;
     let (death, id) = rest.split_once(' ')?;
@@ -41,16 +45,19 @@ pub(super) fn parse(text: &str) -> Option<(SessionId, TombstoneReason, Duration)
     Some((SessionId::new(id), death, Duration::from_millis(millis.parse().ok()?)))
 }
 
-/// Dead ids, each until the session would have been over anyway.
+/// Tombstones by id. Each is kept until its session would have expired anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     graves: RwLock<HashMap<SessionId, (TombstoneReason, Timestamp)>>,
-    /// Their number when the expired ones were last removed.
+    /// Number of tombstones after the last sweep of expired ones.
     swept_at: AtomicUsize,
 }
 
 impl Tombstones {
-    /// Remembers that `id` is dead until `until`. What is known already is never shortened.
+    /// Adds a tombstone for `id` until `until`. An existing tombstone is never shortened, and
+    /// [`TombstoneReason::Revoked`] takes precedence over [`TombstoneReason::Replaced`]. Sweeps expired
+    /// tombstones when their number has doubled since the last sweep (2,048 at least), so that the cost per
+    /// call is constant on average.
     pub(crate) fn bury(&self, id: &SessionId, death: TombstoneReason, until: Timestamp, now: Timestamp) {
         let mut graves = self.graves.write().unwrap_or_else(PoisonError::into_inner);
         let grave = graves.entry(id.clone()).or_insert((death, until));
@@ -69,7 +76,7 @@ impl Tombstones {
         graves.get(id).filter(|(_, until)| *until > now).map(|(death, _)| *death)
     }
 
-    /// All that are still needed, with the time that is left to each.
+    /// Returns all tombstones that have not expired, each with its remaining time.
     pub(crate) fn all(&self, now: Timestamp) -> Vec<(SessionId, TombstoneReason, Duration)> {
         let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
         let live = graves.iter().filter(|(_, (_, until))| *until > now);

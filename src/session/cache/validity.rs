@@ -1,11 +1,11 @@
-//! Whether what the cache holds may be believed.
+//! Whether the entries of the session cache may be served.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A point on the cache's own monotonic clock, in microseconds since the cache was made.
+/// A point on the cache's monotonic clock, in microseconds since the cache was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp(u64);
 
@@ -18,12 +18,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(micros(time)))
     }
 
-    /// The start of the clock at the earliest.
+    /// Saturates at the start of the clock.
     pub(crate) fn before(self, time: Duration) -> Timestamp {
         Timestamp(self.0.saturating_sub(micros(time)))
     }
 
-    /// Zero if `earlier` is later.
+    /// Zero if `earlier` is later than `self`.
     pub(crate) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -37,35 +37,36 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// When a value was read, and under which generation: what must be known of it to judge it later.
-/// Taken before the store is asked.
+/// When a value was read and in which generation; [`CacheValidity`] decides by it whether the value is still
+/// valid. Must be taken before the store is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadStamp {
     pub(crate) generation: u64,
     pub(crate) at: Timestamp,
 }
 
-/// The lease under which the cache may be used, and its generation.
+/// The lease under which the cache may be used, and the current generation.
 ///
-/// While the link that brings changes is sound, the lease is extended again and again, each time to a
-/// fixed span after a question that the store has answered; changes made before that answer arrived
-/// before it. A lease that is not extended runs out by itself. What was read before the link began
-/// belongs to an older generation and is not believed any more.
+/// While the connection that delivers invalidations works, the lease is extended again and again. Each time
+/// it is set to a fixed span after the moment a heartbeat was sent. The store reports the heartbeat only
+/// after every change made before it, so all those changes have been received by then. A lease that is not
+/// extended expires by itself. A new generation begins with each new connection, because changes before it
+/// may have been missed: values of an older generation are no longer valid.
 #[derive(Debug)]
 pub(crate) struct CacheValidity {
     base: Instant,
     generation: AtomicU64,
-    /// The last generation that had a lease.
+    /// The last generation in which a lease was held.
     leased: AtomicU64,
     /// A [`Timestamp`]: the end of the lease.
     until: AtomicU64,
-    /// Microseconds for which a reading is believed whatever the lease says; the only bound without a
-    /// link.
+    /// Maximum age of a value in microseconds, whatever the lease is. It is the only limit where the store
+    /// does not push invalidations.
     max_age: AtomicU64,
 }
 
 impl CacheValidity {
-    /// Without a lease.
+    /// Starts without a lease.
     pub(crate) fn new() -> Self {
         CacheValidity {
             base: Instant::now(),
@@ -88,31 +89,34 @@ impl CacheValidity {
         ReadStamp { generation: self.generation.load(SeqCst), at: self.now() }
     }
 
-    /// Begins a generation: from here on every change will be heard of. There is no lease yet.
+    /// Begins a new generation: from now on every change in the store is received. No lease is held until
+    /// [`extend`](Self::extend).
     pub(crate) fn begin(&self) {
         self.until.store(0, SeqCst);
         self.generation.fetch_add(1, SeqCst);
         self.max_age.store(u64::MAX, SeqCst);
     }
 
-    /// Begins another generation over the same link: what was read before is not believed any more.
+    /// Begins a new generation on the same connection, keeping the lease: all values read before are invalid.
     pub(crate) fn begin_anew(&self) {
         self.generation.fetch_add(1, SeqCst);
     }
 
-    /// Begins a generation in which nothing is heard of changes, so that readings age.
+    /// Begins a generation in which the store pushes no invalidations. The lease is unlimited, and a value is
+    /// valid for `max_age` after its read.
     pub(crate) fn begin_without_link(&self, max_age: Duration) {
         self.begin();
         self.max_age.store(micros(max_age), SeqCst);
         self.extend(Timestamp::NEVER);
     }
 
-    /// Whether changes are heard of; otherwise readings age.
+    /// Whether the store pushes invalidations. If false, values are limited by age.
     pub(crate) fn is_linked(&self) -> bool {
         self.max_age.load(SeqCst) == u64::MAX && self.generation.load(SeqCst) > 0
     }
 
-    /// How long something may be trusted after it has changed, at most: a lease, or without a link the age.
+    /// Returns how long a value may be served after it has changed in the store, at most: `lease`, or the
+    /// maximum age where the store pushes no invalidations.
     pub(crate) fn longest_ignorance(&self, lease: Duration) -> Duration {
         match self.max_age.load(SeqCst) {
             u64::MAX => lease,
@@ -120,7 +124,7 @@ impl CacheValidity {
         }
     }
 
-    /// Extends the lease; never shortens it.
+    /// Extends the lease to `until`. Never shortens it.
     pub(crate) fn extend(&self, until: Timestamp) {
         self.leased.fetch_max(self.generation.load(SeqCst), SeqCst);
         self.until.fetch_max(until.0, SeqCst);
@@ -131,23 +135,24 @@ impl CacheValidity {
         self.until.fetch_min(self.now().0, SeqCst);
     }
 
-    /// Whether there is a lease.
+    /// Returns whether a lease is held at `now`.
     pub(crate) fn is_held(&self, now: Timestamp) -> bool {
         now.0 < self.until.load(SeqCst)
     }
 
-    /// Whether what was read then is still what the store has.
+    /// Returns whether a value with this stamp may be served at `now`.
     pub(crate) fn trusts(&self, reading: ReadStamp, now: Timestamp) -> bool {
         self.is_held(now) && now < self.trusted_until(reading)
     }
 
-    /// Whether nothing was heard of that could be newer: there was no lease since the one under which it was read.
-    /// With a later lease it is unknown what happened between the two.
+    /// Returns whether no lease was held in a later generation. If one was, a change
+    /// between the two generations may have been missed.
     pub(crate) fn is_latest(&self, reading: ReadStamp) -> bool {
         reading.generation >= self.leased.load(SeqCst)
     }
 
-    /// Until when what was read then is, or was, known to be what the store has.
+    /// Returns until when a value with this stamp is, or was, known to equal the store's. Of an older
+    /// generation this is the moment of the read.
     pub(crate) fn trusted_until(&self, reading: ReadStamp) -> Timestamp {
         if reading.generation != self.generation.load(SeqCst) {
             return reading.at;
