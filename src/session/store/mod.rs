@@ -96,6 +96,7 @@ impl Lookup {
 /// The result of replacing a session with a tombstone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TombstoneWrite {
+    /// Whether the session existed until now.
     pub was_there: bool,
     /// The TTL of the tombstone.
     pub life: Duration,
@@ -109,6 +110,7 @@ pub(crate) type TombstoneResult<'a> = dyn Fn(&SessionId, TombstoneWrite) + Send 
 pub struct Record {
     pub contents: Contents,
     pub ttl: Ttl,
+    /// When and where it was read. A revocation is compared with this.
     pub read: Read,
 }
 
@@ -117,13 +119,15 @@ pub struct Record {
 pub struct Read {
     /// Time since the Unix epoch by the store's clock; `None` if the store does not report its time.
     pub at: Option<Duration>,
-    /// The Redis process (run id) that replied; `None` for the embedded store.
+    /// The run id of the Redis process that replied, or its address if the run id is unknown; `None` for the
+    /// embedded store.
     pub(super) by: Option<RunId>,
 }
 
 /// The result of adding a session to the index of a user's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UserIndex {
+    /// The session is in the index.
     Noted,
     /// All sessions of the user have been revoked after this session was read.
     Revoked,
@@ -143,6 +147,7 @@ pub enum Ttl {
     Unknown,
     /// The session has no expiry in the store.
     Never,
+    /// The remaining TTL; zero if the session expired during the read.
     Left(Duration),
 }
 

@@ -126,9 +126,11 @@ fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendEr
 /// A connection and the state that its supervisor watches.
 pub(super) struct Link {
     connection: GuardedConnection,
+    /// Number of slots in use.
     pub(super) in_flight: AtomicUsize,
     /// Set by every call, cleared by the supervisor. Detects idle connections.
     pub(super) used: AtomicBool,
+    /// Set when the server is no primary any more: the connection fails its next test.
     condemned: AtomicBool,
     trouble: Arc<Notify>,
 }

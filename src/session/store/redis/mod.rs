@@ -1,9 +1,9 @@
 //! The Redis session store, for Redis 6 or newer.
 //!
 //! Each call takes one round trip. Reading a session, its TTL and its tombstone is one pipeline; creating a
-//! session is one transaction; replacing one with a tombstone is one script. When a session is absent, a new
-//! connection verifies that the server is still the one at its address. Tombstones are the keys
-//! `vestibule:dead:{<key of the session>}`.
+//! session is one transaction; replacing one with a tombstone is one script. Only when a session is absent
+//! may a read take longer: with fixed hosts, a new connection then verifies that the server is still the one
+//! at its address. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
 //! An ACL user needs:
 //!

@@ -23,7 +23,9 @@ pub(super) struct Limits {
     max_idle: usize,
     max_connections: usize,
     pub(super) max_lifetime: Option<Duration>,
+    /// Slots per connection: calls that may be in flight on it at once.
     in_flight: usize,
+    /// Maximum time a call waits for a free slot.
     pub(super) wait_timeout: Duration,
 }
 

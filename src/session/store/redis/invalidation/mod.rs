@@ -126,6 +126,7 @@ async fn hands(layout: &Arc<TopologySnapshot>) -> Result<Links, StoreError> {
     Ok(Links { layout: Arc::clone(layout), links, closed: Arc::default() })
 }
 
+/// Maintains the connections for invalidations and writes, and the lease of the cache.
 struct Watcher {
     topology: Arc<Topology>,
     codec: Arc<Codec>,

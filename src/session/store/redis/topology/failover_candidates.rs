@@ -22,6 +22,8 @@ pub(super) enum FailoverCandidates {
 /// Servers that a failover may promote, reachable or not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Successors {
+    /// Servers that may be promoted. A revocation is durable only if each of them is attached and has
+    /// confirmed it.
     pub(in super::super) certain: BTreeSet<Host>,
     /// Servers that are never promoted, though they may be replicas of the primary.
     pub(in super::super) never: BTreeSet<Host>,
@@ -31,7 +33,9 @@ pub(in super::super) struct Successors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Unknown {
     Sentinels,
+    /// A sentinel knows of more replicas than it lists.
     Unannounced,
+    /// The cluster node gave no usable reply.
     Nodes,
 }
 

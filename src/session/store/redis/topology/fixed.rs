@@ -27,6 +27,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 enum Role {
     Master,
     Other,
+    /// The last poll failed.
     Silent,
 }
 
@@ -107,6 +108,7 @@ fn role(state: &State, reply: &Value) -> Role {
     Role::Master
 }
 
+/// The primary according to the latest roles; see [`follow`].
 fn choose(roles: &HashMap<Host, Role>, current: Option<&Host>) -> Option<Host> {
     let masters: Vec<_> =
         roles.iter().filter(|(_, role)| **role == Role::Master).map(|(host, _)| host).collect();

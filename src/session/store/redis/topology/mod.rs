@@ -216,14 +216,17 @@ struct State {
     layout: ArcSwap<TopologySnapshot>,
     /// A copy of the layout's epoch, readable without counting references.
     epoch: AtomicU64,
+    /// The epoch again, to wait for a change of the layout.
     published: watch::Sender<u64>,
     /// Milliseconds after `origin`, or [`ALWAYS`].
     confirmed_until: AtomicU64,
     origin: Instant,
+    /// Changed to request an early poll.
     doubts: watch::Sender<u64>,
     /// Whether another server claims to be the primary as well.
     contested: AtomicBool,
     looks: Looks,
+    /// Hosts that redirections have named, and until when each stays in the layout.
     guests: Mutex<Vec<(Host, Instant)>>,
     /// Former and current replicas of the primaries, and until when each is remembered.
     followers: Mutex<BTreeMap<Host, Instant>>,

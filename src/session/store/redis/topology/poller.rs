@@ -40,6 +40,7 @@ pub(super) struct TopologyPoller(AbortHandle);
 pub(super) struct Reopen {
     /// Reopen after a reply that satisfies this.
     pub(super) after: fn(&Value) -> bool,
+    /// The pause before the new connection is opened.
     pub(super) pause: Duration,
 }
 

@@ -46,7 +46,7 @@ impl Purpose {
     }
 }
 
-/// The `run_id` of a Redis process, which is new at every start.
+/// The `run_id` of a Redis process, which is new at every start; the address of the server if that is unknown.
 pub(crate) type RunId = Arc<str>;
 
 /// A primary of the current layout. A server that leaves the layout and returns becomes a new `Primary`: if
@@ -63,7 +63,9 @@ pub struct Primary {
     is_nameless: AtomicBool,
     /// All vestibule processes have written their tombstones to it.
     admitted: AtomicBool,
+    /// When it became a primary of the layout.
     met: Instant,
+    /// The layout to replace this primary in, when another server is found at its address.
     layout: Weak<State>,
 }
 

@@ -33,6 +33,7 @@ const VERIFY: Duration = Duration::from_millis(500);
 pub(in super::super) struct Sentinels {
     pub(super) access: Arc<Access>,
     pub(super) hosts: Vec<Host>,
+    /// The name of the master in the configuration of the sentinels.
     pub(super) master: String,
 }
 
