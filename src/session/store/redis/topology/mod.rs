@@ -56,7 +56,7 @@ pub struct Topology {
     heirs: FailoverCandidates,
     pub(super) witness: Witness,
     pub(super) notes: Notes,
-    /// Whether new primaries must be admitted by [`Store::watch`](super::super::Store::watch) before they are
+    /// Whether new primaries must be admitted by `Store::watch` before they are
     /// trusted.
     guarded: AtomicBool,
     _stop: DropGuard,
