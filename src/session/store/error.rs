@@ -1,7 +1,7 @@
-//! Why a store gave no answer.
+//! Errors of a session store.
 
-/// Why a store gave no answer. Says only the kind: what servers and clients write into their errors
-/// may hold keys and addresses.
+/// Why a call to a session store failed. Carries the kind only: error texts of servers and clients may
+/// contain keys and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
     #[error("the session store did not answer in time")]
@@ -39,7 +39,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether a server that is well does not take a command, for good or for now.
+    /// Whether a healthy server rejects the command, permanently or temporarily. Such an error is no sign of
+    /// a broken connection.
     pub(crate) fn is_refusal(self) -> bool {
         matches!(
             self,
@@ -47,7 +48,7 @@ impl StoreError {
         )
     }
 
-    /// The word for logs and metrics.
+    /// The label in logs and metrics.
     pub fn kind(self) -> &'static str {
         match self {
             StoreError::Timeout => "timeout",

@@ -1,4 +1,4 @@
-//! The embedded store: sessions of this process, gone with it.
+//! The embedded session store. Its sessions belong to this process and are lost when it exits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,32 +11,34 @@ use super::super::cache::TombstoneReason;
 use super::{Contents, Fields, Lookup, Read, Record, SessionId, Ttl};
 use crate::clock;
 
-/// Expired sessions removed per call at most, so that no call stalls when many expire together.
+/// Maximum number of expired sessions removed per call. It bounds the latency of a call when many sessions
+/// expire together.
 const REAPED_PER_CALL: usize = 32;
 
 /// Sessions in memory, shared by all clones.
 ///
-/// One mutex: it is held for a map operation, never across an await, and fields are shared rather
-/// than copied. Every call also removes expired sessions, so memory is bounded by live ones.
+/// One mutex guards the map. It is held for a map operation and never across an await; fields are shared
+/// rather than copied. Every call also removes some expired sessions, so memory use is bounded by the live
+/// ones.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Sessions>>);
 
 #[derive(Default)]
 struct Sessions {
     by_id: HashMap<SessionId, Entry>,
-    /// One element per entry: what expires first stands first. The number keeps them apart.
+    /// One element per entry, ordered by deadline. The number makes keys with equal deadlines distinct.
     by_deadline: BTreeMap<(Instant, u64), SessionId>,
     inserted: u64,
 }
 
 struct Entry {
-    /// `None`: another session has taken its place.
+    /// `None` marks a tombstone: the session was replaced by another one.
     contents: Option<Contents>,
     deadline: Instant,
     number: u64,
 }
 
-/// For sessions that are to live longer than the clock can count.
+/// Upper limit of a TTL. A larger one could overflow [`Instant`].
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 impl MemoryStore {
@@ -44,7 +46,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Sessions held, expired ones not yet removed included.
+    /// Number of sessions held, including expired ones that have not been removed yet.
     pub fn len(&self) -> usize {
         self.sessions().by_id.len()
     }
@@ -76,7 +78,8 @@ impl MemoryStore {
         sessions.insert(id.clone(), Some(fields.into()), now + ttl.min(FOREVER));
     }
 
-    /// Nothing else writes here, so a revoked session needs no tombstone.
+    /// Removes a session. Only [`TombstoneReason::Replaced`] leaves a tombstone: no other program writes to
+    /// this store, so a revoked session cannot reappear. Returns whether a live session was removed.
     pub(super) fn bury(&self, id: &SessionId, death: TombstoneReason) -> bool {
         let now = Instant::now();
         let mut sessions = self.sessions();
@@ -88,8 +91,8 @@ impl MemoryStore {
         removed.is_some_and(|entry| entry.contents.is_some() && entry.deadline > now)
     }
 
-    /// Removes every session whose contents `matches`; how many of them were live. Holds the lock while it looks
-    /// at all sessions, so `matches` must be quick.
+    /// Removes every session whose contents satisfy `matches`; returns how many of them were live. The lock
+    /// is held while all sessions are scanned, so `matches` must be fast.
     pub(in crate::session) fn end_all(&self, matches: impl Fn(&Contents) -> bool) -> u64 {
         let now = Instant::now();
         let mut sessions = self.sessions();
@@ -113,7 +116,7 @@ impl MemoryStore {
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        // No code that holds the lock can panic half-way through a change.
+        // A poisoned lock is usable: no code that holds it can panic in the middle of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,7 +168,7 @@ mod tests {
         Fields::from_iter([("user_id".to_owned(), json!("42"))])
     }
 
-    /// Of the first session.
+    /// The TTL of session 1.
     fn ttl(store: &MemoryStore) -> Ttl {
         store.load(&id(1)).found().unwrap().ttl
     }

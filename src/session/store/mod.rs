@@ -1,4 +1,4 @@
-//! Where sessions live.
+//! Session stores: the embedded one in memory and Redis, behind one type, [`Store`].
 
 mod error;
 mod memory;
@@ -20,17 +20,17 @@ pub use memory::MemoryStore;
 use redis::RunId;
 pub use redis::{FaultInjector, RedisStore, StartError, Topology};
 
-/// A store of sessions. Clones are cheap and mean the same store.
+/// A session store. Clones are cheap and refer to the same store.
 ///
-/// All stores keep the same contract: a session is there or not there, and an error says neither.
-/// Every call may be dropped at any time; whether a write then happened is unknown.
+/// All stores keep the same contract. A session is present or absent; an error states neither. Every call may
+/// be dropped at any time; whether its write took effect is then unknown.
 #[derive(Debug, Clone)]
 pub enum Store {
     Memory(MemoryStore),
     Redis(RedisStore),
 }
 
-/// What the stores of all workers of a process share. Clones mean the same.
+/// The part of a session store that all workers of a process share. Clones refer to the same store.
 #[derive(Debug, Clone)]
 pub enum Backend {
     Memory(MemoryStore),
@@ -38,12 +38,13 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// What the store that `config` describes is made of; `memory` unless it is Redis. Redis is watched on the
-    /// runtime this is called in, until the last clone and store are gone.
+    /// Starts the store that `config` describes: `memory`, or a Redis topology. The Redis topology is watched
+    /// by tasks on the calling runtime until the last clone and the last [`Store`] are dropped.
     ///
     /// # Errors
-    /// What cannot be right later either: an unusable `ca`, `certificate` or `private_key`. A server that is down
-    /// is no error; its store answers [`StoreError::Disconnected`] or [`StoreError::PrimaryDown`] until it is up.
+    /// Only faults that retrying cannot repair: an unusable `ca`, `certificate` or `private_key`. An
+    /// unreachable server is no error here; its store returns [`StoreError::Disconnected`] or
+    /// [`StoreError::PrimaryDown`] until the server is up.
     pub fn start(config: &config::Store, memory: &MemoryStore) -> Result<Self, StartError> {
         match &config.kind {
             StoreKind::Memory => Ok(Backend::Memory(memory.clone())),
@@ -53,8 +54,9 @@ impl Backend {
 }
 
 impl Backend {
-    /// Has new servers of the store believed only once all vestibules have told them which sessions have ended. To be
-    /// called before [`Store::watch`], which sees to that.
+    /// Requires that a new primary is admitted before its responses are trusted: all vestibule processes must
+    /// first have written their tombstones to it. [`Store::watch`] does the admitting, so call this before
+    /// it.
     pub fn guard(&self) {
         match self {
             Backend::Memory(_) => (),
@@ -62,7 +64,8 @@ impl Backend {
         }
     }
 
-    /// What connects this process with the store; `None` where there is nothing between the two.
+    /// The fault injection switch for the connections to the store; `None` for the embedded store, which has
+    /// none.
     pub fn switch(&self) -> Option<&FaultInjector> {
         match self {
             Backend::Memory(_) => None,
@@ -71,13 +74,13 @@ impl Backend {
     }
 }
 
-/// What the store has under an id.
+/// The result of looking up a session id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
     Found(Record),
-    /// No session; the death, if a tombstone tells it.
+    /// No session. `Some` holds the reason if the store has a tombstone for the id.
     Absent(Option<TombstoneReason>),
-    /// Something that is no session as it is configured.
+    /// A value is stored under the id, but it is no session in the configured format.
     Unreadable(Unreadable),
 }
 
@@ -90,62 +93,67 @@ impl Lookup {
     }
 }
 
-/// A session that was removed, and the tombstone in its place.
+/// The result of replacing a session with a tombstone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TombstoneWrite {
+    /// Whether the session existed until now.
     pub was_there: bool,
-    /// How long the tombstone stays.
+    /// The TTL of the tombstone.
     pub life: Duration,
 }
 
-/// Takes note of a session that was removed.
+/// A callback that is called once for each session that was replaced with a tombstone.
 pub(crate) type TombstoneResult<'a> = dyn Fn(&SessionId, TombstoneWrite) + Send + Sync + 'a;
 
-/// A session as the store has it.
+/// A session as read from the store.
 #[derive(Clone, PartialEq)]
 pub struct Record {
     pub contents: Contents,
     pub ttl: Ttl,
+    /// When and where it was read. A revocation is compared with this.
     pub read: Read,
 }
 
-/// When and where a session was read.
+/// The time and the server of a read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Since the epoch, by the store's clock; `None` if it does not tell.
+    /// Time since the Unix epoch by the store's clock; `None` if the store does not report its time.
     pub at: Option<Duration>,
-    /// Which run of which server has told it.
+    /// The run id of the Redis process that replied, or its address if the run id is unknown; `None` for the
+    /// embedded store.
     pub(super) by: Option<RunId>,
 }
 
-/// What came of noting that a session is a user's.
+/// The result of adding a session to the index of a user's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UserIndex {
+    /// The session is in the index.
     Noted,
-    /// All sessions of the user have been revoked since it was read.
+    /// All sessions of the user have been revoked after this session was read.
     Revoked,
 }
 
-/// Shows nothing of the content.
+/// Omits the contents of the session, which must not reach logs.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record").field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
 
-/// How long the store will keep a session.
+/// The remaining TTL of a session in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
-    /// The store was not asked.
+    /// The TTL was not requested.
     Unknown,
-    /// The store does not let it expire.
+    /// The session has no expiry in the store.
     Never,
+    /// The remaining TTL; zero if the session expired during the read.
     Left(Duration),
 }
 
 impl Store {
-    /// The store that `config` describes, for the worker whose runtime this is called in, on what the workers
-    /// share.
+    /// Opens the store that `config` describes for one worker, on the shared `backend`. Connections are
+    /// driven by the calling runtime, so call this on the worker's runtime.
     pub fn open(config: &config::Store, backend: &Backend) -> Self {
         match backend {
             Backend::Memory(memory) => Store::Memory(memory.clone()),
@@ -153,7 +161,7 @@ impl Store {
         }
     }
 
-    /// [`Backend::start`] and [`Store::open`] in one, for a process with one runtime.
+    /// Calls [`Backend::start`] and [`Store::open`], for a process with a single runtime.
     ///
     /// # Errors
     /// Those of [`Backend::start`].
@@ -161,9 +169,9 @@ impl Store {
         Backend::start(config, memory).map(|backend| Store::open(config, &backend))
     }
 
-    /// Keeps `cache`, if there is one, in step with the store that `config` describes, and lets new servers of it be
-    /// believed, until it is dropped or the cache is [left](SessionCache::leave); at once with the embedded store. One
-    /// per process.
+    /// Keeps `cache`, if there is one, consistent with the store that `config` describes, and admits new
+    /// primaries. Runs until dropped or until the cache is [left](SessionCache::leave). Returns at once for
+    /// the embedded store. Run exactly one per process.
     pub async fn watch(config: &config::Session, backend: &Backend, cache: Option<Arc<SessionCache>>) {
         match (backend, cache) {
             (Backend::Memory(_), _) => (),
@@ -174,7 +182,8 @@ impl Store {
         }
     }
 
-    /// Completes when the store can be asked: at once for memory, with the first connection for Redis.
+    /// Completes when the store is ready for calls: at once for the embedded store, for Redis once every
+    /// primary has a connection.
     pub async fn connected(&self) {
         match self {
             Store::Memory(_) => (),
@@ -182,7 +191,7 @@ impl Store {
         }
     }
 
-    /// What there is under `id`; `with_ttl` says whether to find out the session's TTL as well.
+    /// Looks up the session `id`. `with_ttl` requests its TTL as well; otherwise the TTL is [`Ttl::Unknown`].
     pub async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Lookup, StoreError> {
         match self {
             Store::Memory(store) => Ok(store.load(id)),
@@ -190,7 +199,8 @@ impl Store {
         }
     }
 
-    /// What is there in place of the session `id`, which is of the wrong type; `None` if the store does not tell.
+    /// Examines the value under `id`, which is of the wrong type, for diagnostics; `None` if the store does
+    /// not reply.
     pub(super) async fn inspect(&self, id: &SessionId) -> Option<Inspection> {
         match self {
             Store::Memory(_) => None,
@@ -198,8 +208,8 @@ impl Store {
         }
     }
 
-    /// Writes the new session `id`, to be kept for `ttl`. `id` must be fresh ([`SessionId::generate`]), `fields`
-    /// not empty, `ttl` at least 1 ms.
+    /// Writes the new session `id` with a TTL of `ttl`. `id` must be fresh ([`SessionId::generate`]),
+    /// `fields` must not be empty, and `ttl` must be at least 1 ms.
     pub async fn create(&self, id: &SessionId, fields: Fields, ttl: Duration) -> Result<(), StoreError> {
         match self {
             Store::Memory(store) => {
@@ -210,7 +220,7 @@ impl Store {
         }
     }
 
-    /// Removes the session, as an application does; whether it was there.
+    /// Deletes the session without a tombstone, as an application does. Returns whether it existed.
     pub async fn end(&self, id: &SessionId) -> Result<bool, StoreError> {
         match self {
             Store::Memory(store) => Ok(store.bury(id, TombstoneReason::Revoked)),
@@ -218,8 +228,9 @@ impl Store {
         }
     }
 
-    /// Removes the session and puts a tombstone in its place, so that nobody can bring it back; whether it was
-    /// there. `life` is how long a session may live whose remaining time the store cannot tell.
+    /// Replaces the session with a tombstone. While the tombstone exists, lookups report the session as
+    /// absent even if another program writes it again. `life` is the TTL of the tombstone when the store
+    /// cannot tell the remaining TTL of the session.
     pub async fn write_tombstone(
         &self,
         id: &SessionId,
@@ -232,8 +243,9 @@ impl Store {
         }
     }
 
-    /// [`Store::write_tombstone`] of each for a revocation, which waits for the replicas as well; `buried` is told of each as soon
-    /// as it is. `Some` of the result says why some may yet be undone by a failover.
+    /// [`Store::write_tombstone`] for each of `ids`, for a revocation. Waits for the replicas as well.
+    /// `buried` is called for each tombstone as soon as it is written. `Some` holds the reason why a failover
+    /// may still undo some of them.
     pub(crate) async fn bury_for_good(
         &self,
         ids: &[SessionId],
@@ -251,8 +263,8 @@ impl Store {
         }
     }
 
-    /// Notes that `id`, which was `read` like this, is a session of `user`, for at most `life`. The embedded store
-    /// knows by itself.
+    /// Adds `id` to the index of the sessions of `user`, for at most `life`. `read` is when and where the
+    /// session was read. The embedded store needs no index.
     pub(crate) async fn note_user(
         &self,
         user: &str,
@@ -266,7 +278,8 @@ impl Store {
         }
     }
 
-    /// The time by which its sessions are over, since the epoch: the store's own, or ours if it does not tell.
+    /// The time since the Unix epoch that session expiry is measured by: the store's clock, or the local
+    /// clock if the store does not report its time.
     pub(crate) async fn time(&self) -> Result<Duration, StoreError> {
         match self {
             Store::Memory(_) => Ok(clock::steady_unix_time()),
@@ -274,8 +287,8 @@ impl Store {
         }
     }
 
-    /// Makes a session that has a TTL live for `ttl` from now, unless it would live longer anyway.
-    /// Never shortens a TTL, never gives one to a session that has none, never brings one back.
+    /// Extends the TTL of a session to `ttl` from now. Never shortens a TTL, never adds one to a session
+    /// without expiry, and never recreates a session.
     pub async fn renew(&self, id: &SessionId, ttl: Duration) -> Result<(), StoreError> {
         match self {
             Store::Memory(store) => {
@@ -286,7 +299,7 @@ impl Store {
         }
     }
 
-    /// Whether the store answers.
+    /// Health check: succeeds if the store replies.
     pub async fn ping(&self) -> Result<(), StoreError> {
         match self {
             Store::Memory(_) => Ok(()),

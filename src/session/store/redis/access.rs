@@ -1,4 +1,4 @@
-//! How the servers of one store are reached: what all connections to them have in common.
+//! Connection settings that all connections to the servers of one store share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use crate::config::{self, Credentials, Host, RedisUrl};
 use super::fault_injector::FaultInjector;
 use super::outages::Outages;
 
-/// Unacknowledged bytes and silence end a connection after this long, whoever is waiting.
+/// Value of `TCP_USER_TIMEOUT` and of the TCP keepalive time and interval. With both, a dead peer is detected
+/// soon even when no command is in flight.
 const DEAD_PEER: Duration = Duration::from_secs(2);
 
-/// Why a store could not be started. Names no part of the URL.
+/// Why a store could not be started. Contains no part of the URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the URL of the session store is malformed")]
@@ -33,30 +34,30 @@ pub enum StartError {
     Certificate { path: PathBuf },
 }
 
-/// What it takes to connect to any server of one kind, Redis or sentinels.
+/// Everything needed to connect to any server of one kind: Redis servers or sentinels.
 pub(super) struct Access {
-    /// Of some host, without credentials.
+    /// Connection settings for an arbitrary host, without credentials.
     template: ConnectionInfo,
     credentials: ArcSwap<Credentials>,
-    /// Where the credentials came from, if they can be read again.
+    /// The URL to reread the credentials from; `None` if they cannot be reread.
     source: Option<RedisUrl>,
-    /// A server did not take the credentials.
+    /// Set when a server has rejected the credentials.
     refused: AtomicBool,
     pub(super) switch: FaultInjector,
     pub(super) outages: Outages,
-    /// A server does not speak RESP3, or not to us.
+    /// Set when a server does not support RESP3, or does not permit it.
     without_resp3: AtomicBool,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
 }
 
 impl Access {
-    /// To the Redis servers of `url`.
+    /// Settings for the Redis servers of `url`.
     pub(super) fn to_redis(url: &RedisUrl, config: &config::Store) -> Result<Arc<Self>, StartError> {
         let keepalive = TcpKeepalive::new().with_time(DEAD_PEER).with_interval(DEAD_PEER);
         let tcp =
             TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(DEAD_PEER);
-        // Only RESP3 tells at once, through a push, that a connection is gone.
+        // With RESP3 the driver reports a lost connection at once, through a push.
         let redis = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_skip_set_lib_name()
@@ -75,7 +76,7 @@ impl Access {
         }))
     }
 
-    /// To the sentinels that watch the servers behind this.
+    /// Settings for the sentinels that monitor these servers.
     pub(super) fn to_sentinels(&self, credentials: &Credentials) -> Arc<Self> {
         let redis = self.template.redis_settings().clone().set_db(0);
         Arc::new(Access {
@@ -91,7 +92,8 @@ impl Access {
         })
     }
 
-    /// All that the driver must know to connect to `host` now.
+    /// The driver's settings for a connection to `host`. Rereads the credentials first if a server has
+    /// rejected them.
     pub(super) fn to(&self, host: &Host) -> ConnectionInfo {
         if self.refused.swap(false, Ordering::Relaxed)
             && let Some(fresh) = self.source.as_ref().and_then(RedisUrl::reread_credentials)
@@ -112,7 +114,7 @@ impl Access {
         self.template.clone().set_addr(address).set_redis_settings(redis)
     }
 
-    /// Whether the servers are spoken to in RESP2, in which they report nothing unasked.
+    /// Whether connections use RESP2, in which servers send no pushes.
     pub(super) fn is_without_resp3(&self) -> bool {
         self.without_resp3.load(Ordering::Relaxed)
     }
@@ -123,7 +125,8 @@ impl Access {
         }
     }
 
-    /// Notes that a server did not take the credentials: they are read again before the next attempt.
+    /// Records that a server has rejected the credentials. They are reread before the next connection
+    /// attempt.
     pub(super) fn refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
@@ -139,7 +142,7 @@ fn with_credentials(mut redis: RedisConnectionInfo, credentials: &Credentials) -
     redis
 }
 
-/// The address of the first host, with what TLS needs.
+/// The address of the first host, with the TLS parameters.
 fn address(url: &RedisUrl, config: &config::Store) -> Result<ConnectionAddr, StartError> {
     let Host { name: host, port } = url.hosts.first().ok_or(StartError::Url)?.clone();
     let plain = match url.tls {

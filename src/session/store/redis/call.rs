@@ -1,4 +1,4 @@
-//! One call to a server: a command or a pipeline, the key it is about, and where it is to go instead.
+//! One call to a server: a command or a pipeline, its key, and its redirection within a cluster.
 
 use redis::{Arg, Cmd, Pipeline, RedisError, ServerError, Value, cmd};
 
@@ -6,7 +6,7 @@ use crate::config::Host;
 
 use super::fault_injector::GuardedConnection;
 
-/// What is sent in one go and answered by one server.
+/// A command or pipeline that is sent to one server at once.
 #[derive(Clone, Copy)]
 pub(super) enum Call<'a> {
     One(&'a Cmd),
@@ -14,16 +14,16 @@ pub(super) enum Call<'a> {
     Many(&'a Pipeline),
 }
 
-/// A server of a cluster that says who has the key.
+/// A `MOVED` or `ASK` redirection of a cluster node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Redirect {
     pub(super) to: Host,
-    /// For this call only, which must say that it was sent.
+    /// `ASK`: valid for this call only, which must be preceded by `ASKING`. Otherwise `MOVED`.
     pub(super) is_ask: bool,
 }
 
 impl<'a> Call<'a> {
-    /// The key that the call is about; empty if it is about none.
+    /// The key of the call, which selects the server; empty if the call has none.
     pub(super) fn key(self) -> &'a [u8] {
         match self {
             Call::One(command) => key(command),
@@ -33,7 +33,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The answer; to many commands an array of answers.
+    /// Sends the call and returns its reply; for a pipeline an array of replies.
     pub(super) async fn send(self, mut to: GuardedConnection) -> Result<Value, RedisError> {
         match self {
             Call::One(command) => to.send_packed_command(command).await,
@@ -41,9 +41,10 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Asks the server that imports the slot of the key for what `answer`, of the one that still owns it, does not
-    /// tell. Of a pipeline only that: the new one knows nothing yet of keys that have not moved, and would say
-    /// that they do not exist.
+    /// Follows an `ASK` redirection: sends the call to the server that imports the slot. `answer` is the
+    /// reply of the server that still owns it. Of a pipeline without a transaction, only the redirected
+    /// commands are sent again, and their replies replace the redirections in `answer`. The importing server
+    /// does not have the keys that have not been migrated yet, and would report them as missing.
     pub(super) async fn ask_there(
         self,
         answer: Result<Value, RedisError>,
@@ -70,8 +71,8 @@ impl<'a> Call<'a> {
         Ok(Value::Array(answers))
     }
 
-    /// Like [`send`](Self::send), to a server that imports the slot of the key: each command, and each
-    /// transaction as a whole, says that it was sent there.
+    /// Like [`send`](Self::send), to a server that imports the slot. Each command outside a transaction, and
+    /// each transaction as a whole, is preceded by `ASKING`, whose replies are dropped.
     async fn send_asking(self, mut to: GuardedConnection) -> Result<Value, RedisError> {
         let commands: Vec<_> = match self {
             Call::One(command) => vec![command],
@@ -99,7 +100,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The first argument, for a script its first key.
+/// The first argument of a command; for `EVAL` its first key.
 fn key(command: &Cmd) -> &[u8] {
     let place = if is_named(command, b"EVAL") { 3 } else { 1 };
     match command.args_iter().nth(place) {
@@ -112,7 +113,7 @@ fn is_named(command: &Cmd, name: &[u8]) -> bool {
     matches!(command.args_iter().next(), Some(Arg::Simple(first)) if first == name)
 }
 
-/// Where an answer sends us, if it does.
+/// The redirection in a reply, if there is one.
 pub(super) fn redirect(answer: &Result<Value, RedisError>) -> Option<Redirect> {
     match answer {
         Ok(value) => redirect_in(value),
@@ -132,7 +133,7 @@ fn redirect_in(value: &Value) -> Option<Redirect> {
     }
 }
 
-/// `MOVED slot host:port` or `ASK slot host:port`
+/// Parses `MOVED slot host:port` or `ASK slot host:port`.
 fn redirect_of(error: &ServerError) -> Option<Redirect> {
     let is_ask = match error.code() {
         "ASK" => true,

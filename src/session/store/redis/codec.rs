@@ -1,4 +1,4 @@
-//! How a session is named and written in Redis.
+//! The keys, values, channels and scripts of the Redis session store.
 
 use std::io::Write;
 use std::str;
@@ -15,7 +15,7 @@ use super::super::{Contents, Fields, Read, SessionId, StoreError, Unreadable};
 use super::command;
 use super::topology::RunId;
 
-/// Keys and values of sessions.
+/// Encodes and decodes the keys and values of sessions.
 pub(super) struct Codec {
     prefix: String,
     suffix: String,
@@ -23,26 +23,28 @@ pub(super) struct Codec {
     without_gt: AtomicBool,
 }
 
-/// What `PEXPIRE … GT` does, for servers that do not know it. Running as one script, nobody can
-/// change the TTL between the question and the answer.
+/// Emulates `PEXPIRE … GT` for servers older than Redis 7. A script is atomic, so the TTL cannot change
+/// between the check and the write.
 const PEXPIRE_GT: &str = "local ttl = redis.call('PTTL', KEYS[1]) \
     if ttl >= 0 and ttl < tonumber(ARGV[1]) then return redis.call('PEXPIRE', KEYS[1], ARGV[1]) end \
     return 0";
 
-/// Who listens here is told ids of sessions that may have changed, and may tell of others.
+/// Channel of invalidations: carries ids of sessions that may have changed. Applications may publish to it as
+/// well.
 pub(super) const INVALIDATED: &str = "session:invalidated";
-/// Where vestibules tell each other of tombstones: `<milliseconds> <death> <id>`.
+/// Channel over which vestibule processes announce tombstones: `<milliseconds> <death> <id>`.
 pub(super) const DEAD: &str = "vestibule:dead";
 
-/// What the keys begin with by which a vestibule proves to itself that changes are reported.
+/// Prefix of the heartbeat keys, by which a vestibule process verifies that invalidations arrive.
 pub(super) const HEARTBEAT: &str = "vestibule:heartbeat:";
-/// Which servers each vestibule has told what it remembers.
+/// Hash key: for each vestibule process, the servers that it has written its tombstones to.
 pub(super) const PEERS: &str = "vestibule:peers";
-/// It is there while some vestibule hears of no changes.
+/// This key exists while some vestibule process receives no invalidations.
 const UNLINKED: &str = "vestibule:unlinked";
 
-/// `DEL` comes first: a script that has begun to write is not stopped by a full memory. A tombstone's time is
-/// never shortened, and the channels may be forbidden.
+/// `DEL` comes first because Redis checks `maxmemory` only before the first write of a script; `SET` then
+/// succeeds even when memory is full. The TTL of an existing tombstone is never shortened. `pcall` ignores
+/// the error when an ACL forbids `PUBLISH`.
 const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
     local removed = redis.call('DEL', KEYS[1]) \
     if left < 0 then left = tonumber(ARGV[2]) end \
@@ -52,8 +54,9 @@ const BURY: &str = "local left = redis.call('PTTL', KEYS[1]) \
     redis.pcall('PUBLISH', ARGV[5], ARGV[3]) \
     return {removed, left}";
 
-/// A user's sessions, scored by the second at which they are over at the latest. A session that was read before all
-/// sessions of the user were revoked is put aside: who revoked them could not know of it.
+/// The index of a user's sessions is a sorted set, scored by the second at which each session has expired at
+/// the latest. A session that was read before all sessions of the user were revoked is added to the late set
+/// instead of being accepted: the revocation could not find it in the index.
 const NOTE_USER: &str = "local now = tonumber(redis.call('TIME')[1]) \
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now) \
     local over = string.format('%.0f', now + tonumber(ARGV[2]) + 1) \
@@ -65,14 +68,15 @@ const NOTE_USER: &str = "local now = tonumber(redis.call('TIME')[1]) \
     redis.call('PEXPIRE', KEYS[3], ARGV[5]) \
     return 1";
 
-/// Notes when the sessions of a user were revoked, by the clock of each server that they may be read from, and tells
-/// those sessions that were noted.
+/// Records when the sessions of a user were revoked, by the clock of each server that sessions may be read
+/// from. Returns the sessions in the index.
 const REVOKE_USER: &str = "local now = redis.call('TIME')[1] \
     for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end \
     redis.call('PEXPIRE', KEYS[2], ARGV[1]) \
     return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')";
 
-/// How long a look-up can be under way that began before a revocation, with room to spare.
+/// How long revocation times and late sessions are kept. Longer than any lookup that was in flight at the
+/// time of the revocation.
 const LOOK_UP: Duration = Duration::from_secs(60);
 
 impl Codec {
@@ -89,37 +93,38 @@ impl Codec {
         Key(["", &self.prefix, id.expose(), &self.suffix, ""])
     }
 
-    /// The key that says how a session died. In a cluster it lies in the session's own slot.
+    /// The key of the tombstone. Its hash tag puts it into the slot of the session, so one script may access
+    /// both.
     pub(super) fn tombstone<'a>(&'a self, id: &'a SessionId) -> Key<'a> {
         let is_tagged = self.prefix.contains('{');
         let (before, after) = if is_tagged { ("vestibule:dead:", "") } else { ("vestibule:dead:{", "}") };
         Key([before, &self.prefix, id.expose(), &self.suffix, after])
     }
 
-    /// What all keys of sessions begin with.
+    /// The prefix of all session keys.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The id in a session's key; `None` for other keys.
+    /// Extracts the id from a session key; `None` for other keys.
     pub(super) fn id_in<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         let id = key.strip_prefix(self.prefix.as_bytes())?.strip_suffix(self.suffix.as_bytes())?;
         str::from_utf8(id).ok()
     }
 
-    /// The command whose reply is the type of what is in the place of a session.
+    /// The command that returns the type of the value under a session key.
     pub(super) fn kind(&self, id: &SessionId) -> Cmd {
         command("TYPE", self.key(id))
     }
 
-    /// The command whose reply is how the string in the place of a session begins.
+    /// The command that returns the first 64 bytes of the string under a session key.
     pub(super) fn beginning(&self, id: &SessionId) -> Cmd {
         let mut range = command("GETRANGE", self.key(id));
         range.arg(0).arg(63);
         range
     }
 
-    /// The command whose reply [`Codec::decode`] takes.
+    /// The command that reads a session. [`Codec::decode`] decodes its reply.
     pub(super) fn read(&self, id: &SessionId) -> Cmd {
         match self.format {
             StoreFormat::Hash => command("HGETALL", self.key(id)),
@@ -127,7 +132,7 @@ impl Codec {
         }
     }
 
-    /// The commands that write a session.
+    /// Adds the commands that write a session.
     pub(super) fn write(&self, to: &mut Pipeline, id: &SessionId, fields: &Fields, ttl: Duration) {
         match self.format {
             StoreFormat::Hash => {
@@ -150,8 +155,9 @@ impl Codec {
         }
     }
 
-    /// Removes a session, leaves a tombstone for the rest of its life and tells everybody; the reply is how
-    /// many were removed and the life of the tombstone. `life` is for sessions whose remaining time is not known.
+    /// The script that deletes a session, writes a tombstone with its remaining TTL, and publishes both to
+    /// the channels. The reply is the number of sessions deleted and the TTL of the tombstone in
+    /// milliseconds. `life` is the TTL of the tombstone if the session is missing or has no expiry.
     pub(super) fn bury(&self, id: &SessionId, death: TombstoneReason, life: Duration) -> Cmd {
         let mut script = cmd("EVAL");
         script.arg(BURY).arg(2).arg(self.key(id)).arg(self.tombstone(id));
@@ -159,8 +165,8 @@ impl Codec {
         script
     }
 
-    /// The command that makes a session with a TTL live for `ttl`, unless it lives longer anyway; the reply is
-    /// 1 if it does so.
+    /// The command that extends the TTL of a session with expiry to `ttl` if that is later. The reply is 1 if
+    /// the TTL was changed.
     pub(super) fn renew(&self, id: &SessionId, ttl: Duration) -> Cmd {
         if self.is_without_gt() {
             let mut script = cmd("EVAL");
@@ -172,16 +178,17 @@ impl Codec {
         expire
     }
 
-    /// Where the ids of a user's sessions are. Users may be called anything, and their names are not everybody's.
-    /// All three lie in one slot of a cluster.
+    /// The keys of a user's index, of the revocation times and of the late sessions. They contain a digest of
+    /// the user's name, because a name may contain any characters and must not be disclosed. The hash tag
+    /// puts all three into one slot.
     fn user_keys(&self, user: &str) -> [String; 3] {
         let key = format!("vestibule:user:{}", digest(user));
         let [revoked, late] = ["revoked", "late"].map(|what| format!("vestibule:{what}:{{{key}}}"));
         [key, revoked, late]
     }
 
-    /// Notes that `id` is a session of `user` for at most `life`; the reply is 1 if it was read before the user's
-    /// sessions were revoked. The first key is that of the user.
+    /// The script that adds `id` to the index of `user`, for at most `life`. The reply is 1 if the session
+    /// was read before the user's sessions were revoked. The first key is that of the index.
     pub(super) fn note_user(&self, user: &str, id: &SessionId, life: Duration, read: Option<&Read>) -> Cmd {
         let mut script = cmd("EVAL");
         let [key, revoked, late] = self.user_keys(user);
@@ -195,7 +202,8 @@ impl Codec {
         script
     }
 
-    /// Marks the sessions of `user` that were read before these times as revoked; the reply is those noted.
+    /// The script that marks the sessions of `user` that were read before `times` as revoked. The reply is
+    /// the sessions in the index.
     pub(super) fn revoke_user(&self, user: &str, times: &[(RunId, Duration)]) -> Cmd {
         let mut script = cmd("EVAL");
         let [key, revoked, _] = self.user_keys(user);
@@ -206,7 +214,7 @@ impl Codec {
         script
     }
 
-    /// The command whose reply is the sessions of `user` that were read before, and noted after the revocation.
+    /// The command that returns the late sessions of `user`: read before the revocation, but added after it.
     pub(super) fn late_sessions_of(&self, user: &str) -> Cmd {
         let [_, _, late] = self.user_keys(user);
         let mut members = cmd("SMEMBERS");
@@ -214,21 +222,21 @@ impl Codec {
         members
     }
 
-    /// Tells that some vestibule hears of no changes, for this long.
+    /// The command that announces, for `kept`, that this vestibule process receives no invalidations.
     pub(super) fn tell_unlinked(&self, kept: Duration) -> Cmd {
         let mut set = cmd("SET");
         set.arg(UNLINKED).arg("1").arg("PX").arg(millis(kept));
         set
     }
 
-    /// The command whose reply is 1 while some vestibule hears of no changes.
+    /// The command that returns 1 while some vestibule process receives no invalidations.
     pub(super) fn is_any_unlinked(&self) -> Cmd {
         let mut exists = cmd("EXISTS");
         exists.arg(UNLINKED);
         exists
     }
 
-    /// Whether the server is known to be older than Redis 7, with which `PEXPIRE … GT` came.
+    /// Whether the server is known to lack `PEXPIRE … GT`, which was added in Redis 7.
     pub(super) fn is_without_gt(&self) -> bool {
         self.without_gt.load(Relaxed)
     }
@@ -237,7 +245,7 @@ impl Codec {
         self.without_gt.store(true, Relaxed);
     }
 
-    /// The session in `reply`; `None` if there is none.
+    /// Decodes the session in `reply`; `None` if the session is absent.
     pub(super) fn decode(&self, reply: Value) -> Result<Option<Result<Contents, Unreadable>>, StoreError> {
         match (self.format, reply) {
             (_, Value::Nil) => Ok(None),
@@ -265,13 +273,14 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Whole milliseconds, at least one (zero would delete the key), within what Redis adds to its clock.
+/// Whole milliseconds, at least 1, because 0 would delete the key. Capped, because Redis rejects a TTL that
+/// overflows when it is added to its clock.
 pub(super) fn millis(ttl: Duration) -> u64 {
     const LIMIT: u128 = 1 << 52;
     u64::try_from(ttl.as_millis().clamp(1, LIMIT)).unwrap_or(1)
 }
 
-/// A key, written into the command piece by piece.
+/// A key, written into the command in pieces to avoid an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Key<'a>([&'a str; 5]);
 
@@ -285,7 +294,7 @@ impl ToRedisArgs for Key<'_> {
     fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
         let mut writer = out.writer_for_next_arg();
         for piece in self.0 {
-            // The writer is memory; it takes everything.
+            // The writer is a memory buffer, so writing cannot fail.
             let _ = writer.write_all(piece.as_bytes());
         }
     }
@@ -295,7 +304,7 @@ struct JsonObject<'a>(&'a Fields);
 
 impl ToRedisArgs for JsonObject<'_> {
     fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
-        // Neither can memory fail nor does a map with string keys.
+        // Writing to memory cannot fail, nor can serializing a map with string keys.
         let _ = serde_json::to_writer(out.writer_for_next_arg(), self.0);
     }
 }

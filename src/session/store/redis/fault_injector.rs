@@ -1,5 +1,5 @@
-//! A switch between us and the servers, for rehearsals: while it is off no connection can be opened, and every connection
-//! that was there is lost, also later.
+//! Fault injection for drills: interrupts all connections to the store. While it is off, no connection can be
+//! opened. Connections opened before stay broken after it is turned on again.
 
 use std::io;
 use std::sync::Arc;
@@ -8,43 +8,45 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 
-/// Shared by all connections of one store. Clones are the same switch.
+/// The switch, shared by all connections of one store. Clones refer to the same switch.
 #[derive(Debug, Clone, Default)]
 pub struct FaultInjector(Arc<AtomicU64>);
 
 impl FaultInjector {
-    /// Counts up with each turn; odd while it is off.
+    /// Number of changes of the switch. An odd number means that connections are interrupted.
     fn turns(&self) -> u64 {
         self.0.load(SeqCst)
     }
 
-    /// Loses every connection, until [`FaultInjector::turn_on`].
+    /// Interrupts every connection until [`FaultInjector::turn_on`]. Has no effect if they are interrupted
+    /// already.
     pub fn turn_off(&self) {
         self.0.fetch_or(1, SeqCst);
     }
 
-    /// Lets connections be opened again.
+    /// Permits new connections again. Has no effect if they are permitted already.
     pub fn turn_on(&self) {
         if !self.turns().is_multiple_of(2) {
             self.0.fetch_add(1, SeqCst);
         }
     }
 
-    /// What a connection that is opened now must be given.
+    /// The state to attach to a connection that is opened now. Fails while connections are interrupted.
     pub(super) fn state(&self) -> RedisResult<State> {
         let state = State { switch: self.clone(), turns: self.turns() };
         if state.turns.is_multiple_of(2) { Ok(state) } else { Err(lost()) }
     }
 }
 
-/// The switch, and how it stood when a connection was opened.
+/// The switch, and its counter when a connection was opened.
 #[derive(Clone)]
 pub(super) struct State {
     switch: FaultInjector,
     turns: u64,
 }
 
-/// A connection as far as the switch allows: the one place where commands are sent.
+/// A connection that fails when the switch has changed since it was opened. All commands go through this
+/// type.
 #[derive(Clone)]
 pub(super) struct GuardedConnection {
     connection: MultiplexedConnection,
@@ -58,7 +60,7 @@ impl GuardedConnection {
         Ok(wire)
     }
 
-    /// The answer to one command.
+    /// Sends one command and returns its reply.
     pub(super) async fn send_packed_command(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.check()?;
         let answer = self.connection.send_packed_command(command).await;
@@ -66,7 +68,7 @@ impl GuardedConnection {
         answer
     }
 
-    /// The answers to all commands.
+    /// Sends all commands and returns their replies.
     pub(super) async fn send_packed_commands(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         self.check()?;
         let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
@@ -74,7 +76,7 @@ impl GuardedConnection {
         answers
     }
 
-    /// Lets the server tell what is published on `channels`.
+    /// Subscribes to `channels`; messages arrive as RESP3 pushes.
     pub(super) async fn subscribe(&mut self, channels: &[&str]) -> RedisResult<()> {
         self.check()?;
         self.connection.subscribe(channels).await?;

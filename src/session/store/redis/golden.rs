@@ -1,5 +1,5 @@
-//! What is written into the store and said on its channels, as written down in `tests/golden/redis.txt`. Other
-//! vestibules, older and newer ones, read it, and so do applications.
+//! Golden test of everything that is written to the store and published on its channels, against
+//! `tests/golden/redis.txt`. Older and newer vestibule versions read it, and so do applications.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn codec(key: &str, format: &str) -> Codec {
     Codec::new(&config(key, format).session.store)
 }
 
-/// The words of commands, one a line: read back from what is sent, length by length.
+/// The arguments of commands, one per line, decoded from the wire format by their lengths.
 fn words(packed: &[u8]) -> String {
     let (mut rest, mut page) = (std::str::from_utf8(packed).unwrap(), String::new());
     while !rest.is_empty() {
@@ -82,7 +82,7 @@ fn users(codec: &Codec) -> String {
     page
 }
 
-/// The ends of sessions that one process tells another, without the time that is left of them.
+/// The session ends that one process announces to another, with the remaining time masked.
 fn ends() -> String {
     let cache = SessionCache::new(&config("{id}", "hash").session.cache.unwrap(), None);
     cache.bury(&SessionId::new("abc"), TombstoneReason::Revoked, LIFE);

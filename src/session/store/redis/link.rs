@@ -1,4 +1,4 @@
-//! One connection to Redis: opened, used by many calls at once, tested.
+//! One multiplexed connection to a Redis server: opening it, sharing it between calls, testing it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,13 +17,13 @@ use super::access::Access;
 use super::fault_injector::GuardedConnection;
 use super::reply;
 
-/// Calls that can be handed to a connection's driver before the next one waits for it.
+/// Commands that the driver of a connection buffers. Further calls wait until the buffer has room.
 const PIPELINE_BUFFER: usize = 1024;
-/// Between two attempts to open one connection.
+/// Delay before another attempt is started while opening a connection.
 const STAGGER: Duration = Duration::from_millis(200);
-/// No attempt has come to an end.
+/// Value of `winner` while no attempt has completed.
 const UNDECIDED: usize = usize::MAX;
-/// Pings without an answer that make a connection dead.
+/// Number of consecutive pings that may time out before a connection is considered dead.
 const MISSED_PINGS: usize = 2;
 
 /// Opens connections to one server.
@@ -45,13 +45,14 @@ impl Connector {
         })
     }
 
-    /// Likewise, for one that nobody supervises; `on_push` gets what the server says unasked.
+    /// Like [`connect`](Self::connect), for a connection without a supervisor. `on_push` receives the RESP3
+    /// pushes.
     pub(super) async fn open(&self, on_push: impl AsyncPushSender) -> Result<GuardedConnection, StoreError> {
         let opened = match self.access.is_without_resp3() {
             true => self.race(None).await,
             false => match self.race(Some(Arc::new(on_push))).await {
                 Err(error) if reply::refuses_resp3(&error) => {
-                    // Spoken to in RESP2 the server is still of use; it only reports nothing.
+                    // The server is still usable in RESP2; it only sends no pushes.
                     self.access.set_without_resp3();
                     self.race(None).await
                 }
@@ -60,7 +61,7 @@ impl Connector {
         };
         match &opened {
             Ok(_) => self.access.outages.reached(&self.host),
-            // A drill tells of itself.
+            // Fault injection is active: this is no failure of the server.
             Err(_) if self.access.switch.state().is_err() => {}
             Err(error) => self.access.outages.failed(&self.host, error),
         }
@@ -71,8 +72,9 @@ impl Connector {
         })
     }
 
-    /// The first of several attempts that comes to an end, each begun a little later than the one before. A lost
-    /// first packet is sent again by the kernel after a whole second only, when the way may long be free.
+    /// Starts attempts at intervals of [`STAGGER`] and returns the result of the first that completes. When
+    /// the first packet (SYN) is lost, the kernel retransmits it only after a second; another attempt may
+    /// succeed much earlier.
     async fn race(&self, on_push: Option<Arc<dyn AsyncPushSender>>) -> RedisResult<GuardedConnection> {
         let winner = Arc::new(AtomicUsize::new(UNDECIDED));
         let attempt = |number: usize| {
@@ -84,7 +86,8 @@ impl Connector {
                     .set_pipeline_buffer_size(PIPELINE_BUFFER);
                 let decided = Arc::clone(&winner);
                 if let Some(on_push) = on_push {
-                    // The end of an attempt that was given up is not that of the connection.
+                    // Pushes of an abandoned attempt are dropped: its disconnection is not that of the
+                    // connection in use.
                     config = config.set_push_sender(move |push| {
                         let is_ours = [UNDECIDED, number].contains(&decided.load(Ordering::Relaxed));
                         if is_ours { on_push.send(push) } else { Ok(()) }
@@ -120,12 +123,14 @@ fn on_disconnect(trouble: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), SendEr
     }
 }
 
-/// A connection and what its supervisor must know about it.
+/// A connection and the state that its supervisor watches.
 pub(super) struct Link {
     connection: GuardedConnection,
+    /// Number of slots in use.
     pub(super) in_flight: AtomicUsize,
-    /// Set by every call, cleared by the supervisor.
+    /// Set by every call, cleared by the supervisor. Detects idle connections.
     pub(super) used: AtomicBool,
+    /// Set when the server is no primary any more: the connection fails its next test.
     condemned: AtomicBool,
     trouble: Arc<Notify>,
 }
@@ -135,8 +140,9 @@ impl Link {
         self.connection.clone()
     }
 
-    /// Tells the supervisor what may be wrong with the connection. A time-out and a lost
-    /// connection call for a test; a primary that has become a replica is not ours any more.
+    /// Reports an error of a call to the supervisor. A timeout, a lost connection and a protocol error cause
+    /// a test of the connection. `ReadOnly` means that the primary has become a replica: the connection is
+    /// not used any more.
     pub(super) fn report(&self, error: StoreError) {
         match error {
             StoreError::ReadOnly => self.condemned.store(true, Ordering::Relaxed),
@@ -146,12 +152,14 @@ impl Link {
         self.trouble.notify_one();
     }
 
-    /// Completes when somebody saw a sign of trouble.
+    /// Completes when an error has been reported or the connection was closed. Only the supervisor may call
+    /// it.
     pub(super) async fn troubled(&self) {
         self.trouble.notified().await;
     }
 
-    /// Whether the connection can still be used: the server answers a ping, whatever it says.
+    /// Whether the connection is usable: the server replies to a ping, with any reply, within
+    /// [`MISSED_PINGS`] attempts.
     pub(super) async fn is_sound(&self) -> bool {
         let ping: Cmd = cmd("PING");
         for _ in 0..MISSED_PINGS {

@@ -1,16 +1,24 @@
-//! Sessions in Redis, version 6 or newer.
+//! The Redis session store, for Redis 6 or newer.
 //!
-//! One round trip per call: reading a session, its TTL and its tombstone is one pipeline, creating one is one
-//! transaction, ending one is one script. Of a session that is not there it is found out over a new connection whether
-//! its server is still the one at its address. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
+//! Each call takes one round trip. Reading a session, its TTL and its tombstone is one pipeline; creating a
+//! session is one transaction; replacing one with a tombstone is one script. Only when a session is absent
+//! may a read take longer: with fixed hosts, a new connection then verifies that the server is still the one
+//! at its address. Tombstones are the keys `vestibule:dead:{<key of the session>}`.
 //!
-//! A restricted user needs the keys of sessions and `vestibule:*`, the channels `session:invalidated` and
-//! `vestibule:*`, and the commands `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `TYPE`, `GETRANGE`, `PTTL`, `PEXPIRE`,
-//! `CLIENT|TRACKING`, `SUBSCRIBE`, `EVAL`, `SET` and `DEL`, and, to find the sessions of a user, `ZADD`,
-//! `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`, `HSET`, `HDEL`, `SADD`, `SMEMBERS` and `EXPIRE`; `CLIENT|SETNAME` is of use. To create and end sessions:
-//! `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH`, `EVAL`, and to revoke them `EXISTS` and `WAIT`. In a cluster
-//! also `CLUSTER|SLOTS`, `CLUSTER|NODES` and `ASKING`. Of sentinels: `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke
-//! sessions `SENTINEL|MASTER` and `SENTINEL|REPLICAS`.
+//! An ACL user needs:
+//!
+//! - the keys of sessions and `vestibule:*`;
+//! - the channels `session:invalidated` and `vestibule:*`;
+//! - to read, renew and watch sessions: `PING`, `ROLE`, `INFO`, `TIME`, `GET`, `HGETALL`, `TYPE`, `GETRANGE`,
+//!   `PTTL`, `PEXPIRE`, `CLIENT|TRACKING`, `SUBSCRIBE`, `EVAL`, `SET` and `DEL`; `CLIENT|SETNAME` is
+//!   optional;
+//! - for the index of a user's sessions: `ZADD`, `ZREMRANGEBYSCORE`, `EXPIREAT`, `ZRANGEBYSCORE`, `HGET`,
+//!   `HSET`, `HDEL`, `SADD`, `SMEMBERS` and `EXPIRE`;
+//! - to create and end sessions: `MULTI`, `EXEC`, `HSET` or `SET`, `DEL`, `PUBLISH` and `EVAL`;
+//! - to revoke sessions: also `EXISTS` and `WAIT`;
+//! - in a cluster: also `CLUSTER|SLOTS`, `CLUSTER|NODES` and `ASKING`;
+//! - at sentinels: `SENTINEL|GET-MASTER-ADDR-BY-NAME`, and to revoke sessions `SENTINEL|MASTER` and
+//!   `SENTINEL|REPLICAS`.
 
 mod access;
 mod call;
@@ -54,8 +62,8 @@ pub(super) use invalidation::{attend, watch};
 pub(super) use topology::RunId;
 pub use topology::Topology;
 
-/// The Redis servers of a topology, asked over the connections of one worker. Clones share them; dropping
-/// the last clone closes them.
+/// The Redis servers of a topology, reached over the connections of one worker. Clones share the connections;
+/// dropping the last clone closes them.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Inner>);
 
@@ -67,8 +75,8 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Starts to connect to the primaries of `topology` and keeps at it until dropped. Must be called in the
-    /// runtime that will ask the store; returns at once.
+    /// Starts to connect to the primaries of `topology`, and reconnects until dropped. Must be called on the
+    /// runtime that will use the store. Returns at once.
     pub fn start(topology: Arc<Topology>, config: &config::Store) -> Self {
         let (pools, stop) = Pools::start(topology, Limits::new(config));
         RedisStore(Arc::new(Inner {
@@ -79,12 +87,13 @@ impl RedisStore {
         }))
     }
 
-    /// Completes when there is a connection to every primary.
+    /// Completes when every primary has a connection.
     pub async fn connected(&self) {
         self.0.pools.connected().await;
     }
 
-    /// One round trip, whose replies are told apart by their kinds: replies to another call would not fit.
+    /// One round trip. The replies are distinguished by their types, so replies to a different call would be
+    /// rejected.
     pub(super) async fn load(&self, id: &SessionId, with_ttl: bool) -> Result<Lookup, StoreError> {
         let codec = &self.0.codec;
         let ask = |questions: &mut Pipeline| {
@@ -94,7 +103,7 @@ impl RedisStore {
             }
         };
         let ((replies, at), primary) = match self.0.pools.read(ask).await {
-            // A tombstone is always a string, so it is the session.
+            // Tombstones are always strings, so the value of the wrong type is the session.
             Err(StoreError::WrongType) => return Ok(Lookup::Unreadable(Unreadable::WrongType)),
             read => read?,
         };
@@ -108,20 +117,21 @@ impl RedisStore {
                 Lookup::Found(Record { contents, ttl, read })
             }
             (None, Some(Err(why))) => Lookup::Unreadable(why),
-            // A session that was just made at another server, the primary of now, is none that has ended.
+            // An absent session is reported only if no other server has become the primary. Otherwise the
+            // session may have been created there.
             (None, None) if !self.0.pools.is_alone(&primary).await => return Err(StoreError::PrimaryDown),
             (death, _) => Lookup::Absent(death),
         })
     }
 
-    /// For operators only: `None` when the store does not answer.
+    /// For diagnostics only. Returns `None` when the store does not reply.
     pub(super) async fn inspect(&self, id: &SessionId) -> Option<Inspection> {
         let kind = match self.command(&self.0.codec.kind(id)).await {
             Ok(kind) => Some(reply::text(&kind)?.to_owned()),
             Err(error) if error.is_refusal() => None,
             Err(_) => return None,
         };
-        // Forbidden, or no string at all.
+        // Stays `None` if the command is not permitted or the value is no string.
         let beginning = self.command(&self.0.codec.beginning(id)).await.ok();
         let looks_like = beginning.and_then(|value| match value {
             Value::BulkString(bytes) => Some(looks_like(&bytes)),
@@ -174,7 +184,7 @@ impl RedisStore {
         self.command(&codec.renew(id, ttl)).await.map(drop)
     }
 
-    /// The server's time since the epoch; `None` if it does not tell it.
+    /// The server's time since the Unix epoch; `None` if the server refuses `TIME`.
     pub(super) async fn time(&self) -> Result<Option<Duration>, StoreError> {
         match self.command(&cmd("TIME")).await {
             Err(error) if error.is_refusal() => Ok(None),
@@ -190,7 +200,7 @@ impl RedisStore {
         self.0.pools.call(Call::One(command)).await
     }
 
-    /// The commands must be about keys of one slot.
+    /// All commands must be about keys of one slot.
     async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, StoreError> {
         match self.0.pools.call(Call::Many(pipeline)).await? {
             Value::Array(values) => Ok(values),
@@ -199,7 +209,7 @@ impl RedisStore {
     }
 }
 
-/// `name key`
+/// Builds the command `name key`.
 fn command(name: &str, key: codec::Key<'_>) -> Cmd {
     let mut command = Cmd::with_capacity(4, name.len() + key.len() + 24);
     command.arg(name).arg(key);

@@ -1,4 +1,5 @@
-//! Which sessions were noted as a user's a short while ago, so that not every look-up writes.
+//! Remembers which sessions were recently added to the index of a user's sessions, so that not every lookup
+//! causes a write.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -9,22 +10,22 @@ use tokio::time::Instant;
 
 use super::super::SessionId;
 
-/// Most notes that are remembered; one that is forgotten is made again.
+/// Maximum number of entries that are remembered. The write is repeated for an evicted one.
 const LIMIT: usize = 131_072;
-/// A note is made again after this long: what a failover has lost is there again by then.
+/// The write is repeated after this time, which restores entries that a failover has lost.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// The notes of a process.
+/// The entries that this process has written recently.
 pub(super) struct Notes {
-    /// When each was made, by a hash of what it says.
+    /// When each entry was written, by the hash of its content.
     made: Cache<u64, Instant>,
     hasher: RandomState,
-    /// Counts how often all were forgotten. A note that was on its way then is not remembered: it may have been made
-    /// before what made us forget.
+    /// Number of calls of [`Notes::forget_all`]. It is part of the hash, so that an entry whose write was in
+    /// flight during such a call is not remembered: the event that caused the call may have deleted it.
     forgotten: AtomicU64,
 }
 
-/// One note.
+/// The hash of one index entry.
 #[derive(Clone, Copy)]
 pub(super) struct Note(u64);
 
@@ -35,7 +36,8 @@ impl Default for Notes {
 }
 
 impl Notes {
-    /// That `id` is a session of `user`, under this epoch of the layout: other primaries may not have it.
+    /// The entry for session `id` of `user` in this epoch of the layout. After a change of the primaries the
+    /// write is repeated, because the new ones may not have the entry.
     pub(super) fn note(&self, user: &str, id: &SessionId, epoch: u64) -> Note {
         Note(self.hasher.hash_one((user, id.expose(), epoch, self.forgotten.load(SeqCst))))
     }
@@ -44,7 +46,7 @@ impl Notes {
         self.made.get(&note.0).is_some_and(|made| made.elapsed() < MEMORY)
     }
 
-    /// The store may have none of them.
+    /// Forgets all entries. To be called when the store may have lost them.
     pub(super) fn forget_all(&self) {
         self.forgotten.fetch_add(1, SeqCst);
         self.made.clear();

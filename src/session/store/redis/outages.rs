@@ -1,4 +1,5 @@
-//! Servers that cannot be reached: each is told of once, with the cause, however many connections to it are tried.
+//! Logs unreachable servers. Each outage is logged once per cause, regardless of the number of connections
+//! that fail.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,12 +12,12 @@ use crate::config::Host;
 use super::super::StoreError;
 use super::reply;
 
-/// Servers that are remembered; a cluster may have had many.
+/// Maximum number of outages that are remembered. Cluster nodes come and go, so the set needs a bound.
 const LIMIT: usize = 1024;
 
-/// The outages of servers of one kind, for all connections of a process.
+/// The current outages of servers of one kind, shared by all connections of the process.
 pub(super) struct Outages {
-    /// What the servers are, for the log.
+    /// The kind of server, for the log.
     what: &'static str,
     current: Mutex<HashMap<Host, Outage>>,
 }
@@ -31,7 +32,7 @@ impl Outages {
         Outages { what, current: Mutex::default() }
     }
 
-    /// A connection could not be opened.
+    /// Records that a connection could not be opened. Logs the first failure and every change of its cause.
     pub(super) fn failed(&self, host: &Host, error: &RedisError) {
         let cause = cause(error);
         let mut current = self.current();
@@ -46,7 +47,7 @@ impl Outages {
         }
     }
 
-    /// A connection was opened.
+    /// Records that a connection was opened. Logs the end of an outage.
     pub(super) fn reached(&self, host: &Host) {
         let ended = self.current().remove(host);
         if let Some(outage) = ended {
@@ -55,7 +56,7 @@ impl Outages {
         }
     }
 
-    /// Whether any server cannot be reached, as far as was tried.
+    /// Whether any server is currently unreachable, judged by the connection attempts so far.
     pub(super) fn are_any(&self) -> bool {
         !self.current().is_empty()
     }
@@ -65,7 +66,8 @@ impl Outages {
     }
 }
 
-/// What stood in the way, and what to look at. Of what a server says only its word for the error is told.
+/// The cause of a failure and a hint for the operator. Of an error reply only the error code is included,
+/// because its text may contain keys.
 fn cause(error: &RedisError) -> String {
     let text = || error.to_string();
     if error.is_connection_refusal() {

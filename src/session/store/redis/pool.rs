@@ -1,4 +1,4 @@
-//! The connections of one worker to one server, and the places on them.
+//! The connection pool of one worker for one server, and its slots for calls.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,16 @@ use super::link::Link;
 use super::supervisor;
 use super::topology::Primary;
 
-/// How many connections a pool has, and for how long.
+/// Size and lifetime limits of a connection pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     min_idle: usize,
     max_idle: usize,
     max_connections: usize,
     pub(super) max_lifetime: Option<Duration>,
+    /// Slots per connection: calls that may be in flight on it at once.
     in_flight: usize,
+    /// Maximum time a call waits for a free slot.
     pub(super) wait_timeout: Duration,
 }
 
@@ -40,28 +42,30 @@ impl Limits {
     }
 }
 
-/// Live connections in the order in which they are filled: the kept ones, then extra ones.
+/// A connection pool. Its live connections are in the order in which they are filled: kept ones first, then
+/// extra ones.
 ///
-/// A call takes the first connection with room rather than the least loaded: calls that share a
-/// connection share its system calls, and extra connections fall idle when they are not needed.
+/// A call takes the first connection with a free slot, not the least loaded one. Calls on one connection
+/// share its system calls, and extra connections become idle when they are not needed.
 pub(super) struct Pool {
     pub(super) primary: Arc<Primary>,
     pub(super) limits: Limits,
     state: Mutex<State>,
-    /// Notified once per freed place, and to all when the set of connections changes.
+    /// Notified once per freed slot; all waiters are notified when the set of connections changes.
     changed: Notify,
     stop: CancellationToken,
 }
 
 struct State {
     links: Vec<Arc<Link>>,
-    /// Connections that are live or being opened.
+    /// Number of connections that are live or being opened, including extra ones that pause before they
+    /// retire.
     supervised: usize,
-    /// Why no connection could be opened since the last one was.
+    /// The error of the last attempt to open a connection, if it failed; cleared when one succeeds.
     failure: Option<StoreError>,
 }
 
-/// Whether a connection is always there or only while the kept ones are full.
+/// Whether a connection is permanent, or open only while the kept ones are full.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Kept,
@@ -69,7 +73,8 @@ pub(super) enum Role {
 }
 
 impl Pool {
-    /// Starts the supervisors of the kept connections; cancelling the token ends all of them.
+    /// Creates the pool and starts the supervisors of the kept connections. Cancelling the token ends all
+    /// supervisors.
     pub(super) fn start(primary: Arc<Primary>, limits: Limits) -> (Arc<Self>, CancellationToken) {
         let stop = CancellationToken::new();
         let links = Vec::with_capacity(limits.max_connections);
@@ -93,8 +98,8 @@ impl Pool {
         });
     }
 
-    /// A place on a connection, given back on drop. Waits at most `wait_timeout`, and not at all
-    /// while there is no connection.
+    /// Acquires a slot on a connection; dropping the slot releases it. Waits at most `wait_timeout` for a
+    /// free slot, then returns `Busy`. Fails at once while there is no connection.
     pub(super) async fn place(self: &Arc<Self>) -> Result<Slot<'_>, StoreError> {
         if let Some(place) = self.try_place()? {
             return Ok(place);
@@ -129,7 +134,7 @@ impl Pool {
         }))
     }
 
-    /// Opens one more connection, unless one is being opened already or there are enough.
+    /// Opens an extra connection, unless one is being opened already or `max_connections` is reached.
     fn grow(self: &Arc<Self>) {
         let mut state = self.state();
         if state.supervised == state.links.len() && state.supervised < self.limits.max_connections {
@@ -150,7 +155,7 @@ impl Pool {
         }
     }
 
-    /// Lets calls use `link`.
+    /// Makes `link` available to calls. Kept connections go to the front, so they are filled first.
     pub(super) fn publish(&self, link: &Arc<Link>, role: Role) {
         let mut state = self.state();
         let at = match role {
@@ -163,20 +168,21 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Lets no further call use `link`; those under way end by themselves.
+    /// Removes `link` from the pool. Calls in flight on it complete.
     pub(super) fn withdraw(&self, link: &Arc<Link>) {
         self.state().links.retain(|other| !Arc::ptr_eq(other, link));
         self.changed.notify_waiters();
     }
 
-    /// Notes why a connection could not be opened.
+    /// Records why a connection could not be opened. Calls fail with this error while there is no connection.
     pub(super) fn failed(&self, failure: StoreError) {
-        // To a caller, who did not wait, a connection that took too long to open is just not there.
+        // The caller did not wait for this connection to open, so `Timeout` would mislead it.
         let shown = if failure == StoreError::Timeout { StoreError::Disconnected } else { failure };
         self.state().failure = Some(shown);
     }
 
-    /// Likewise, for one that nobody uses, unless it is one of those to be kept nevertheless; whether it was done.
+    /// Removes the idle connection `link`, unless it is among the `max_idle` connections to keep. Returns
+    /// whether it was removed.
     pub(super) fn withdraw_idle(&self, link: &Arc<Link>) -> bool {
         let mut state = self.state();
         let is_wanted = state.links.len() <= self.limits.max_idle;
@@ -186,18 +192,18 @@ impl Pool {
         !is_wanted
     }
 
-    /// Notes that an extra connection's supervisor has ended.
+    /// Records that the supervisor of an extra connection has ended.
     pub(super) fn retired(&self) {
         self.state().supervised -= 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can panic half-way through a change.
+        // A poisoned lock is usable: no code that holds it can panic in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One of the `in_flight` places on a connection.
+/// One of the `in_flight` slots of a connection.
 pub(super) struct Slot<'a> {
     pool: &'a Pool,
     link: Arc<Link>,
@@ -208,7 +214,7 @@ impl Slot<'_> {
         self.link.connection()
     }
 
-    /// What `read` makes of the answer; tells the supervisor if it speaks against the connection.
+    /// Applies `read` to the response. Reports an error to the supervisor of the connection.
     pub(super) fn checked<T>(
         &self,
         answer: Result<Value, RedisError>,

@@ -1,4 +1,4 @@
-//! One worker's connections to all primaries, and the way of a call to the right one.
+//! The connection pools of one worker, one per primary, and the routing of calls to them.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::reply;
 use super::topology::{Primary, RunId, Successors, Topology, TopologySnapshot, Unknown};
 use super::witness::Witnessed;
 
-/// Nobody announces that a layout is confirmed; how often whoever waits for it looks.
+/// Polling interval while waiting for a layout to be confirmed. Confirmation sends no notification.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(20);
 
-/// A pool for each primary of the current layout.
+/// A connection pool for each primary of the current layout.
 pub(super) struct Pools {
     topology: Arc<Topology>,
     limits: Limits,
@@ -38,14 +38,14 @@ struct Open {
     pools: Vec<Arc<Running>>,
 }
 
-/// A pool that ends with this.
+/// A pool whose supervisors end when this is dropped.
 struct Running {
     primary: Arc<Primary>,
     pool: Arc<Pool>,
     _stop: DropGuard,
 }
 
-/// Where a call goes.
+/// The server that a call is routed to, and the layout that it was chosen from.
 struct Target {
     running: Arc<Running>,
     epoch: u64,
@@ -53,7 +53,7 @@ struct Target {
 }
 
 impl Pools {
-    /// Connects to the primaries of `topology`, and goes on with those that follow them until `stop`.
+    /// Opens pools for the primaries of `topology` and follows its changes until the guard is dropped.
     pub(super) fn start(topology: Arc<Topology>, limits: Limits) -> (Arc<Self>, DropGuard) {
         let open = Open { layout: Arc::default(), pools: Vec::new() };
         let open = ArcSwap::from_pointee(open);
@@ -68,12 +68,13 @@ impl Pools {
         (pools, stop.drop_guard())
     }
 
-    /// The answer of the server that the key of `call` belongs to.
+    /// Sends `call` to the primary that owns its key, and returns the response.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Value, StoreError> {
         self.ask(call, reply::checked).await.map(|(answer, _)| answer)
     }
 
-    /// The answer to questions about keys of one slot, and the server that gave it and says that it is a primary.
+    /// Reads keys of one slot. `ask` adds the commands. Returns their responses and the server, which has
+    /// confirmed in the same pipeline that it is a primary.
     pub(super) async fn read(
         &self,
         ask: impl FnOnce(&mut Pipeline),
@@ -85,12 +86,14 @@ impl Pools {
         self.ask(Call::Many(&questions), |answer| asked.take(answer)).await
     }
 
-    /// Whether no vestibule believes other primaries.
+    /// Whether the primaries have been the same long enough that no vestibule process trusts others.
     pub(super) fn are_settled(&self) -> bool {
         self.topology.is_settled()
     }
 
-    /// What `read` makes of the answer, and who gave it.
+    /// Routes `call`, follows one cluster redirection, and applies `read` to the response. Returns the server
+    /// that replied as well. A response is discarded with `PrimaryDown` if its server is no longer a trusted
+    /// primary when it arrives.
     async fn ask<T>(
         &self,
         call: Call<'_>,
@@ -109,7 +112,8 @@ impl Pools {
         self.believed(answer, &target)
     }
 
-    /// What time the primaries say that it is, since the epoch, each with its name; `None` if one does not say.
+    /// The time of each primary since the Unix epoch, with its name; `None` if one of them does not report
+    /// its time.
     pub(super) async fn times(&self) -> Result<Option<Vec<(RunId, Duration)>>, StoreError> {
         let open = Arc::clone(&self.open());
         let times = try_join_all(open.pools.iter().map(|running| running.time())).await?;
@@ -117,12 +121,13 @@ impl Pools {
         Ok(times.into_iter().collect())
     }
 
-    /// Whether a key is nowhere that `primary` did not have a moment ago.
+    /// Whether a key that `primary` did not have a moment ago is absent from the store: no other server has
+    /// become the primary. Waits at most `wait_timeout`.
     pub(super) async fn is_alone(&self, primary: &Primary) -> bool {
         self.topology.is_alone(primary, self.limits.wait_timeout).await
     }
 
-    /// The servers that may take the place of `primary`, to which `wire` leads.
+    /// The servers that a failover may promote in place of `primary`. `wire` is a connection to it.
     pub(super) async fn successors(
         &self,
         primary: &Primary,
@@ -131,7 +136,7 @@ impl Pools {
         self.topology.successors(primary, wire).await
     }
 
-    /// The notes of users' sessions that were made, and under which epoch one is made now.
+    /// The recent entries of the index of users' sessions, and the current epoch for new ones.
     pub(super) fn notes(&self) -> (&Notes, u64) {
         (&self.topology.notes, self.topology.epoch())
     }
@@ -143,13 +148,13 @@ impl Pools {
         layout.owner(Call::One(command).key()).cloned().ok_or(StoreError::PrimaryDown)
     }
 
-    /// Whether what `primary` answered before can be believed now.
+    /// Fails unless `primary` is still a trusted primary, so that a response it gave earlier may be used.
     pub(super) fn check_owner(&self, primary: &Primary) -> Result<(), StoreError> {
         self.check()?;
         self.topology.current().holds(primary).then_some(()).ok_or(StoreError::PrimaryDown)
     }
 
-    /// Whether every primary answers.
+    /// Health check: succeeds if every primary replies.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.check()?;
         let (open, ping) = (Arc::clone(&self.open()), cmd("PING"));
@@ -164,7 +169,7 @@ impl Pools {
         self.check()
     }
 
-    /// Completes when the primaries are known and there is a connection to each.
+    /// Completes when the primaries are known, confirmed and admitted, and each has a connection.
     pub(super) async fn connected(&self) {
         loop {
             let open = Arc::clone(&self.open());
@@ -198,7 +203,8 @@ impl Pools {
         self.topology.is_confirmed().then_some(()).ok_or(StoreError::PrimaryDown)
     }
 
-    /// Whether what `target` answered can be believed now.
+    /// Whether the response of `target` may be used: its server is still a primary and the layout is
+    /// confirmed. Equal epochs are the fast path.
     fn is_still(&self, target: &Target) -> bool {
         let is_primary = || {
             target.epoch == self.topology.epoch() || self.topology.current().holds(&target.running.primary)
@@ -211,7 +217,8 @@ impl Pools {
         self.is_still(target).then(|| (answer, by())).ok_or(StoreError::PrimaryDown)
     }
 
-    /// Asks the server that another one sent us to; a third one is not asked.
+    /// Follows a `MOVED` or `ASK` redirection. A second redirection is not followed; it is returned as an
+    /// error.
     async fn follow_redirect<T>(
         &self,
         call: Call<'_>,
@@ -222,7 +229,8 @@ impl Pools {
         self.topology.meet(redirect.to.clone());
         let found = timeout(self.limits.wait_timeout, self.reach(&redirect.to)).await;
         let target = found.map_err(|_| StoreError::Moving)?;
-        // The importer of a slot is asked for one key on behalf of its owner.
+        // `ASK` needs no admission: the importing server is queried for one key on behalf of the slot's
+        // owner.
         if !redirect.is_ask && !self.topology.admits(&target.running.primary) {
             return Err(StoreError::PrimaryDown);
         }
@@ -235,7 +243,8 @@ impl Pools {
         self.believed(answer, &target)
     }
 
-    /// The server at `host`, once there is a connection.
+    /// The pool of the server at `host`, once the layout contains it and it has a connection. May wait
+    /// forever, so the caller sets a timeout.
     async fn reach(&self, host: &Host) -> Target {
         loop {
             let open = Arc::clone(&self.open());
@@ -250,7 +259,7 @@ impl Pools {
         }
     }
 
-    /// Lets the topology find out whether an error means that it has changed.
+    /// Requests an early update of the topology if `error` may mean that it has changed.
     fn note(&self, error: StoreError) {
         if matches!(
             error,
@@ -270,7 +279,7 @@ impl Pools {
         self.open.load()
     }
 
-    /// Opens pools for new primaries, and lets go of those that are none any more.
+    /// Adapts the pools to the current layout: opens those of new primaries and drops those of former ones.
     fn renew(&self) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let (old, layout) = (self.open.load_full(), self.topology.current());
@@ -286,7 +295,7 @@ impl Pools {
     }
 }
 
-/// Renews the pools with every change, so that calls find connections.
+/// Adapts the pools to every new layout at once, so that later calls find connections.
 async fn follow(topology: Arc<Topology>, pools: Weak<Pools>) {
     let mut epoch = topology.epoch();
     while let Some(pools) = pools.upgrade() {
@@ -302,7 +311,7 @@ impl Running {
         Arc::new(Running { primary: Arc::clone(primary), pool, _stop: stop.drop_guard() })
     }
 
-    /// What time the server says that it is, and its name; `None` if it does not say.
+    /// The time of the server since the Unix epoch, and its name; `None` if the server refuses `TIME`.
     async fn time(&self) -> Result<Option<(RunId, Duration)>, StoreError> {
         let place = self.pool.place().await?;
         let answer = place.checked(Call::One(&cmd("TIME")).send(place.connection()).await, reply::checked);

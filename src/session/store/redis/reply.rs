@@ -1,4 +1,4 @@
-//! What Redis answers, and what its errors mean.
+//! Interprets replies and errors of Redis.
 
 use std::error::Error;
 use std::io;
@@ -10,7 +10,7 @@ use redis::{ErrorKind, RedisError, ServerError, Value};
 use super::super::super::cache::TombstoneReason;
 use super::super::{StoreError, TombstoneWrite, Ttl};
 
-/// What a tombstone says, if there is one.
+/// The reason in a tombstone; `None` if there is no tombstone.
 pub(super) fn death(reply: Value) -> Result<Option<TombstoneReason>, StoreError> {
     match reply {
         Value::Nil => Ok(None),
@@ -19,8 +19,8 @@ pub(super) fn death(reply: Value) -> Result<Option<TombstoneReason>, StoreError>
     }
 }
 
-/// The reply of `PTTL`: milliseconds, -1 for a key without expiry, -2 for no key (it has gone since
-/// it was read).
+/// Decodes the reply of `PTTL` in milliseconds: -1 for a key without expiry, -2 for a missing key. The key
+/// may have expired between the read and `PTTL` of the same pipeline; the TTL is then zero.
 pub(super) fn ttl(reply: Value) -> Result<Ttl, StoreError> {
     match reply {
         Value::Int(-1) => Ok(Ttl::Never),
@@ -38,7 +38,7 @@ pub(super) fn is_primary(role: &Value) -> bool {
     matches!(word, Some(Value::BulkString(word)) if word == b"master")
 }
 
-/// A text, however it is sent.
+/// A text reply, of any of the string types.
 pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(text) => str::from_utf8(text).ok(),
@@ -47,14 +47,14 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// The reply of `TIME`, since the epoch; `None` if it is none.
+/// Decodes the reply of `TIME` to the time since the Unix epoch; `None` if it is malformed.
 pub(super) fn time(reply: &Value) -> Option<Duration> {
     let [seconds, micros] = reply.as_sequence()? else { return None };
     let number = |value| text(value)?.parse::<u64>().ok();
     Some(Duration::from_secs(number(seconds)?) + Duration::from_micros(number(micros)?))
 }
 
-/// What burying a session came to.
+/// Decodes the reply of the script that writes a tombstone.
 pub(super) fn burial(reply: &Value) -> Result<TombstoneWrite, StoreError> {
     let number = |value: Option<&Value>| match value {
         Some(Value::Int(number)) => u64::try_from(*number).map_err(|_| StoreError::Protocol),
@@ -65,8 +65,8 @@ pub(super) fn burial(reply: &Value) -> Result<TombstoneWrite, StoreError> {
     Ok(TombstoneWrite { was_there: removed > 0, life: Duration::from_millis(left) })
 }
 
-/// `result`, or the first error anywhere in it: of the call, or sent by the server as a reply to one
-/// command of a pipeline or transaction.
+/// Returns `result`, or the first error in it: the error of the call, or an error reply to one command of a
+/// pipeline or transaction.
 pub(super) fn checked(result: Result<Value, RedisError>) -> Result<Value, StoreError> {
     let value = result.map_err(kind_of)?;
     match error_in(&value) {
@@ -83,7 +83,7 @@ fn error_in(value: &Value) -> Option<StoreError> {
     }
 }
 
-/// What kind of failure `error` is; its text is dropped here.
+/// Classifies `error`. Its text is dropped, because it may contain keys and addresses.
 pub(super) fn kind_of(error: RedisError) -> StoreError {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => StoreError::Timeout,
@@ -98,14 +98,14 @@ pub(super) fn kind_of(error: RedisError) -> StoreError {
     }
 }
 
-/// Whether a server does not know how to begin to speak RESP3: it is older than Redis 6, or `HELLO` was taken
-/// from it.
+/// Whether a server does not support RESP3: it is older than Redis 6, or `HELLO` has been renamed or
+/// disabled.
 pub(super) fn refuses_resp3(error: &RedisError) -> bool {
     let is_unknown = || error.detail().is_some_and(|text| text.starts_with("unknown command"));
     error.kind() == ErrorKind::RESP3NotSupported || is_unknown()
 }
 
-/// This is how the TLS layer says that the peer is not who it should be.
+/// The TLS layer reports an untrusted certificate and other handshake faults as `InvalidData`.
 fn is_invalid_data(error: &RedisError) -> bool {
     error
         .source()

@@ -1,4 +1,4 @@
-//! Ending sessions for good, and the index by which those of a user are found.
+//! Revocation of sessions that survives failovers, and the index of a user's sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +15,22 @@ use super::topology::{Primary, Purpose, Replica, Successors, Unknown, replicatio
 use super::{RedisStore, reply};
 use crate::config::Host;
 
-/// Replicas are given this part of the response timeout to confirm, so that their answer is still ours to hear.
+/// The part of the response timeout that `WAIT` may take, so that its reply arrives before the timeout.
 const PATIENCE: f64 = 0.8;
 
-/// How long it may take to find the addresses of a name.
+/// Timeout of a DNS lookup.
 const NAME_LOOK_UP: Duration = Duration::from_millis(500);
 
 const NOT_ALL: &str = "not confirmed by every server that may become the primary";
 const UNKNOWN_REPLICAS: &str = "the session store's user may not ask INFO, so its replicas are not known";
 
-/// Sessions, and the commands that bury them.
+/// Sessions, each with the script that replaces it with a tombstone.
 type Burials = Vec<(SessionId, Cmd)>;
 
 impl RedisStore {
-    /// As [`RedisStore::bury`] for each, and waits for the replicas; `buried` is told of each as soon as it is. `Some`
-    /// of the result says why some may yet be undone.
+    /// [`RedisStore::bury`] for each of `ids`, and waits for the replicas. `buried` is called for each
+    /// tombstone as soon as it is written. `Some` holds the reason why a failover may still undo some of
+    /// them.
     pub(in super::super) async fn bury_for_good(
         &self,
         ids: &[SessionId],
@@ -59,7 +60,7 @@ impl RedisStore {
         burials: Burials,
         buried: &TombstoneResult<'_>,
     ) -> Result<Option<&'static str>, StoreError> {
-        // One of its own: waiting for replicas stops everything else on a connection.
+        // A separate connection, because `WAIT` blocks the connection it is sent on.
         let wire = primary.open(Purpose::Revocation, |_| Ok::<(), SendError>(())).await?;
         let (at, successors) =
             tokio::join!(bury(wire.clone(), burials, buried), self.0.pools.successors(primary, wire.clone()));
@@ -68,12 +69,13 @@ impl RedisStore {
             (_, Err(unknown)) => Some(unknown.reason()),
             (Some(at), Ok(successors)) => self.confirm(wire, at, &successors).await,
         };
-        // An answer of a server that has been replaced meanwhile is worth nothing.
+        // If the server has been replaced in the meantime, its tombstones may be lost.
         self.0.pools.check_owner(primary)?;
         Ok(doubt)
     }
 
-    /// Waits until every server that may take the primary's place has come as far as `offset`; why that is not known.
+    /// Waits until every server that may be promoted in place of the primary has replicated up to `offset`.
+    /// Returns the reason if that cannot be confirmed.
     async fn confirm(
         &self,
         mut wire: GuardedConnection,
@@ -90,7 +92,8 @@ impl RedisStore {
         if needed.is_empty() {
             return None;
         }
-        // Has the replicas tell how far they have come, and waits for that; how many it is says nothing of which.
+        // `WAIT` makes the replicas acknowledge their offsets. Its reply is only a count and does not
+        // identify them, so the offsets are read with `INFO`.
         let limit = self.0.response_timeout.mul_f64(PATIENCE).as_millis();
         let mut wait = cmd("WAIT");
         wait.arg(attached.len()).arg(u64::try_from(limit).unwrap_or(u64::MAX).max(1));
@@ -103,8 +106,9 @@ impl RedisStore {
         if needed.iter().all(is_there) { None } else { Some(NOT_ALL) }
     }
 
-    /// Notes that `id`, which was read like this, is a session of `user` for at most `life`. Whether all sessions of
-    /// the user have been revoked since it was read.
+    /// Adds `id` to the index of the sessions of `user`, for at most `life`. `read` is when and where the
+    /// session was read. Returns `Revoked` if all sessions of the user have been revoked since then. An entry
+    /// that was written recently is not written again.
     pub(in super::super) async fn note_user(
         &self,
         user: &str,
@@ -127,8 +131,9 @@ impl RedisStore {
         }
     }
 
-    /// Marks all sessions of `user` that have been read by now as revoked, and tells those that were noted; `false`
-    /// when those that are being read cannot be told apart from later ones.
+    /// Marks all sessions of `user` that have been read so far as revoked, and returns those in the index.
+    /// The flag is `false` when a primary does not report its time: sessions that are being read now cannot
+    /// then be distinguished from later ones.
     pub(in super::super::super) async fn revoke_user(
         &self,
         user: &str,
@@ -139,7 +144,8 @@ impl RedisStore {
         Ok((ids(self.command(&revoked).await?)?, is_exact))
     }
 
-    /// The sessions of `user` that were read before [`RedisStore::revoke_user`] and noted after it.
+    /// The sessions of `user` that were read before [`RedisStore::revoke_user`] and added to the index after
+    /// it.
     pub(in super::super::super) async fn late_sessions_of(
         &self,
         user: &str,
@@ -147,15 +153,16 @@ impl RedisStore {
         ids(self.command(&self.0.codec.late_sessions_of(user)).await?)
     }
 
-    /// Whether some vestibule may take longer than a lease to notice what was done: it hears of no changes, or believes
-    /// another primary yet.
+    /// Whether some vestibule process may take longer than a lease to notice a change: it receives no
+    /// invalidations, or it may still trust another primary.
     pub(in super::super::super) async fn is_any_slow(&self) -> Result<bool, StoreError> {
         let is_any_unlinked = self.command(&self.0.codec.is_any_unlinked()).await? != Value::Int(0);
         Ok(is_any_unlinked || !self.0.pools.are_settled())
     }
 }
 
-/// Buries sessions, and how far the primary has come with that and who follows it; `None` if it does not tell.
+/// Writes the tombstones and calls `buried` for each. Returns the replication offset after them and the
+/// attached replicas; `None` if `INFO` does not report them.
 async fn bury(
     mut wire: GuardedConnection,
     burials: Burials,
@@ -176,7 +183,8 @@ async fn bury(
     Ok(replication(&info))
 }
 
-/// Whether `host` is one of the replicas. A name is looked up: replicas go by their addresses.
+/// Whether `host` is one of the attached replicas. A host name is resolved, because replicas are listed by IP
+/// address.
 async fn is_attached(host: &Host, attached: &[Replica]) -> bool {
     if attached.iter().any(|replica| replica.host == *host) {
         return true;

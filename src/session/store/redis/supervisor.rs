@@ -1,4 +1,4 @@
-//! Keeps one connection: opens it, tests it, replaces it.
+//! Supervises one connection of a pool: opens, tests and replaces it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,18 +11,18 @@ use crate::backoff::Backoff;
 use super::link::Link;
 use super::pool::{Pool, Role};
 
-/// A silent connection is tested this often; one that gave a sign of trouble at once.
+/// Interval of health checks of a connection. A connection with a reported error is tested at once.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// An extra connection that nobody used for this many pings is closed.
+/// An extra connection is closed after this many pings without a call.
 const IDLE_PINGS: u32 = 30;
-/// After an extra connection has gone or could not be opened, no other one is tried for this long.
+/// Delay before another extra connection may be opened after one was lost, closed or could not be opened.
 const EXTRA_PAUSE: Duration = Duration::from_secs(1);
-/// A connection that lived this long was a good one: its successor is opened without the
-/// growing delays of a server that accepts and then fails.
+/// A connection that lived this long resets the backoff. Shorter ones do not, because a server may accept
+/// connections and then fail.
 const STABLE: Duration = Duration::from_secs(5);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
-/// Supervises one connection: a kept one for ever, an extra one until it is lost or idle.
+/// Supervises one connection: a kept one until cancelled, an extra one until it is lost or idle.
 pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
     let mut attempt = 0;
     loop {
@@ -43,15 +43,15 @@ pub(super) async fn run(pool: &Arc<Pool>, role: Role) {
     }
 }
 
-/// How the use of a connection ended.
+/// Why a connection is not used any more.
 enum End {
     Lost,
     Unused,
     Aged,
 }
 
-/// Puts `link` to use for as long as it is sound and wanted, and another one for it when it gets old; how long
-/// that was.
+/// Publishes `link` in the pool until it is lost or idle, and replaces it when its lifetime is over. Returns
+/// how long that took.
 async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
     let opened = Instant::now();
     let mut link = Arc::new(link);
@@ -64,7 +64,7 @@ async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
                 return opened.elapsed();
             }
             End::Unused => return opened.elapsed(),
-            // The old one serves on while no other one can be opened.
+            // If no replacement can be opened, the old connection stays in use.
             End::Aged => {
                 if let Ok(fresh) = pool.primary.connect().await {
                     let old = std::mem::replace(&mut link, Arc::new(fresh));
@@ -76,7 +76,7 @@ async fn serve(pool: &Pool, role: Role, link: Link) -> Duration {
     }
 }
 
-/// Tests `link` until it is lost, not wanted or older than `lifetime`.
+/// Tests `link` until it is lost, idle or older than `lifetime`.
 async fn watch(pool: &Pool, role: Role, link: &Arc<Link>, lifetime: Option<Duration>) -> End {
     let used_since = Instant::now();
     let mut idle_pings = 0;
@@ -100,8 +100,8 @@ async fn watch(pool: &Pool, role: Role, link: &Arc<Link>, lifetime: Option<Durat
     }
 }
 
-/// The configured lifetime less a random share of up to a tenth, so that connections that were opened together are
-/// not replaced together.
+/// The configured lifetime minus a random share of up to a tenth, so that connections that were opened
+/// together are not replaced together.
 fn lifetime(pool: &Pool) -> Option<Duration> {
     pool.limits.max_lifetime.map(|most| most.mul_f64(1.0 - fastrand::f64() / 10.0))
 }

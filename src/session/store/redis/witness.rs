@@ -1,7 +1,7 @@
-//! What a server says of itself along with an answer: that it is a primary at that moment, and what time it is.
+//! Verifies, within the pipeline of a read, that the server is a primary, and reads its time.
 //!
-//! An answer is believed only of a primary: a server that was made a replica goes on to answer, with what another
-//! server has, or had. The time of the server, not ours, is the one by which a session is over.
+//! A response is trusted only from a primary. A server that has been demoted to a replica continues to reply,
+//! with outdated data. Session expiry is measured by the clock of the server, not by the local one.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use redis::{Pipeline, RedisError, Value};
 use super::super::StoreError;
 use super::reply;
 
-/// What servers let us ask.
+/// Whether the servers permit `ROLE` and `TIME`. A command that was refused once is not sent again.
 pub(super) struct Witness {
     role: AtomicBool,
     time: AtomicBool,
@@ -23,11 +23,12 @@ impl Default for Witness {
     }
 }
 
-/// Answers, and the time at which they were given, since the epoch; `None` if the server does not tell it.
+/// Replies, and the server's time before they were read, since the Unix epoch; `None` if the server does not
+/// report it.
 pub(super) type Witnessed = (Vec<Value>, Option<Duration>);
 
 impl Witness {
-    /// Begins questions: what time it is comes first, so that nothing is read before that time.
+    /// Starts a pipeline. `TIME` comes first, so that no data is read before that time.
     pub(super) fn begin(&self, questions: &mut Pipeline) -> Asked<'_> {
         let asked = Asked { witness: self, role: self.role.load(Relaxed), time: self.time.load(Relaxed) };
         if asked.time {
@@ -37,7 +38,7 @@ impl Witness {
     }
 }
 
-/// Which questions were asked.
+/// Which of the two commands the pipeline contains.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     witness: &'a Witness,
@@ -46,17 +47,17 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Ends questions: whether the server is a primary comes last, so that it was one when it was read from.
+    /// Ends a pipeline. `ROLE` comes last, so that the server was still a primary when the data was read.
     pub(super) fn end(&self, questions: &mut Pipeline) {
         if self.role {
             questions.cmd("ROLE");
         }
     }
 
-    /// The answers to the questions proper.
+    /// Returns the replies to the caller's commands.
     ///
     /// # Errors
-    /// Any of those answers is an error, or the server is no primary.
+    /// The first error among those replies, or [`StoreError::ReadOnly`] if the server is no primary.
     pub(super) fn take(self, answer: Result<Value, RedisError>) -> Result<Witnessed, StoreError> {
         let mut answers = match answer.map_err(reply::kind_of)? {
             Value::Array(answers) => answers,
@@ -64,7 +65,8 @@ impl Asked<'_> {
         };
         let role = self.role.then(|| answers.pop()).flatten().unwrap_or(Value::Nil);
         let time = if self.time && !answers.is_empty() { answers.remove(0) } else { Value::Nil };
-        // What is refused along with the questions proper says nothing of ours.
+        // The caller's commands are checked first. If they fail, an error of `ROLE` or `TIME` may have the
+        // same cause and does not show that the command is forbidden.
         let answers = match reply::checked(Ok(Value::Array(answers)))? {
             Value::Array(answers) => answers,
             _ => return Err(StoreError::Protocol),

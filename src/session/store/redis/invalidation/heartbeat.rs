@@ -1,10 +1,13 @@
-//! The proof that changes are reported: a key of our own that changes with every beat, and the report of it.
+//! Heartbeats verify that invalidations arrive: a key of this process is changed regularly, and its
+//! invalidation must come back.
 //!
-//! `ROLE` and `PING` show that a connection works, not that changes come over it: tracking may be off, or something
-//! between may drop what was not asked for. A beat is written over one connection and heard of over another, after
-//! every change that the server made before it. Each beat has a key of its own and removes the one before, so a
-//! report belongs to one beat; and a beat that finds the one before it missing shows that the data are not those of
-//! before: `SWAPDB`, `DEBUG RELOAD` and a copy that has missed writes are reported by nothing else.
+//! `ROLE` and `PING` verify only that a connection works. Invalidations may still be missing: tracking may be
+//! off, or a proxy in between may drop RESP3 pushes. A heartbeat is written over one connection and its
+//! invalidation arrives on another one, after those of all changes that the server made before it.
+//!
+//! Each heartbeat has its own key and deletes the key of the previous one. An invalidation therefore
+//! identifies one heartbeat. If the previous key is missing, the data set has been replaced: `SWAPDB`, `DEBUG
+//! RELOAD` and a copy that lacks recent writes cause no invalidations and are detected in no other way.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,16 +17,17 @@ use tokio::sync::watch;
 
 use super::super::codec::HEARTBEAT;
 
-/// How long a key stays that no further beat removes.
+/// TTL of a heartbeat key, which removes it after the process has exited.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Removes one beat and writes the next; whether the first was there. `DEL` comes first: a script that has begun to
-/// write is not stopped by a full memory.
+/// Deletes one heartbeat key and writes the next. Returns whether the first existed. `DEL` comes first
+/// because Redis checks `maxmemory` only before the first write of a script; `SET` then succeeds even when
+/// memory is full.
 const BEAT: &str = "local kept = redis.call('DEL', KEYS[1]) \
     redis.call('SET', KEYS[2], '', 'PX', ARGV[1]) \
     return kept";
 
-/// The beats of one connection.
+/// The heartbeats of one connection.
 pub(super) struct Heartbeat {
     /// `vestibule:heartbeat:{tag}:<random>:`
     prefix: String,
@@ -31,14 +35,15 @@ pub(super) struct Heartbeat {
     heard: watch::Receiver<u64>,
 }
 
-/// Takes note of the beats that are reported.
+/// Receives invalidations and records those of heartbeats.
 pub(super) struct Stethoscope {
     prefix: String,
     heard: watch::Sender<u64>,
 }
 
 impl Heartbeat {
-    /// Beats whose keys have this hash tag, of which no other process has any.
+    /// Creates heartbeats whose keys have this hash tag. A random part keeps them distinct from those of
+    /// other processes.
     pub(super) fn new(tag: &str) -> (Self, Stethoscope) {
         let prefix = format!("{HEARTBEAT}{{{tag}}}:{:032x}:", fastrand::u128(..));
         let (heard, hears) = watch::channel(0);
@@ -46,12 +51,13 @@ impl Heartbeat {
         (heart, Stethoscope { prefix, heard })
     }
 
-    /// What the keys begin with.
+    /// The common prefix of the keys.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The command that writes the next beat, and whether it should find one before it. The reply is 1 if it does.
+    /// The command that writes the next heartbeat, and whether the previous key should exist. The reply of
+    /// the command is 1 if it did.
     pub(super) fn next(&self) -> (Cmd, bool) {
         let last = self.written.fetch_add(1, Relaxed);
         let mut beat = cmd("EVAL");
@@ -61,7 +67,8 @@ impl Heartbeat {
         (beat, last > 0)
     }
 
-    /// Completes when the beat that was written last has been reported, or never.
+    /// Completes when the invalidation of the last written heartbeat has arrived. Never completes if the
+    /// connection's [`Stethoscope`] has been dropped before.
     pub(super) async fn heard(&self) {
         let written = self.written.load(Relaxed);
         if self.heard.clone().wait_for(|heard| *heard >= written).await.is_err() {
@@ -71,7 +78,7 @@ impl Heartbeat {
 }
 
 impl Stethoscope {
-    /// Takes note if `key`, which has changed, is a beat.
+    /// Records the invalidation of `key` if it is a heartbeat key.
     pub(super) fn hear(&self, key: &[u8]) {
         let number = key.strip_prefix(self.prefix.as_bytes()).and_then(|number| str::from_utf8(number).ok());
         if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {

@@ -1,4 +1,4 @@
-//! The connections over which changes are heard of and the watcher writes, two to each primary.
+//! The connections for invalidations and for writes, two to each primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,47 +16,47 @@ use super::super::reply;
 use super::super::topology::TopologySnapshot;
 use super::heartbeat::Heartbeat;
 
-/// Those to each primary of a layout, in its order.
+/// The connections to the primaries of a layout, in its order.
 pub(super) struct Links {
     pub(super) layout: Arc<TopologySnapshot>,
     pub(super) links: Vec<Link>,
-    /// Notified when one is closed.
+    /// Notified when any of the connections is closed.
     pub(super) closed: Arc<Notify>,
 }
 
-/// Two connections to one server. What is written over the one that listens could hide what others change: Redis
-/// reports a key once per turn of its event loop, and a client can be left out of the reports of what it changed.
+/// Two connections to one server. Writes over the receiving connection could hide changes of other clients:
+/// Redis reports a key once per turn of its event loop, and tracking can exclude a client's own changes.
 pub(super) struct Link {
-    /// Hears, and never writes.
+    /// Receives invalidations and messages; never writes keys.
     pub(super) ear: GuardedConnection,
-    /// Writes, and never hears.
+    /// Writes; receives no invalidations.
     pub(super) hand: GuardedConnection,
-    /// `None` where there is nothing to hear: the server owns no key.
+    /// `None` if the server owns no slot, because it then has no invalidations to send.
     pub(super) heartbeat: Option<Heartbeat>,
 }
 
-/// What a beat has shown.
+/// The result of a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// Changes are reported, this long after they were made.
+    /// The invalidation arrived, this long after the heartbeat was sent.
     Heard(Duration),
-    /// Likewise, but the data are not those of the beat before.
+    /// The invalidation arrived, but the previous heartbeat key was missing: the data set has been replaced.
     Replaced,
-    /// It was written, and not reported.
+    /// The heartbeat was written, but its invalidation did not arrive.
     Missed,
-    /// The server is well but does not take it.
+    /// The server is healthy but rejects the command.
     Refused(StoreError),
 }
 
 impl Links {
-    /// Beats once on every link, within `limit`; of what that shows the worst.
+    /// Writes a heartbeat on every link and waits for it, each step within `limit`. Returns the worst result.
     pub(super) async fn beat(&self, limit: Duration) -> Result<Beat, StoreError> {
         let beats = try_join_all(self.links.iter().map(|link| link.beat(limit))).await?;
         Ok(beats.into_iter().reduce(Beat::worse).unwrap_or(Beat::Heard(Duration::ZERO)))
     }
 
-    /// The commands, each with the server that owns its key. None is left out; those for a slot without an owner
-    /// go to any server, which will refuse them.
+    /// Groups commands by the server that owns their key. No command is dropped; those for a slot without an
+    /// owner go to the first server, which rejects them.
     pub(super) fn errands<T>(&self, commands: impl Iterator<Item = (Cmd, T)>) -> Vec<PendingBatch<'_, T>> {
         let errand = |link| PendingBatch { link, pipeline: Pipeline::new(), about: Vec::new() };
         let mut errands: Vec<_> = self.links.iter().map(errand).collect();
@@ -83,7 +83,7 @@ impl Beat {
     }
 }
 
-/// Commands for one server, and what each of them is about.
+/// Commands for one server, and the caller's data for each of them.
 pub(super) struct PendingBatch<'a, T> {
     link: &'a Link,
     pipeline: Pipeline,
@@ -97,8 +97,7 @@ impl<T> PendingBatch<'_, T> {
 }
 
 impl Link {
-    /// Whether the server says that it is a primary. A server that does not let us ask is taken for one when it
-    /// answers at all.
+    /// Verifies that the server is a primary. If it does not permit `ROLE`, a reply to `PING` is sufficient.
     pub(super) async fn ask_role(&self, limit: Duration) -> Result<(), StoreError> {
         let role = match timeout(limit, command(&self.ear, &cmd("ROLE"))).await {
             Err(_) => return Err(StoreError::Timeout),
@@ -108,14 +107,15 @@ impl Link {
         reply::is_primary(&role).then_some(()).ok_or(StoreError::ReadOnly)
     }
 
-    /// Has every change of a key with this prefix reported, our own included.
+    /// Turns on tracking, in broadcast mode, for all keys with this prefix and for the heartbeat keys. Our
+    /// own changes are reported as well.
     pub(super) async fn track(&self, prefix: &str) -> Result<(), StoreError> {
         let mut track = cmd("CLIENT");
         track.arg("TRACKING").arg("ON").arg("BCAST");
         if !prefix.is_empty() {
             track.arg("PREFIX").arg(prefix);
             let beats = self.heartbeat.as_ref().map(Heartbeat::prefix);
-            // Redis takes no prefix that another one covers.
+            // Redis rejects prefixes that overlap.
             if let Some(beats) = beats.filter(|beats| !beats.starts_with(prefix)) {
                 track.arg("PREFIX").arg(beats);
             }
@@ -127,7 +127,10 @@ impl Link {
         self.ear.clone().subscribe(&[INVALIDATED, DEAD]).await.map_err(reply::kind_of)
     }
 
-    /// Writes a beat and waits for its report. An error: the server did not answer, or is no primary.
+    /// Writes a heartbeat and waits for its invalidation.
+    ///
+    /// # Errors
+    /// The server did not reply, or it is no primary.
     async fn beat(&self, limit: Duration) -> Result<Beat, StoreError> {
         let (beat, ()) = tokio::try_join!(self.write_beat(limit), self.ask_role(limit))?;
         Ok(beat)

@@ -1,4 +1,4 @@
-//! What a server says unasked, and what comes of it.
+//! Handles the RESP3 pushes of a server.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::super::codec::{Codec, INVALIDATED};
 use super::super::topology::Topology;
 use super::heartbeat::Stethoscope;
 
-/// Obeys what the server says unasked.
+/// Applies invalidations and messages to the cache.
 pub(super) struct Listener {
     pub(super) topology: Arc<Topology>,
     pub(super) codec: Arc<Codec>,
@@ -21,7 +21,7 @@ impl Listener {
     pub(super) fn hear(&self, push: &PushInfo) {
         match (&push.kind, push.data.as_slice()) {
             (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().for_each(|key| self.forget(key)),
-            // Everything was flushed.
+            // `FLUSHALL` or `FLUSHDB`: the invalidation has no key list.
             (PushKind::Invalidate, _) => {
                 self.topology.notes.forget_all();
                 self.cache.forget_all();
@@ -35,7 +35,8 @@ impl Listener {
 
     fn forget(&self, key: &Value) {
         let Value::BulkString(key) = key else { return };
-        // Sessions first: a beat stands for all changes that were reported before it.
+        // The cache entry is removed first, because a heartbeat confirms that all earlier invalidations have
+        // been applied.
         if let Some(id) = self.codec.id_in(key) {
             self.cache.invalidate(id);
         }

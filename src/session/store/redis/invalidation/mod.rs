@@ -1,14 +1,17 @@
-//! Keeps the cache in step with Redis: hears of every change, proves that it still hears, writes renewals.
+//! Keeps the cache consistent with Redis: receives invalidations, verifies that they arrive, and writes TTL
+//! renewals.
 //!
-//! Two connections to each primary do it: one hears and never writes, so that nothing of ours can hide what others
-//! change, and one writes. A beat ([`heartbeat`]) that was written at some moment is reported after every change
-//! made before that moment; the report extends the cache's lease, counted from then. A connection that is lost, a
-//! beat that is not reported for as long as a lease, and other primaries end it. Where beats are refused or are not
-//! reported at all, entries only age.
+//! Two connections to each primary are used: one only receives, one only writes. A write over the receiving
+//! connection could hide changes of other clients. The invalidation of a heartbeat ([`heartbeat`]) arrives
+//! after those of all changes made before the heartbeat was written. It therefore extends the cache's lease,
+//! counted from the time of that write. The lease ends when a connection is lost, when a heartbeat is not
+//! reported for the length of a lease, or when the primaries change. Where heartbeats are rejected, or never
+//! reported, entries expire by max staleness instead.
 //!
-//! The report of our own renewals is a report like any other: it may stand for another program's change as well,
-//! because Redis reports a key once for all its changes in a turn of its event loop. It costs one look-up per
-//! renewal, which is one per session and tenth of the idle timeout.
+//! Invalidations caused by our own renewals are not filtered out. Redis reports a key once for all its
+//! changes within one turn of its event loop, so such an invalidation may stand for another client's change
+//! as well. The cost is one lookup per renewal; a session is renewed at most once per tenth of the idle
+//! timeout.
 
 mod heartbeat;
 mod links;
@@ -39,15 +42,16 @@ use links::{Beat, Link, Links};
 use listener::Listener;
 use peers::Peers;
 
-/// Beats in the longest staleness; a lease is longer than two of them.
+/// Heartbeats per `max_staleness`. A lease is longer than two of these intervals, so one late heartbeat does
+/// not end it.
 const BEATS: u32 = 10;
-/// Where changes are not reported, a beat looks so often whether they are again.
+/// Heartbeat interval while invalidations do not arrive, to detect when they do again.
 const RETRY: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
-/// Attempts to follow changes before a failure is worth a warning: about a second.
+/// Number of failed attempts, about a second, before a warning is logged.
 const PATIENCE: u32 = 8;
 
-/// Keeps `cache` in step with the primaries of `topology` until dropped.
+/// Keeps `cache` consistent with the primaries of `topology`, until dropped or until the cache is left.
 pub(in super::super) async fn watch(
     topology: Arc<Topology>,
     config: &config::Session,
@@ -71,7 +75,8 @@ pub(in super::super) async fn watch(
                 }
                 watcher.cache.freshness.lapse();
             }
-            // Of a server that cannot be reached is told elsewhere, and a new primary is waited for.
+            // An unreachable server is logged by `Outages`. Early failures are not logged, because a failover
+            // may be in progress. Repetitions of the same error are not logged.
             Err(error)
                 if failures >= PATIENCE
                     && !watcher.topology.has_outage()
@@ -86,7 +91,7 @@ pub(in super::super) async fn watch(
     }
 }
 
-/// Lets the primaries of `topology` be believed, where nothing is kept of sessions, until dropped.
+/// Admits the primaries of `topology` in a process without a cache, until dropped.
 pub(in super::super) async fn attend(topology: Arc<Topology>) {
     let peers = Peers::new();
     let mut failures = 0;
@@ -112,7 +117,7 @@ async fn admit(peers: &Peers, layout: &Arc<TopologySnapshot>) -> Result<(), Stor
     Ok(())
 }
 
-/// Connections that only ask.
+/// Opens connections for commands only, without tracking and heartbeats.
 async fn hands(layout: &Arc<TopologySnapshot>) -> Result<Links, StoreError> {
     let silent = |_: PushInfo| Ok::<(), SendError>(());
     let hands = try_join_all(layout.primaries().iter().map(|primary| primary.open(Purpose::Writes, silent)));
@@ -121,27 +126,30 @@ async fn hands(layout: &Arc<TopologySnapshot>) -> Result<Links, StoreError> {
     Ok(Links { layout: Arc::clone(layout), links, closed: Arc::default() })
 }
 
+/// Maintains the connections for invalidations and writes, and the lease of the cache.
 struct Watcher {
     topology: Arc<Topology>,
     codec: Arc<Codec>,
     cache: Arc<SessionCache>,
     lease: Duration,
-    /// Longest life of a session.
+    /// Maximum lifetime of a session.
     life: Duration,
     peers: Peers,
 }
 
-/// How the use of connections ended.
+/// Why the connections are not used any more.
 enum End {
     Lost(StoreError),
-    /// The process is ending.
+    /// The cache was left: the process is shutting down.
     Left,
-    /// Changes are reported, which they were not before.
+    /// Invalidations arrive again after a period in which they did not.
     Restored,
 }
 
 impl Watcher {
-    /// Opens the connections, and begins a generation once changes are heard of.
+    /// Opens the connections and starts a new cache generation once invalidations arrive. The order matters.
+    /// Tombstones are written before this process notes that it has done so, and a primary is admitted only
+    /// after all processes have. The first heartbeat is written after tracking is on.
     async fn connect(&self) -> Result<Links, StoreError> {
         let (layout, closed) = (self.topology.current(), Arc::new(Notify::new()));
         if layout.primaries().is_empty() {
@@ -163,7 +171,7 @@ impl Watcher {
             Err(error @ (StoreError::Rejected | StoreError::Auth)) => Beat::Refused(error),
             Err(error) => return Err(error),
         };
-        // Changes of the index of users' sessions before this were not reported.
+        // Earlier changes to the index of users' sessions were not reported.
         self.topology.notes.forget_all();
         match beat {
             Beat::Heard(_) | Beat::Replaced => self.cache.freshness.begin(),
@@ -210,7 +218,7 @@ impl Watcher {
         Ok(link)
     }
 
-    /// A server that has taken the place of another one may not know of the dead.
+    /// Writes the remembered tombstones to the primaries, because a newly promoted server may lack them.
     async fn bury_again(&self, links: &Links) -> Result<(), StoreError> {
         let dead = self.cache.tombstones.all(self.cache.freshness.now());
         for batch in dead.chunks(256) {
@@ -218,7 +226,8 @@ impl Watcher {
             for errand in links.errands(burials) {
                 for told in errand.send().await.map_err(reply::kind_of)? {
                     match reply::checked(Ok(told)) {
-                        // The key is on its way to another server, which is told when the move is over.
+                        // The key is being migrated to another server. The tombstone is written there when
+                        // the layout changes after the migration.
                         Err(StoreError::Moving | StoreError::PrimaryDown) => (),
                         told => drop(told?),
                     }
@@ -228,7 +237,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Begins a generation in which nothing is known to be heard of.
+    /// Starts a cache generation without invalidations, in which entries expire by max staleness.
     async fn go_without(&self, links: &Links, beat: Beat) {
         let reason = match beat {
             Beat::Refused(error) => error.kind(),
@@ -243,7 +252,7 @@ impl Watcher {
         self.cache.freshness.begin_without_link(self.cache.max_staleness);
     }
 
-    /// Lets other vestibules know that it takes us longer to notice what they do.
+    /// Announces to other vestibule processes that this one may take up to max staleness to notice changes.
     async fn tell_unlinked(&self, links: &Links) {
         let told = [(self.codec.tell_unlinked(3 * self.cache.max_staleness + RETRY), ())];
         for errand in links.errands(told.into_iter()) {
@@ -253,7 +262,7 @@ impl Watcher {
         }
     }
 
-    /// Extends the lease and writes renewals until the connections are not to be relied on.
+    /// Extends the lease and writes renewals. Returns when the connections are not reliable any more.
     async fn serve(&self, links: &Links) -> End {
         let mut beats = interval(self.cache.max_staleness / BEATS);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -282,8 +291,8 @@ impl Watcher {
         }
     }
 
-    /// Whether the connections are to be relied on. While changes are reported, the lease lasts on, counted from the
-    /// beat that has shown it.
+    /// Verifies the connections. While invalidations arrive, extends the lease, counted from before the
+    /// heartbeat was written. Otherwise only checks the roles, and writes a heartbeat every [`RETRY`].
     async fn confirm(&self, links: &Links, retry_at: &mut Instant) -> Result<(), End> {
         let asked = self.cache.freshness.now();
         if !self.cache.freshness.is_linked() && Instant::now() < *retry_at {
@@ -316,14 +325,14 @@ impl Watcher {
         self.check_layout(links)
     }
 
-    /// Whether these are the primaries still.
+    /// Fails unless the connections belong to the current, confirmed layout.
     fn check_layout(&self, links: &Links) -> Result<(), StoreError> {
         let is_current = self.topology.is_confirmed() && self.topology.epoch() == links.layout.epoch();
         is_current.then_some(()).ok_or(StoreError::PrimaryDown)
     }
 
-    /// Lets the sessions of a user be found that could not be noted when they were looked up. One whose user was
-    /// revoked meanwhile ends.
+    /// Adds sessions to the index of a user's sessions whose entry could not be written when they were looked
+    /// up. Revokes a session whose user was revoked in the meantime.
     async fn note_users(&self, links: &Links, next: &mut Instant) {
         if Instant::now() < *next {
             return;
@@ -351,7 +360,8 @@ impl Watcher {
             (self.codec.bury(&id, TombstoneReason::Revoked, self.life), ())
         });
         for errand in links.errands(burials) {
-            // What fails is remembered, and told the next primary.
+            // A failure is harmless: the cache remembers the tombstone and writes it again with the next
+            // connections.
             let _ = errand.send().await;
         }
     }

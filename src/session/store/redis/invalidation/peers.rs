@@ -1,8 +1,10 @@
-//! Other vestibules that share the store, and which servers they have told of the ends that they remember.
+//! The other vestibule processes that share the store, and the servers that each has written its tombstones
+//! to.
 //!
-//! A server that takes the place of another may not have all ends of sessions. A vestibule that remembers them tells it; until
-//! all have, a vestibule that knows nothing of them would honour what has ended. So each notes at the store which
-//! servers it has told, and none believes a new server before all others have.
+//! A newly promoted server may lack recent tombstones. Each process that remembers them writes them again.
+//! Until all have done so, a process without them would accept sessions that have been revoked. Therefore
+//! each process notes in the store which servers it has written to, and none admits a new primary before all
+//! others have noted it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,18 +18,18 @@ use super::super::reply;
 use super::super::topology::{ADMISSION, RunId};
 use super::links::Links;
 
-/// That another one has told is not announced: the notes are read this often.
+/// Interval at which the notes are read while waiting. Changes to them cause no notification.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A note is made again after this long: another vestibule may have removed it.
+/// Interval at which the note is rewritten, because another process may have removed it.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Who has noted nothing for this long has gone.
+/// A process whose note is older than this is considered gone.
 const SILENCE: Duration = Duration::from_secs(20);
-/// Of a store that does not tell its time: no vestibule is taken for silent.
+/// The time in a note when the store does not report its time. It never counts as too old.
 const UNTOLD: Duration = Duration::from_secs(u32::MAX as u64);
-/// Notes stay for so long without any vestibule.
+/// TTL of the notes after the last process has exited.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
-/// This vestibule as one of them.
+/// The identity of this process among its peers.
 pub(super) struct Peers {
     me: String,
 }
@@ -37,12 +39,12 @@ impl Peers {
         Peers { me: format!("{:032x}", fastrand::u128(..)) }
     }
 
-    /// When the note is to be made again that was made now.
+    /// The time of the next note, counted from now.
     pub(super) fn next_note() -> Instant {
         Instant::now() + PERIOD
     }
 
-    /// Makes the note again when it is time, and looks who has gone.
+    /// Rewrites the note when it is due, and removes the notes of processes that are gone.
     pub(super) async fn keep_up(&self, links: &Links, next: &mut Instant) {
         if Instant::now() >= *next {
             *next = Self::next_note();
@@ -51,8 +53,8 @@ impl Peers {
         }
     }
 
-    /// Notes that these servers have been told, and when. A store that does not take it leaves others to wait for
-    /// nothing.
+    /// Notes that this process has written its tombstones to these servers, and when. A failure is only
+    /// logged; without a note, other processes do not wait for this one.
     pub(super) async fn note(&self, links: &Links) {
         let now = self.ask(links, cmd("TIME")).await.ok().as_ref().and_then(reply::time).unwrap_or(UNTOLD);
         let (mut note, mut keep) = (cmd("HSET"), cmd("EXPIRE"));
@@ -61,8 +63,8 @@ impl Peers {
         self.send(links, [note, keep]).await;
     }
 
-    /// Takes others for gone that have noted nothing for long. Not to be called right after a failover: what the new
-    /// primary has of their notes may be old.
+    /// Removes the notes of processes that have not rewritten them for [`SILENCE`]. Must not be called right
+    /// after a failover: the notes on the new primary may be outdated.
     async fn forget_silent(&self, links: &Links) {
         let Ok(now) = self.ask(links, cmd("TIME")).await else { return };
         let Some(oldest) = reply::time(&now).map(|now| now.saturating_sub(SILENCE).as_secs()) else { return };
@@ -72,11 +74,11 @@ impl Peers {
         self.forget(links, silent.collect()).await;
     }
 
-    /// Waits until all others have told these servers, but no longer than any server is kept waiting; those that have
-    /// not by then are taken for gone.
+    /// Waits until all other processes have noted these servers, for at most [`ADMISSION`]. Removes the notes
+    /// of those that have not by then.
     ///
     /// # Errors
-    /// The store gave no answer, so it is unknown who has told it.
+    /// The store did not reply, so the notes are unknown.
     pub(super) async fn wait_for_others(&self, links: &Links) -> Result<(), StoreError> {
         let deadline = Instant::now() + ADMISSION;
         loop {
@@ -96,12 +98,12 @@ impl Peers {
         }
     }
 
-    /// Lets others not wait for us any more.
+    /// Removes the note of this process, so that others do not wait for it.
     pub(super) async fn leave(&self, links: &Links) {
         self.forget(links, vec![self.me.clone()]).await;
     }
 
-    /// Others that have not told all of these servers.
+    /// Other processes that have not noted all of these servers.
     async fn behind(&self, links: &Links) -> Result<Vec<String>, StoreError> {
         let names = names(links);
         let is_behind =
@@ -110,7 +112,7 @@ impl Peers {
         Ok(notes.filter(is_behind).map(|note| note.vestibule).collect())
     }
 
-    /// What all have noted; nothing where we may not ask.
+    /// The notes of all processes; empty if the ACL forbids reading them.
     async fn notes(&self, links: &Links) -> Result<Vec<Note>, StoreError> {
         let mut all = cmd("HGETALL");
         all.arg(PEERS);
@@ -144,20 +146,21 @@ impl Peers {
     }
 }
 
-/// Of those that own keys: others have met no more of the rest than we have.
+/// The names of the primaries that own slots. Those without slots are left out: each process adds them on its
+/// own when it is redirected to them, so processes need not agree on them.
 fn names(links: &Links) -> Vec<RunId> {
     let primaries = links.layout.primaries().iter().enumerate();
     primaries.filter(|(index, _)| links.layout.owns_keys(*index)).map(|(_, primary)| primary.name()).collect()
 }
 
-/// What a vestibule has noted: `<unix seconds> <server> …`
+/// The note of a process, stored as `<unix seconds> <server> …`.
 struct Note {
     vestibule: String,
     at: u64,
     told: BTreeSet<String>,
 }
 
-/// What is no note is left out.
+/// Decodes the notes. Malformed ones are skipped.
 fn notes(reply: &Value) -> Vec<Note> {
     let note = |(vestibule, note): (&Value, &Value)| {
         let mut words = reply::text(note)?.split(' ');

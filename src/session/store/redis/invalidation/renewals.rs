@@ -1,4 +1,4 @@
-//! Writes the renewals that wait.
+//! Writes the pending TTL renewals.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use super::super::codec::Codec;
 use super::super::reply;
 use super::links::Links;
 
-/// What became of a batch of renewals.
+/// The result of a batch of renewals.
 #[derive(Default)]
 struct Written {
-    /// To be written again.
+    /// Renewals to retry.
     again: Vec<PendingRenewal>,
-    /// Why the connection is not to be relied on.
+    /// Set if the connection is not reliable any more.
     failure: Option<StoreError>,
 }
 
-/// Writes until none wait, or until one has to wait on; an error when the connection is not to be relied on.
+/// Writes pending renewals until none are left or one must be retried later. Returns an error if the
+/// connection is not reliable any more.
 pub(super) async fn write(cache: &SessionCache, codec: &Codec, links: &Links) -> Result<(), StoreError> {
     cache.renewals.set_writing(true);
     let written = write_batches(cache, codec, links).await;
@@ -74,18 +75,19 @@ impl Written {
                     renewal.session.renewed(now.after(ttl));
                     cache.renewals.count_written(1);
                 }
-                // Gone, or living longer than we thought: what we know of it is wrong.
+                // The session is missing, or its TTL is longer than the cache assumes: the cache entry is
+                // outdated.
                 Ok(_) => cache.invalidate(renewal.session.id().expose()),
                 Err(StoreError::Rejected) if !codec.is_without_gt() => {
                     codec.set_without_gt();
                     self.again.push(renewal);
                 }
-                // Refused for good.
+                // The command is forbidden, so a retry cannot succeed.
                 Err(error @ (StoreError::Auth | StoreError::Rejected)) => {
                     tracing::debug!(reason = error.kind(), "a session's TTL could not be renewed");
                 }
                 Err(error) => {
-                    // A key on its way to another server says nothing against this one.
+                    // A key that is being migrated is no fault of this connection.
                     if !error.is_refusal() && !matches!(error, StoreError::Moving | StoreError::PrimaryDown) {
                         self.failure = Some(error);
                     }

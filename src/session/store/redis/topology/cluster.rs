@@ -1,4 +1,4 @@
-//! The primaries of a Redis Cluster: those to which a majority of them gives the slots.
+//! Follows a Redis Cluster: the primaries are those to which a majority of the slot owners assigns the slots.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use super::poller::{Answer, PollSpec, TopologyPoller};
 use super::snapshot::{SLOTS, Slots};
 
 const INTERVAL: Duration = Duration::from_millis(300);
-/// How long what a node said counts.
+/// How long a reply of a node is valid, counted from the request.
 const VALID: Duration = Duration::from_millis(1000);
-/// How long a node that does not answer is remembered, and those it named are asked.
+/// How long the last reply of a node that does not reply any more is kept, and the nodes that it names are
+/// polled.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Follows the cluster to which the nodes at `seeds` belong.
+/// Follows the cluster that the nodes at `seeds` belong to.
 pub(super) async fn watch(state: Arc<State>, seeds: Vec<Host>) {
     let (answers, mut heard) = mpsc::channel(16);
     let mut question = cmd("CLUSTER");
@@ -54,14 +55,14 @@ pub(super) async fn watch(state: Arc<State>, seeds: Vec<Host>) {
 
 type Views = HashMap<Host, View>;
 
-/// What a node said when.
+/// The reply of a node, and when it was requested.
 struct View {
-    /// In ascending order.
+    /// In ascending order, without overlaps.
     ranges: Vec<Range>,
     asked: Instant,
 }
 
-/// Slots from the first to the last, and who owns them.
+/// A range of slots, both ends included, and its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Range {
     first: u16,
@@ -75,20 +76,21 @@ impl View {
     }
 }
 
-/// What was believed last.
+/// The assignment of slots that was accepted last.
 #[derive(Default)]
 struct Known {
-    /// The owners of slots: they decide who owns slots.
+    /// The owners of slots, which vote on the assignment of slots.
     voters: BTreeSet<Host>,
     ranges: Vec<Range>,
-    /// The voters, and nodes without slots that one of them sent us to.
+    /// The voters, and nodes without slots that a voter has redirected a call to.
     published: BTreeSet<Host>,
     is_new: bool,
 }
 
 impl Known {
-    /// Believes what a majority says, of the owners known so far or, when they are no majority any more, of
-    /// those that one of the nodes names; until when that counts. `None` when there is no majority.
+    /// Accepts the assignment of a majority of the known owners. If too few of those have replied recently,
+    /// the owners that one of the nodes names vote instead. Returns until when the result is valid; `None`
+    /// without a majority.
     fn learn(&mut self, views: &Views, now: Instant) -> Option<Instant> {
         let others = views.values().map(|view| view.owners().cloned().collect());
         let electorates = std::iter::once(self.voters.clone()).chain(others);
@@ -116,8 +118,8 @@ impl Known {
     }
 }
 
-/// What those of the `voters` said who answered not too long ago, how many must agree, and until when so
-/// many answers count; `None` when there are not so many.
+/// The recent replies of `voters`, the quorum, and until when a quorum of them is valid; `None` if there are
+/// fewer than a quorum.
 fn votes<'a>(
     voters: &BTreeSet<Host>,
     views: &'a Views,
@@ -131,8 +133,9 @@ fn votes<'a>(
     Some((votes, quorum, oldest + VALID))
 }
 
-/// The owners that at least `quorum` votes agree on. Slots on the move have none for a moment: they stay with
-/// their `old` owner, which can tell where a key is, if anyone still names it.
+/// The assignment that at least `quorum` votes agree on. While the votes on a slot differ, as after a
+/// migration, it stays with its `old` owner if at least one vote names that one. The old owner can redirect
+/// calls.
 fn agreed(votes: &[&View], quorum: usize, old: &[Range]) -> Vec<Range> {
     let ranges = || votes.iter().flat_map(|view| &view.ranges);
     let ends: BTreeSet<_> =
@@ -169,8 +172,8 @@ fn slots(ranges: &[Range], hosts: &[Host]) -> Slots {
     Slots::Cluster(owners.into())
 }
 
-/// The reply of `CLUSTER SLOTS`: `[first, last, [name, port, …], replicas…]` for each range. A node that does
-/// not know its own name is where it was `asked`.
+/// Decodes the reply of `CLUSTER SLOTS`: `[first, last, [name, port, …], replicas…]` for each range. A node
+/// that does not know its own name is at the address that was `asked`.
 fn ranges(reply: &Value, asked: &Host) -> Option<Vec<Range>> {
     let mut ranges: Vec<_> =
         reply.as_sequence()?.iter().map(|entry| range(entry, asked)).collect::<Option<_>>()?;
@@ -206,7 +209,7 @@ mod tests {
         Range { first, last, owner: host(port) }
     }
 
-    /// Views of nodes that say who owns 0-99, 100-199 and 200-299, asked so many milliseconds ago.
+    /// Views of nodes: `(node, owners of 0-99, 100-199 and 200-299, age in milliseconds)`.
     fn views(now: Instant, said: &[(u16, [u16; 3], u64)]) -> Views {
         let view = |(from, owners, age): &(u16, [u16; 3], u64)| {
             let ranges =
@@ -229,7 +232,7 @@ mod tests {
             known.learn(&views(now, &[(1, [1, 2, 3], 10), (3, [1, 2, 3], 400), (9, [1, 2, 3], 0)]), now);
         assert_eq!(until, Some(now + VALID - Duration::from_millis(400)));
         assert_eq!(known.ranges, [range(0, 99, 1), range(100, 199, 2), range(200, 299, 3)]);
-        // 2 has failed; 4 took over, which 3 does not know yet.
+        // Node 2 has failed. Node 4 was promoted, but node 3 does not know it yet.
         let split = views(now, &[(1, [1, 4, 3], 0), (3, [1, 2, 3], 0), (4, [1, 4, 3], 0)]);
         assert!(known.learn(&split, now).is_some());
         assert_eq!(known.ranges[1], range(100, 199, 2));

@@ -1,4 +1,4 @@
-//! Which servers may take the place of a primary.
+//! Finds the servers that a failover may promote in place of a primary.
 
 use std::collections::BTreeSet;
 
@@ -10,33 +10,37 @@ use super::super::fault_injector::GuardedConnection;
 use super::super::reply;
 use super::sentinel::{self, Sentinels};
 
-/// Who knows it.
+/// The source of the candidates.
 pub(super) enum FailoverCandidates {
-    /// The configuration: all of these hosts, beside the replicas of the primary.
+    /// The configured hosts. All of them are candidates, in addition to the replicas of the primary.
     Hosts(Vec<Host>),
     Sentinels(Sentinels),
-    /// The nodes themselves.
+    /// The cluster nodes.
     Cluster,
 }
 
-/// Servers that may take the place of a primary, present or not.
+/// Servers that a failover may promote, reachable or not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Successors {
+    /// Servers that may be promoted. A revocation is durable only if each of them is attached and has
+    /// confirmed it.
     pub(in super::super) certain: BTreeSet<Host>,
-    /// Those that never do, though they may follow the primary.
+    /// Servers that are never promoted, though they may be replicas of the primary.
     pub(in super::super) never: BTreeSet<Host>,
 }
 
-/// Why it is not known which servers they are.
+/// Why the candidates are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Unknown {
     Sentinels,
+    /// A sentinel knows of more replicas than it lists.
     Unannounced,
+    /// The cluster node gave no usable reply.
     Nodes,
 }
 
 impl FailoverCandidates {
-    /// Those of `primary`, to which `wire` leads.
+    /// The candidates to replace `primary`. `wire` is a connection to it.
     pub(super) async fn of(&self, primary: &Host, wire: GuardedConnection) -> Result<Successors, Unknown> {
         match self {
             FailoverCandidates::Hosts(hosts) => {
@@ -56,7 +60,8 @@ async fn nodes(mut wire: GuardedConnection) -> Option<Successors> {
     replicas_of_myself(reply::text(&answer)?)
 }
 
-/// Of `CLUSTER NODES`: `<id> <ip:port@cport[,hostname]> <flags> <primary's id> …` for each node.
+/// Decodes `CLUSTER NODES`: `<id> <ip:port@cport[,hostname]> <flags> <primary's id> …` for each node. Returns
+/// the replicas of the node that replied.
 fn replicas_of_myself(nodes: &str) -> Option<Successors> {
     let lines: Vec<Vec<&str>> = nodes.lines().map(|line| line.split(' ').collect()).collect();
     let is = |flags: &str, flag: &str| flags.split(',').any(|one| one == flag);
@@ -76,7 +81,7 @@ fn replicas_of_myself(nodes: &str) -> Option<Successors> {
     Some(successors)
 }
 
-/// The replicas that the reply of `ROLE` of a primary names: `[ip, port, offset]` each.
+/// The replicas in a primary's reply to `ROLE`: `[ip, port, offset]` each.
 pub(super) fn replicas(role: &Value) -> Vec<Host> {
     let Some([_, _, Value::Array(replicas)]) = role.as_sequence() else { return Vec::new() };
     let host = |replica: &Value| {
@@ -86,16 +91,17 @@ pub(super) fn replicas(role: &Value) -> Vec<Host> {
     replicas.iter().filter_map(host).collect()
 }
 
-/// A replica as its primary's `INFO replication` tells of it.
+/// A replica as listed by `INFO replication` of its primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Replica {
     pub(in super::super) host: Host,
-    /// How far it has confirmed to have come; not known while it is being copied to.
+    /// The replication offset that it has acknowledged; `None` unless its state is `online`, as during the
+    /// initial copy.
     pub(in super::super) offset: Option<u64>,
 }
 
-/// How far a primary has come, and the replicas that are attached to it in whatever state: the reply of
-/// `INFO replication`. `None` if that is not what it is.
+/// Decodes `INFO replication` of a primary: its replication offset, and its replicas in any state. `None` if
+/// the reply is malformed or the server is no primary.
 pub(in super::super) fn replication(info: &Value) -> Option<(u64, Vec<Replica>)> {
     let info = reply::text(info)?;
     let mut lines = info.lines().filter_map(|line| line.trim_end().split_once(':'));
@@ -109,7 +115,7 @@ pub(in super::super) fn replication(info: &Value) -> Option<(u64, Vec<Replica>)>
     Some((own, replicas.collect::<Option<_>>()?))
 }
 
-/// `ip=…,port=…,state=…,offset=…,lag=…`
+/// Decodes `ip=…,port=…,state=…,offset=…,lag=…`.
 fn replica(about: &str) -> Option<Replica> {
     let value = |wanted: &str| {
         about

@@ -1,4 +1,4 @@
-//! A primary among a fixed set of hosts, or the only one.
+//! Follows the primary among a fixed set of hosts, which may be a single one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,25 +17,27 @@ use super::poller::{Answer, PollSpec, Reopen, TopologyPoller};
 use super::snapshot::Slots;
 
 const INTERVAL: Duration = Duration::from_millis(150);
-/// How often an address is looked at over a new connection.
+/// Interval at which an address is checked over a new connection.
 const LOOK_AGAIN: Duration = Duration::from_millis(380);
-/// Between two looks, however many want to know.
+/// Minimum pause between two checks, however many callers request one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a host says that it is.
+/// The role that a host reports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Master,
     Other,
+    /// The last poll failed.
     Silent,
 }
 
-/// Follows whichever of `hosts` calls itself master. When several do, one that was the primary before stays
-/// it; when that leaves a choice, there is no primary, because only one of them has the sessions.
+/// Follows the host whose role is `master`. If several have it, the current primary stays. If the current
+/// primary is not among them, there is no primary, because only one of them has the sessions.
 pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     let (answers, mut heard) = mpsc::channel(hosts.len());
     let doubts = state.doubts.subscribe();
-    // A server that is no primary is asked over a new connection, since the address may lead to another one by now.
+    // A server that is no primary is polled over a new connection each time, because the address may have
+    // moved to another server.
     let reopen = Some(Reopen { after: |role| !reply::is_primary(role), pause: LOOK_AGAIN });
     let questions = PollSpec { question: cmd("ROLE"), interval: INTERVAL, reopen, doubts, answers };
     let start = |host: &Host| TopologyPoller::start(state.connector(host), questions.clone());
@@ -49,8 +51,8 @@ pub(super) async fn follow(state: Arc<State>, hosts: Vec<Host>) {
     tokio::join!(roles, look_again(&state));
 }
 
-/// Finds out over new connections where the primary's address leads, at intervals and on demand. A moved address may
-/// leave open connections as they are, to a server that goes on to answer.
+/// Checks over new connections which server is at the primary's address, at intervals and on demand. When the
+/// address moves, existing connections may remain with the former server, which continues to reply.
 async fn look_again(state: &State) {
     loop {
         sleep(PAUSE).await;
@@ -66,10 +68,10 @@ async fn look_again(state: &State) {
     }
 }
 
-/// Looks at where an address leads.
+/// Checks of which server is at an address.
 pub(super) struct Looks {
     wanted: Notify,
-    /// When the last one that is over was begun.
+    /// When the last completed check was started.
     begun: watch::Sender<Instant>,
 }
 
@@ -78,11 +80,11 @@ impl Looks {
         Looks { wanted: Notify::new(), begun: watch::Sender::new(Instant::now()) }
     }
 
-    /// Waits until a look is over that was begun from now on.
+    /// Waits until a check that was started after this call is complete.
     pub(super) async fn next(&self) {
         let (now, mut begun) = (Instant::now(), self.begun.subscribe());
         self.wanted.notify_one();
-        // The sender lives in the same place as we do.
+        // Cannot fail: the sender belongs to `self`.
         let _ = begun.wait_for(|begun| *begun >= now).await;
     }
 }
@@ -106,13 +108,15 @@ fn role(state: &State, reply: &Value) -> Role {
     Role::Master
 }
 
+/// The primary according to the latest roles; see [`follow`].
 fn choose(roles: &HashMap<Host, Role>, current: Option<&Host>) -> Option<Host> {
     let masters: Vec<_> =
         roles.iter().filter(|(_, role)| **role == Role::Master).map(|(host, _)| host).collect();
     match (masters.as_slice(), current) {
         ([only], _) => Some((*only).clone()),
         (masters, Some(current)) if masters.contains(&current) => Some(current.clone()),
-        // A primary that does not answer is not replaced by nobody: that would only change the error.
+        // A primary that does not reply stays. Without any primary, calls would fail as well, with another
+        // error.
         ([], Some(current)) if roles.get(current) == Some(&Role::Silent) => Some(current.clone()),
         _ => None,
     }

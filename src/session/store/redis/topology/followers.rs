@@ -1,7 +1,8 @@
-//! The servers that follow a primary: when one of them calls itself a primary, the first may be none any more.
+//! Polls the role of the elected primary and of its replicas. A replica that becomes a primary is a sign of a
+//! failover.
 //!
-//! Sentinels learn up to a second later than the server itself that it was promoted. Until then two servers call
-//! themselves primaries, and what is changed at the new one is not heard of at the old one.
+//! Sentinels learn of a promotion up to a second after the promoted server itself. Until then two servers are
+//! primaries, and changes at the new one cause no invalidations at the old one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,16 +21,18 @@ use super::failover_candidates::replicas;
 use super::poller::{Answer, PollSpec, TopologyPoller};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How long the primary is believed on beside a follower that calls itself one, if the sentinels do not decide. Together
-/// with a lease and the interval it is shorter than the default of `max_staleness`.
+/// How long the elected primary is trusted after one of its replicas has become a primary, if the sentinels
+/// do not elect another. Together with a lease and [`INTERVAL`] it is shorter than the default
+/// `max_staleness`.
 const GRACE: Duration = Duration::from_millis(400);
 
-/// A rival that has not said so for this long has gone.
+/// A rival that has not reported to be a primary for this long is dropped.
 const GONE: Duration = Duration::from_secs(2);
-/// Sentinels choose a server that was promoted within this time.
+/// A rival is dropped if the sentinels have not elected it within this time. They elect a promoted server
+/// sooner.
 const UNCHOSEN: Duration = Duration::from_secs(10);
 
-/// What the primary and its followers say that they are.
+/// Polls the roles of the elected primary and of its replicas.
 pub(super) struct Followers {
     state: Arc<State>,
     questions: PollSpec,
@@ -37,14 +40,14 @@ pub(super) struct Followers {
     contest: Contest,
 }
 
-/// Whether a follower has become a primary.
+/// Detects a replica that has become a primary.
 #[derive(Debug, Default)]
 struct Contest {
     primary: Option<Host>,
-    /// Those that were seen to follow it. A server that was not, such as a former primary that has come back, says
-    /// nothing against it.
+    /// Servers that have been replicas of the primary. A primary that has never been one, such as a former
+    /// primary that has restarted, is no rival.
     followers: HashSet<Host>,
-    /// Who else calls itself a primary, since when, and when it last did.
+    /// The replica that has become a primary.
     rival: Option<Rival>,
 }
 
@@ -56,7 +59,8 @@ struct Rival {
 }
 
 impl Followers {
-    /// Those of the primary that is [told](Self::elected); what they say goes to `answers`.
+    /// Polls the servers around the primary that is [elected](Self::elected). Replies go to `answers`; pass
+    /// each to [`note`](Self::note).
     pub(super) fn new(state: &Arc<State>, answers: mpsc::Sender<Answer>) -> Self {
         let doubts = state.doubts.subscribe();
         let questions = PollSpec { question: cmd("ROLE"), interval: INTERVAL, reopen: None, doubts, answers };
@@ -64,7 +68,7 @@ impl Followers {
         Followers { state: Arc::clone(state), questions, observers, contest }
     }
 
-    /// Tells which server the sentinels name.
+    /// Sets the server that the sentinels have elected.
     pub(super) fn elected(&mut self, primary: &Host) {
         if self.contest.primary.as_ref() != Some(primary) {
             self.contest = Contest { primary: Some(primary.clone()), ..Contest::default() };
@@ -74,7 +78,7 @@ impl Followers {
         }
     }
 
-    /// Takes note of what one of the servers has said of itself.
+    /// Records the reply of a server to `ROLE`.
     pub(super) fn note(&mut self, answer: Answer) {
         self.contest.lapse(Instant::now());
         if let Ok(role) = answer.said {
@@ -94,7 +98,7 @@ impl Followers {
         self.contest.note(from, reply::is_primary(role), asked);
     }
 
-    /// Until when the primary can be believed, which the sentinels name until then.
+    /// Until when the elected primary may be trusted: at most `until`, and less if it has a rival.
     pub(super) fn limit(&self, until: Instant) -> Instant {
         self.contest.limit(until)
     }
@@ -127,8 +131,8 @@ impl Contest {
         }
     }
 
-    /// A rival that has gone, or that the sentinels do not choose for long, is none: it was taken out of service, or its
-    /// address belongs to another server by now.
+    /// Drops a rival that is gone or that the sentinels do not elect. It was detached on purpose, or another
+    /// server has its address now.
     fn lapse(&mut self, now: Instant) {
         let is_over = |rival: &mut Rival| rival.last + GONE < now || rival.since + UNCHOSEN < now;
         if let Some(former) = self.rival.take_if(is_over) {

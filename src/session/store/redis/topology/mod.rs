@@ -1,8 +1,8 @@
-//! Which servers are primaries now, and which of them owns a key.
+//! Finds the current primaries and the owner of each key.
 //!
-//! One topology serves the whole process. It watches what the servers, the sentinels or the nodes of a
-//! cluster say, and believes a majority of them; while there is none that is recent enough, nothing that a
-//! Redis answers can be believed, because it might have been replaced without knowing.
+//! A process has one topology per store. It polls the servers, the sentinels or the cluster nodes, and
+//! accepts what a majority of them reports. Without a recent majority the layout is not confirmed, and no
+//! response of a Redis server is trusted: it may have been replaced without its knowledge.
 
 mod cluster;
 mod failover_candidates;
@@ -41,32 +41,34 @@ use sentinel::Sentinels;
 use snapshot::Slots;
 pub(in crate::session::store) use snapshot::TopologySnapshot;
 
-/// Confirmed for ever.
+/// Value of `confirmed_until` for a layout that needs no confirmation.
 const ALWAYS: u64 = u64::MAX;
-/// How long a server that a cluster mentioned in passing is kept in the layout.
+/// How long a server that a redirection has named stays in the layout.
 const GUEST_STAY: Duration = Duration::from_secs(60);
 
-/// How long a server that has followed a primary may take its place, even if it is listed nowhere: sentinels hear of
-/// replicas every ten seconds.
+/// How long a former replica still counts as a failover candidate, even if it is not listed any more.
+/// Sentinels update their list of replicas only every ten seconds.
 const FOLLOWER_MEMORY: Duration = Duration::from_secs(60);
 
-/// The primaries of one store, followed until it is dropped.
+/// The primaries of one store. They are followed until this is dropped.
 pub struct Topology {
     state: Arc<State>,
     heirs: FailoverCandidates,
     pub(super) witness: Witness,
     pub(super) notes: Notes,
-    /// Whether new primaries are admitted by the watch.
+    /// Whether new primaries must be admitted by `Store::watch` before they are
+    /// trusted.
     guarded: AtomicBool,
     _stop: DropGuard,
 }
 
 impl Topology {
-    /// Starts to follow the primaries of `url`, on the runtime this is called in, which should live as long
-    /// as the process: watching stops with it.
+    /// Starts to follow the primaries of `url`, on the calling runtime. The runtime should live as long as
+    /// the process, because polling stops with it.
     ///
     /// # Errors
-    /// Unusable `ca`, `certificate` or `private_key`. `rediss` needs a process-wide rustls crypto provider.
+    /// An unusable `ca`, `certificate` or `private_key`. `rediss` requires a process-wide rustls crypto
+    /// provider.
     pub fn start(url: &RedisUrl, config: &config::Store) -> Result<Arc<Self>, StartError> {
         let access = Access::to_redis(url, config)?;
         let state = State::new(Arc::clone(&access));
@@ -74,7 +76,7 @@ impl Topology {
         let (watched, hosts) = (Arc::clone(&state), url.hosts.clone());
         let heirs = match &url.kind {
             RedisKind::Hosts => {
-                // Nobody else could know better than the hosts themselves.
+                // There is no other source to confirm the layout.
                 state.confirm_for_ever();
                 if let [only] = hosts.as_slice() {
                     state.publish(std::slice::from_ref(only), Slots::One);
@@ -103,24 +105,24 @@ impl Topology {
         }))
     }
 
-    /// What connects us with the servers, sentinels included.
+    /// The fault injection switch for the connections to the servers, including sentinels.
     pub fn switch(&self) -> &FaultInjector {
         &self.state.access.switch
     }
 
-    /// Whether any server, of Redis, cannot be reached.
+    /// Whether a Redis server is unreachable. Sentinels do not count.
     pub(super) fn has_outage(&self) -> bool {
         self.state.access.outages.are_any()
     }
 
-    /// The primaries as they are known now; none before they have been found.
+    /// The current layout; it has no primaries until they are found.
     pub fn current(&self) -> Arc<TopologySnapshot> {
         self.state.layout.load_full()
     }
 
-    /// Completes when the current layout has another epoch than this one.
+    /// Completes when the epoch of the current layout differs from `epoch`.
     pub async fn changed(&self, epoch: u64) {
-        // The sender lives in the same place as we do.
+        // Cannot fail: the sender belongs to `self`.
         let _ = self.state.published.subscribe().wait_for(|current| *current != epoch).await;
     }
 
@@ -129,13 +131,14 @@ impl Topology {
         self.state.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether the current layout can be believed at `now`; while it cannot, no answer can.
+    /// Whether the current layout is confirmed at `now`. While it is not, no response may be trusted.
     pub fn is_confirmed_at(&self, now: Instant) -> bool {
         self.state.is_confirmed(|| now)
     }
 
-    /// The servers that may take the place of `primary`, to which `wire` leads. One that has followed it a short while
-    /// ago is one of them, even if it is listed nowhere by now.
+    /// The servers that a failover may promote in place of `primary`. `wire` is a connection to it. They
+    /// include servers that have followed it within [`FOLLOWER_MEMORY`], even if these are not listed any
+    /// more.
     pub(super) async fn successors(
         &self,
         primary: &Primary,
@@ -149,23 +152,24 @@ impl Topology {
         Ok(successors)
     }
 
-    /// Whether the current layout can be believed now.
+    /// Whether the current layout is confirmed now.
     pub fn is_confirmed(&self) -> bool {
         self.state.is_confirmed(Instant::now)
     }
 
-    /// From now on new primaries are believed only once they are admitted.
+    /// Requires from now on that new primaries are admitted before they are trusted.
     pub fn guard(&self) {
         self.guarded.store(true, Ordering::Relaxed);
     }
 
-    /// Whether `primary` can be believed, as far as that is its own doing.
+    /// Whether `primary` has been admitted, or no admission is required.
     pub(super) fn admits(&self, primary: &Primary) -> bool {
         !self.guarded.load(Ordering::Relaxed) || primary.is_admitted()
     }
 
-    /// Whether a key is nowhere that `primary` did not have a moment ago: no other server is about to take its place, or
-    /// has taken its address. Waits at most `limit` to find out; what cannot be found out speaks for it.
+    /// Whether a key that `primary` did not have a moment ago is absent from the store: no other server is
+    /// about to replace it or has taken its address. Waits at most `limit` for a check of the address;
+    /// without a result, the current state decides.
     pub(super) async fn is_alone(&self, primary: &Primary, limit: Duration) -> bool {
         if let FailoverCandidates::Hosts(_) = self.heirs {
             let _ = timeout(limit, self.state.looks.next()).await;
@@ -173,17 +177,17 @@ impl Topology {
         !self.state.contested.load(Ordering::Acquire) && self.current().holds(primary)
     }
 
-    /// Whether the primaries have been that for some time, so that no vestibule believes others.
+    /// Whether the primaries have been the same long enough that no vestibule process trusts others.
     pub(super) fn is_settled(&self) -> bool {
         self.current().primaries().iter().all(|primary| primary.is_settled())
     }
 
-    /// To be called on signs that the layout is out of date: what there is to ask is asked soon.
+    /// Requests an early poll. To be called on signs that the layout is outdated.
     pub(super) fn doubt(&self) {
         self.state.doubts.send_modify(|doubts| *doubts = doubts.wrapping_add(1));
     }
 
-    /// Makes `host`, which a server named as the place of a key, part of the layout for a while.
+    /// Adds `host`, which a redirection has named, to the layout for [`GUEST_STAY`].
     pub(super) fn meet(&self, host: Host) {
         let mut guests = self.state.guests();
         guests.retain(|(guest, _)| *guest != host);
@@ -206,22 +210,25 @@ fn follow(stop: &CancellationToken, watcher: impl Future<Output = ()> + Send + '
     });
 }
 
-/// What the watcher writes and all others read.
+/// The state that the polling task writes and all others read.
 struct State {
     access: Arc<Access>,
     layout: ArcSwap<TopologySnapshot>,
-    /// That of the layout, for a look without counting references.
+    /// A copy of the layout's epoch, readable without counting references.
     epoch: AtomicU64,
+    /// The epoch again, to wait for a change of the layout.
     published: watch::Sender<u64>,
     /// Milliseconds after `origin`, or [`ALWAYS`].
     confirmed_until: AtomicU64,
     origin: Instant,
+    /// Changed to request an early poll.
     doubts: watch::Sender<u64>,
-    /// Another server calls itself the primary as well.
+    /// Whether another server claims to be the primary as well.
     contested: AtomicBool,
     looks: Looks,
+    /// Hosts that redirections have named, and until when each stays in the layout.
     guests: Mutex<Vec<(Host, Instant)>>,
-    /// Servers that have followed a primary, and until when that is remembered.
+    /// Former and current replicas of the primaries, and until when each is remembered.
     followers: Mutex<BTreeMap<Host, Instant>>,
     /// Held while the layout is replaced.
     change: Mutex<()>,
@@ -247,7 +254,7 @@ impl State {
         })
     }
 
-    /// Makes these hosts the primaries. A host that was one before stays the same [`Primary`].
+    /// Replaces the primaries. A host that was a primary before keeps its [`Primary`].
     fn publish(&self, hosts: &[Host], slots: Slots) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.layout.load();
@@ -255,7 +262,7 @@ impl State {
         self.set(old.epoch + 1, primaries.collect(), slots);
     }
 
-    /// Puts a new primary at the address of this one, where another server answers.
+    /// Replaces `former` with a new [`Primary`] at the same address, because another server replies there.
     fn replace(&self, former: &Primary) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.layout.load();
@@ -281,7 +288,7 @@ impl State {
         self.published.send_replace(epoch);
     }
 
-    /// Lets the layout be believed until `until`.
+    /// Confirms the layout until `until`.
     fn confirm(&self, until: Instant) {
         let until = until.saturating_duration_since(self.origin);
         self.confirmed_until.store(millis(until), Ordering::Release);
@@ -304,20 +311,20 @@ impl State {
         Connector { access: Arc::clone(&self.access), host: host.clone() }
     }
 
-    /// Hosts that were [met](Topology::meet) not too long ago.
+    /// Hosts that were [met](Topology::meet) within [`GUEST_STAY`].
     fn fresh_guests(&self, now: Instant) -> Vec<Host> {
         let mut guests = self.guests();
         guests.retain(|(_, until)| *until > now);
         guests.iter().map(|(host, _)| host.clone()).collect()
     }
 
-    /// Takes note of the servers that the reply of `ROLE` of a primary names.
+    /// Remembers the replicas in a primary's reply to `ROLE`.
     fn note_followers(&self, hosts: &[Host]) {
         let until = Instant::now() + FOLLOWER_MEMORY;
         self.followers().extend(hosts.iter().map(|host| (host.clone(), until)));
     }
 
-    /// Those that were noted not too long ago.
+    /// The replicas that were seen within [`FOLLOWER_MEMORY`].
     fn recent_followers(&self) -> Vec<Host> {
         let mut followers = self.followers();
         followers.retain(|_, until| *until > Instant::now());
@@ -329,7 +336,7 @@ impl State {
     }
 
     fn guests(&self) -> MutexGuard<'_, Vec<(Host, Instant)>> {
-        // No code that holds the lock can panic half-way through a change.
+        // A poisoned lock is usable: no code that holds it can panic in the middle of a change.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Asks one server the same question again and again.
+//! Polls one server with a fixed command.
 
 use std::time::Duration;
 
@@ -15,47 +15,48 @@ use super::super::fault_injector::GuardedConnection;
 use super::super::link::Connector;
 use super::super::reply;
 
-/// The shortest pause between two questions, whoever doubts.
+/// Minimum interval between two polls, however many callers request an early one.
 const SHORTEST: Duration = Duration::from_millis(50);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
-/// A connection that lasted so long was a good one: the next is opened without the growing delays of a server that
-/// accepts and then fails.
+/// A connection that lived this long resets the backoff. Shorter ones do not, because a server may accept
+/// connections and then fail.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// What a server answered, or why it did not.
+/// The reply of a server, or the error.
 pub(super) struct Answer {
     pub(super) from: Host,
-    /// When it was asked: what it says was true then or later.
+    /// When the command was sent. The reply reflects the state at that time or later.
     pub(super) asked: Instant,
     pub(super) said: Result<Value, StoreError>,
 }
 
-/// One who asks a server until dropped.
+/// A task that polls a server until this is dropped.
 pub(super) struct TopologyPoller(AbortHandle);
 
-/// When to ask over a new connection: another server may answer at the address by now, while the one that was asked goes
-/// on to say the same.
+/// When to open a new connection. After the address has moved to another server, an existing connection may
+/// still lead to the former one.
 #[derive(Clone, Copy)]
 pub(super) struct Reopen {
-    /// After answers that this is true of.
+    /// Reopen after a reply that satisfies this.
     pub(super) after: fn(&Value) -> bool,
+    /// The pause before the new connection is opened.
     pub(super) pause: Duration,
 }
 
-/// What observers of the same kind have in common.
+/// The settings that pollers of one kind share.
 #[derive(Clone)]
 pub(super) struct PollSpec {
     pub(super) question: Cmd,
     pub(super) interval: Duration,
     pub(super) reopen: Option<Reopen>,
-    /// Changes when somebody wants to know before the interval is over.
+    /// A change requests an early poll.
     pub(super) doubts: watch::Receiver<u64>,
     pub(super) answers: mpsc::Sender<Answer>,
 }
 
 impl TopologyPoller {
-    /// Asks over one kept connection, and opens another one after any failure.
+    /// Starts polling over one kept connection, which is reopened after a failure.
     pub(super) fn start(connector: Connector, questions: PollSpec) -> Self {
         TopologyPoller(tokio::spawn(observe(connector, questions)).abort_handle())
     }
@@ -90,7 +91,7 @@ async fn observe(connector: Connector, mut questions: PollSpec) {
     }
 }
 
-/// Asks over one connection, until it is lost or another one is to be opened after this pause.
+/// Polls over one connection. Returns the pause before it is to be reopened, or the error that ended it.
 async fn ask(
     host: &Host,
     mut connection: GuardedConnection,
@@ -100,7 +101,8 @@ async fn ask(
         let asked = Instant::now();
         let said = reply::checked(connection.send_packed_command(&questions.question).await);
         let said = match said {
-            // Another connection would be refused the answer as well.
+            // The error is reported, but the connection is kept: the command would be refused on another one
+            // as well.
             Err(error) if !error.is_refusal() => return Err(error),
             said => said,
         };
@@ -115,7 +117,7 @@ async fn ask(
 
 impl PollSpec {
     async fn tell(&self, from: &Host, asked: Instant, said: Result<Value, StoreError>) {
-        // Whoever does not listen any more has dropped the observer as well.
+        // Sending fails only when the receiver is gone; this poller is then dropped as well.
         let _ = self.answers.send(Answer { from: from.clone(), asked, said }).await;
     }
 

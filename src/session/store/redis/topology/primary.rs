@@ -1,4 +1,4 @@
-//! A server that takes writes, told apart from others that answer at the same address.
+//! A primary, identified by its run id rather than only by its address.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,14 +17,14 @@ use super::super::link::{Connector, Link};
 use super::super::reply;
 use super::State;
 
-/// How long a new primary is not believed, at most, while vestibules tell it which sessions have ended.
+/// Maximum time until a new primary is admitted. During it, vestibule processes write their tombstones to it.
 pub(in super::super) const ADMISSION: Duration = Duration::from_secs(1);
 
-/// Longer than any vestibule believes a former primary: what sentinels or nodes have said counts for a second at most,
-/// and the lease of a cache is a quarter of `max_staleness`.
+/// Longer than any vestibule process trusts a former primary: replies of sentinels and nodes are valid for at
+/// most a second, and the lease of a cache is a quarter of `max_staleness`.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What a connection is for. `CLIENT LIST` shows it.
+/// The purpose of a connection. It is set with `CLIENT SETNAME` and shown by `CLIENT LIST`.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) enum Purpose {
     LookUps,
@@ -46,23 +46,26 @@ impl Purpose {
     }
 }
 
-/// What a server calls one run of its process, from start to end.
+/// The `run_id` of a Redis process, which is new at every start; the address of the server if that is unknown.
 pub(crate) type RunId = Arc<str>;
 
-/// A server that takes writes, as long as it is in the current layout. One that left the layout and came
-/// back is another one: equal by [`Arc::ptr_eq`] means that it was a primary all the time.
+/// A primary of the current layout. A server that leaves the layout and returns becomes a new `Primary`: if
+/// two handles are equal by [`Arc::ptr_eq`], it was a primary all the time in between.
 ///
-/// All its connections lead to one run of one server. One that leads to another, as after a failover behind one
-/// address, is not used: the layout gets another primary at that address, and with it all connections are replaced.
+/// All its connections lead to the same Redis process. A connection that leads to another one, as after a
+/// failover behind a fixed address, is not used. The layout then gets a new `Primary` at that address, and
+/// all connections are replaced.
 pub struct Primary {
     connector: Connector,
-    /// As the first connection found it; none while no server has told it.
+    /// The run id that the first connection reported; empty while no server has reported it.
     run: OnceLock<RunId>,
-    /// It was said that the server does not tell.
+    /// Whether the warning about the missing run id has been logged.
     is_nameless: AtomicBool,
-    /// All vestibules have told it which sessions have ended.
+    /// All vestibule processes have written their tombstones to it.
     admitted: AtomicBool,
+    /// When it became a primary of the layout.
     met: Instant,
+    /// The layout to replace this primary in, when another server is found at its address.
     layout: Weak<State>,
 }
 
@@ -78,36 +81,38 @@ impl Primary {
         })
     }
 
-    /// Where it is.
+    /// The address of the server.
     pub fn host(&self) -> &Host {
         &self.connector.host
     }
 
-    /// Which run of a server it is; where it is if it does not tell.
+    /// The run id of the server; its address while the run id is unknown.
     pub(in super::super) fn name(&self) -> RunId {
         self.run.get().map_or_else(|| self.host().to_string().into(), Arc::clone)
     }
 
-    /// Lets it be believed: it knows which sessions have ended.
+    /// Admits this primary: the tombstones have been written to it.
     pub(in super::super) fn admit(&self) {
         self.admitted.store(true, Relaxed);
     }
 
-    /// Whether it has been a primary for so long that no vestibule believes another one in its place.
+    /// Whether it has been a primary for so long that no vestibule process trusts another server in its
+    /// place.
     pub(super) fn is_settled(&self) -> bool {
         self.met.elapsed() >= SETTLED
     }
 
-    /// Whether it has been admitted, or waited for that long enough.
+    /// Whether it has been admitted, or [`ADMISSION`] is over.
     pub(super) fn is_admitted(&self) -> bool {
         self.admitted.load(Relaxed) || self.met.elapsed() >= ADMISSION
     }
 
-    /// Opens and authenticates a RESP3 connection of one's own within `connect_timeout`; `on_push` gets what
-    /// the server says unasked, the loss of the connection included.
+    /// Opens and authenticates a separate connection within `connect_timeout`, with RESP3 if the server
+    /// supports it. `on_push` receives the RESP3 pushes, including the loss of the connection.
     ///
     /// # Errors
-    /// Why there is no connection to this primary.
+    /// Why there is no connection to this primary. [`StoreError::PrimaryDown`] if another Redis process is at
+    /// its address.
     pub(in super::super) async fn open(
         &self,
         purpose: Purpose,
@@ -125,18 +130,20 @@ impl Primary {
         Ok(link)
     }
 
-    /// Finds out whether another server answers at the address by now.
+    /// Checks over a new connection whether another server is at the address now.
     pub(super) async fn look_again(&self) {
-        // `recognize` has replaced this one in the layout if another answers; silence says nothing.
+        // If another server replies, `recognize` has already replaced this primary in the layout. Other
+        // errors are inconclusive.
         let _ = self.open(Purpose::Probe, |_| Ok::<_, SendError>(())).await;
     }
 
-    /// Whether it speaks RESP3 with us, as far as is known; without, it reports nothing unasked.
+    /// Whether RESP3 is in use, as far as is known. Without it, the server sends no invalidations.
     pub(in super::super) fn speaks_resp3(&self) -> bool {
         !self.connector.access.is_without_resp3()
     }
 
-    /// Whether a new connection leads to this primary. A server that does not let us ask is taken for it.
+    /// Verifies that a new connection leads to this primary. A server that does not permit `ROLE` or `INFO`
+    /// passes.
     async fn recognize(&self, mut wire: GuardedConnection, purpose: Purpose) -> Result<(), StoreError> {
         let mut questions = Pipeline::with_capacity(3);
         questions.cmd("CLIENT").arg("SETNAME").arg(purpose.name());

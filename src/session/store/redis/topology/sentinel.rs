@@ -1,4 +1,4 @@
-//! The primary that a majority of sentinels name.
+//! Follows the primary that a majority of the sentinels names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,16 +22,18 @@ use super::poller::{Answer, PollSpec, TopologyPoller};
 use super::snapshot::Slots;
 
 const INTERVAL: Duration = Duration::from_millis(150);
-/// How long what a sentinel said counts.
+/// How long a reply of a sentinel is valid, counted from the request.
 const VALID: Duration = Duration::from_millis(500);
-/// How long a new primary has to say that it is one.
+/// Timeout for a newly elected server to confirm that it is a primary, and for the queries about failover
+/// candidates.
 const VERIFY: Duration = Duration::from_millis(500);
 
-/// The sentinels of one master.
+/// The sentinels that monitor one master.
 #[derive(Clone)]
 pub(in super::super) struct Sentinels {
     pub(super) access: Arc<Access>,
     pub(super) hosts: Vec<Host>,
+    /// The name of the master in the configuration of the sentinels.
     pub(super) master: String,
 }
 
@@ -52,8 +54,9 @@ impl Sentinels {
     }
 }
 
-/// The servers that one of the sentinels might choose as the next primary. A majority must answer: whoever decides has
-/// one. A replica that has gone is one of them, since it may come back.
+/// The servers that a sentinel may promote in a failover. A majority of the sentinels must reply, because a
+/// failover needs a majority, and so at least one sentinel of every such majority has been asked. An
+/// unreachable replica is included, since it may return.
 pub(super) async fn successors(sentinels: &Sentinels) -> Result<Successors, Unknown> {
     let (about_master, about_replicas) = (&sentinels.question("master"), &sentinels.question("replicas"));
     let asked = sentinels
@@ -68,7 +71,7 @@ pub(super) async fn successors(sentinels: &Sentinels) -> Result<Successors, Unkn
     for (master, replicas) in &answers {
         let listed = listed(replicas).ok_or(Unknown::Sentinels)?;
         let known = number(master, b"num-slaves").ok_or(Unknown::Sentinels)?;
-        // A sentinel does not list replicas that are not announced, and may choose them nevertheless.
+        // A sentinel does not list replicas that are not announced, but may promote them.
         if known != listed.len() {
             return Err(Unknown::Unannounced);
         }
@@ -108,13 +111,14 @@ pub(super) async fn watch(state: Arc<State>, sentinels: Sentinels) {
     }
 }
 
-/// What a sentinel said when.
+/// The reply of a sentinel, and when it was requested.
 struct Vote {
     named: Host,
     asked: Instant,
 }
 
-/// Confirms `elected` until then; if it is another primary than the one we know, only when it is one.
+/// Confirms `elected` as the primary until `until`. A server that is not in the layout yet must first confirm
+/// that it is a primary.
 async fn adopt(state: &State, elected: &Host, until: Instant, followers: &mut Followers) {
     let is_known = state.layout.load().index_of(elected).is_some();
     if !is_known {
@@ -133,7 +137,7 @@ async fn is_master(state: &State, host: &Host) -> bool {
     role.is_ok_and(|role| reply::is_primary(&role))
 }
 
-/// What a server answers to both, over a connection of its own.
+/// The replies to two commands, over a separate connection.
 async fn ask_both(server: &Connector, one: &Cmd, other: &Cmd) -> Result<(Value, Value), StoreError> {
     let mut connection = server.open(|_| Ok::<_, redis::aio::SendError>(())).await?;
     let one = reply::checked(connection.send_packed_command(one).await)?;
@@ -141,13 +145,13 @@ async fn ask_both(server: &Connector, one: &Cmd, other: &Cmd) -> Result<(Value, 
     Ok((one, other))
 }
 
-/// What a server says over a connection of its own.
+/// The reply to a command, over a separate connection.
 async fn ask(server: &Connector, question: &Cmd) -> Result<Value, StoreError> {
     let mut connection = server.open(|_| Ok::<_, redis::aio::SendError>(())).await?;
     reply::checked(connection.send_packed_command(question).await)
 }
 
-/// The host that at least `quorum` sentinels named not too long ago, and until when that counts.
+/// The host that at least `quorum` recent votes name, and until when the result is valid.
 fn elected<'a>(
     votes: impl Iterator<Item = &'a Vote>,
     quorum: usize,
@@ -159,19 +163,19 @@ fn elected<'a>(
     }
     by_host.into_iter().find_map(|(host, mut asked)| {
         asked.sort_unstable_by(|one, other| other.cmp(one));
-        // The majority lasts as long as the oldest vote that it needs.
+        // The result is valid as long as the oldest vote that the quorum needs.
         asked.get(quorum - 1).map(|oldest| (host.clone(), *oldest + VALID))
     })
 }
 
-/// `[address, port]`, or nil when the sentinel knows no such master.
+/// Decodes `[address, port]`; `None` if the sentinel does not know the master.
 fn named(reply: &Value) -> Option<Host> {
     let [Value::BulkString(name), Value::BulkString(port)] = reply.as_sequence()? else { return None };
     let port = str::from_utf8(port).ok()?.parse().ok()?;
     Some(Host { name: str::from_utf8(name).ok()?.to_owned(), port })
 }
 
-/// The replicas that a sentinel tells of, and whether it may choose them.
+/// The replicas that a sentinel lists, and whether it may promote them: priority 0 excludes a replica.
 fn listed(replicas: &Value) -> Option<Vec<(Host, bool)>> {
     let Value::Array(replicas) = replicas else { return None };
     let about = |replica| {
@@ -186,7 +190,7 @@ fn number(about: &Value, wanted: &[u8]) -> Option<usize> {
     str::from_utf8(value(about, wanted)?).ok()?.parse().ok()
 }
 
-/// The value of this name in a map, in either protocol.
+/// The value under `wanted` in a map, in RESP2 or RESP3.
 fn value<'a>(about: &'a Value, wanted: &[u8]) -> Option<&'a [u8]> {
     about.as_map_iter()?.find_map(|(name, value)| match (name, value) {
         (Value::BulkString(name), Value::BulkString(value)) if name == wanted => Some(value.as_slice()),

@@ -1,4 +1,4 @@
-//! The primaries at one time, and how keys are shared out among them.
+//! An immutable snapshot of the primaries and of the assignment of slots to them.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::config::Host;
 
 use super::Primary;
 
-/// Slots of a Redis Cluster.
+/// Number of slots of a Redis Cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// The primaries at one time.
+/// The primaries at one time, and the slots they own.
 #[derive(Debug, Default)]
 pub struct TopologySnapshot {
     pub(super) epoch: u64,
@@ -17,33 +17,34 @@ pub struct TopologySnapshot {
     pub(super) slots: Slots,
 }
 
-/// Who owns which slot.
+/// The assignment of slots to primaries.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum Slots {
-    /// The first primary, if there is one, owns every key.
+    /// No cluster: the only primary, if there is one, owns every key.
     #[default]
     One,
-    /// The index of each slot's owner; `None` for a slot that no majority gives to anyone.
+    /// For each slot, the index of its owner; `None` for a slot without an agreed owner.
     Cluster(Box<[Option<u16>]>),
 }
 
 impl TopologySnapshot {
-    /// Grows with every change.
+    /// Version of the layout; increases with every change.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// All primaries; those of a cluster that own no slot are among them.
+    /// All primaries, including cluster nodes without slots.
     pub fn primaries(&self) -> &[Arc<Primary>] {
         &self.primaries
     }
 
-    /// The primary that owns `key`, if any does.
+    /// The primary that owns `key`, if there is one.
     pub fn owner(&self, key: &[u8]) -> Option<&Arc<Primary>> {
         self.primaries.get(self.owner_index(|| key)?)
     }
 
-    /// The index of the primary that owns a key; only a cluster asks for the key.
+    /// The index of the primary that owns a key. `key` is called only for a cluster. Without a cluster the
+    /// index is 0, even if there is no primary.
     pub(in super::super) fn owner_index<'a>(&self, key: impl FnOnce() -> &'a [u8]) -> Option<usize> {
         match &self.slots {
             Slots::One => Some(0),
@@ -53,7 +54,8 @@ impl TopologySnapshot {
         }
     }
 
-    /// A hash tag whose keys the primary at `index` owns, another one each time; `None` if it owns no key.
+    /// A random hash tag whose slot belongs to the primary at `index`; `None` if that owns no slot. Takes
+    /// several attempts, in inverse proportion to the share of slots.
     pub(in super::super) fn tag_of(&self, index: usize) -> Option<String> {
         let mut tags = std::iter::repeat_with(|| format!("{:x}", fastrand::u32(..)));
         let is_owner = |tag: &String| self.owner_index(|| tag.as_bytes()) == Some(index);
@@ -68,7 +70,7 @@ impl TopologySnapshot {
         }
     }
 
-    /// Whether servers may send us elsewhere.
+    /// Whether servers may reply with redirections.
     pub(in super::super) fn is_cluster(&self) -> bool {
         matches!(self.slots, Slots::Cluster(_))
     }
@@ -86,8 +88,9 @@ impl TopologySnapshot {
     }
 }
 
-/// The slot of a key: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}`
-/// if that is not empty (Redis Cluster Specification, "Hash tags").
+/// The slot of a key: CRC16 (XMODEM) of its hash tag, or of the whole key if it has none. The hash tag is the
+/// text between the first `{` and the next `}`, if that is not empty (Redis Cluster Specification, "Hash
+/// tags").
 fn slot(key: &[u8]) -> u16 {
     let crc = tag(key).unwrap_or(key).iter().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
