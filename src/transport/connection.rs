@@ -123,7 +123,7 @@ impl SendError {
 const NOT_HTTP: &str = "invalid HTTP version parsed";
 
 /// Parser settings for responses. As RFC 9112 requires of a proxy, spaces before colons (section 5.1) and
-/// line folding (section 5.2) are accepted and removed.
+/// line folding (section 5.2) are accepted and normalized.
 fn builder(settings: &PoolSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
