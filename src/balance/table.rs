@@ -27,7 +27,7 @@ pub(super) struct Table {
     pub(super) unproven: Box<[Arc<Instance>]>,
     /// Until when requests wait for one of `unproven` to pass its health check; `None` if they do not wait.
     pub(super) held_until: Option<Instant>,
-    /// Indexes into `open`, each as often as its weight says, evenly spaced.
+    /// Indexes into `open`, each in proportion to its weight and evenly spaced.
     pub(super) cycle: Box<[u32]>,
     pub(super) tournament: Option<Arc<LeastLoadedIndex>>,
     /// Over all instances of the upstream, not only `open`, so that an outage moves only the keys of the

@@ -21,8 +21,7 @@ const UNPROVEN: Duration = Duration::from_secs(1);
 pub(super) enum Finding {
     Good,
     Bad(ProbeError),
-    /// The check could not be made for lack of a slot, connection or socket. It says nothing about the
-    /// instance.
+    /// The check could not be made for lack of a slot, connection or socket. It does not affect the health.
     Busy(&'static str),
 }
 

@@ -57,8 +57,8 @@ pub(super) async fn probe(address: SocketAddr, kind: &CheckKind) -> Result<(), P
 }
 
 async fn ask(stream: TcpStream, address: SocketAddr, check: &HttpCheck) -> Result<(), ProbeError> {
-    // The size of a response head says nothing about health, so the parser limits are the largest that can be
-    // configured for any response.
+    // The size of a response head is not a criterion of health, so the parser limits are the largest that can
+    // be configured for any response.
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(Limits::MAX_RESPONSE_HEADER_COUNT)
         .max_buf_size(Limits::MAX_RESPONSE_HEADER_BYTES)

@@ -103,7 +103,7 @@ impl ConnectionLimiter {
 
     /// Takes a permit for a connection to `address` that is opened outside of a pool. `limit` is the limit
     /// for all workers together. If it is reached, an idle connection is closed. Waits while all are in use.
-    /// Cancel-safe.
+    /// The connection does not count towards the total limit. Cancel-safe.
     pub async fn room(&self, address: SocketAddr, limit: Option<usize>) -> ConnectionPermit {
         let line = self.to(address);
         match limit {

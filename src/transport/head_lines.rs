@@ -60,7 +60,7 @@ impl Expectation {
 }
 
 impl HeadLines {
-    /// `expected` tells when the next bytes are a head.
+    /// `expected` is set when the next bytes are a head.
     pub(super) fn new(expected: Arc<Expectation>) -> Self {
         HeadLines { expected, head: None }
     }

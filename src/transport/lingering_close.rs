@@ -52,7 +52,7 @@ impl Inspect for Inspector {
 }
 
 impl CountedSocket {
-    /// `expected` tells when the next bytes are a response head. `abandoned` is how long an instance is
+    /// `expected` is set when the next bytes are a response head. `abandoned` is how long an instance is
     /// assumed to process an aborted request at most.
     pub(super) fn new(
         stream: TcpStream,

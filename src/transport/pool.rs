@@ -65,8 +65,9 @@ impl Pool {
         &self.settings
     }
 
-    /// Takes an idle connection that is not too old. Whether the instance has closed it meanwhile is not
-    /// checked: the request would then be handed back unsent.
+    /// Takes the most recently used idle connection; `None` if there is none younger than `keep_alive`.
+    /// Whether the instance has closed it meanwhile is not checked: the request would then be handed back
+    /// unsent.
     pub fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle();
         let connection = idle.pop()?;

@@ -34,7 +34,8 @@ pub enum Cause {
     Consecutive,
     /// Too high a share of failures within the window.
     ErrorRate,
-    /// Responses much slower than those of the other instances.
+    /// The health check could not be made for lack of a slot, connection or socket. It does not affect the
+    /// health.
     Latency,
 }
 

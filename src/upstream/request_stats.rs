@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::config::Outlier;
 
-/// The outcome of a request as far as it says something about the instance. Not recorded are responses that
-/// are the application's own affair, and errors of the client or of the proxy.
+/// The outcome of a request as far as it is evidence about the instance. Not recorded are responses that are
+/// the application's own affair, and errors of the client or of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The head of a response has just arrived. The value is when the wait for it began. The body may still

@@ -119,7 +119,8 @@ impl Client {
         }
     }
 
-    /// Answers and additional records of the first resolver that responds with success or NXDOMAIN.
+    /// Returns the answers and additional records of the first resolver that responds with NOERROR. NXDOMAIN
+    /// is final: no further resolver is asked.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<(Vec<Record>, Vec<Record>), Failure> {
         let mut failure = Failure::System("there is no resolver".to_owned());
         let count = self.servers.len();

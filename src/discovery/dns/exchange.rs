@@ -27,7 +27,7 @@ pub(super) enum ExchangeError {
 }
 
 /// Queries `server` within `patience`. The datagram is sent again once after half of the time, in case it was
-/// lost. Responses that do not match the query are ignored.
+/// lost. UDP responses that do not match the query are ignored.
 pub(super) async fn ask(
     server: SocketAddr,
     name: &Name,
