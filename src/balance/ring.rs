@@ -19,6 +19,8 @@ pub(super) struct Ring {
 }
 
 impl Ring {
+    /// Builds the ring. The number of points of an instance is proportional to its weight, at least 1 unless
+    /// the weight is 0.
     pub(super) fn new(instances: &[Arc<Instance>], weights: &[u32]) -> Self {
         let total: usize = weights.iter().map(|weight| *weight as usize).sum();
         let average = (POINTS / instances.len().max(1)).max(LEAST_POINTS);

@@ -29,6 +29,7 @@ pub(super) struct Table {
     pub(super) held_until: Option<Instant>,
     /// Indexes into `open`, each in proportion to its weight and evenly spaced.
     pub(super) cycle: Box<[u32]>,
+    /// Over `open`; `None` unless the upstream balances by least requests.
     pub(super) tournament: Option<Arc<LeastLoadedIndex>>,
     /// Over all instances of the upstream, not only `open`, so that an outage moves only the keys of the
     /// failed instance.

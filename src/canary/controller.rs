@@ -153,6 +153,8 @@ impl Controller {
         Levels { lower: self.config.false_alarm * share / 2.0, upper: self.config.false_alarm }
     }
 
+    /// Rolls back as soon as a lower bound exceeds what is allowed. Steps up only if both upper bounds are
+    /// within it and the share has been held for the configured time.
     fn decide(&self, evidence: &Evidence, percent: Percent) -> Decision {
         let (most_errors, most_latency) =
             (self.config.max_error_increase, self.config.max_latency_increase.ln_1p());

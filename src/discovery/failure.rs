@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Problem, Problems};
 
+/// Why a look-up gave no set of instances. The last good set is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the system's list of resolvers cannot be used: {0}")]

@@ -41,6 +41,7 @@ impl Source {
         Source { kind, empty: discovery.empty, max_requests: discovery.max_requests }
     }
 
+    /// Makes one look-up.
     pub(super) async fn look(&mut self) -> DiscoveryResult {
         let (found, again) = match &mut self.kind {
             Kind::Dns(dns) => {

@@ -16,6 +16,7 @@ pub struct State {
     pub failing: bool,
     /// Number of sets that differed from the one before.
     pub changes: u64,
+    /// Number of failed look-ups.
     pub failures: u64,
 }
 

@@ -159,6 +159,7 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Connects to `address` within the connect timeout. The socket keeps `permit`, see [`CountedSocket`].
     pub(super) async fn open(
         address: SocketAddr,
         settings: &PoolSettings,
@@ -330,6 +331,7 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A context for polls whose readiness is noticed in another way.
 pub(super) fn no_waker() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

@@ -112,6 +112,7 @@ impl ConnectionLimiter {
         }
     }
 
+    /// The limiter of `address`, created if there is none.
     pub(super) fn to(&self, address: SocketAddr) -> Arc<AddressLimiter> {
         let mut lines = self.lines();
         // An address that no pool or permit refers to has no connections, so its state can be created anew

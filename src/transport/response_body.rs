@@ -79,6 +79,7 @@ struct Duplex {
 }
 
 impl UpstreamBody {
+    /// The body of a response whose request has been sent. The connection returns to `home` at its end.
     pub(super) fn new(incoming: Incoming, connection: Box<Connection>, home: Arc<Pool>) -> Self {
         let mut body = UpstreamBody {
             incoming,
@@ -149,6 +150,7 @@ impl UpstreamBody {
         }
     }
 
+    /// Ends the exchange: returns the connection to its pool or releases the claim.
     fn release(&mut self) {
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Connection(connection, home) => home.put(connection),

@@ -67,6 +67,7 @@ impl FreshCheck {
         self.doubt.swap(NONE, Relaxed) != NONE
     }
 
+    /// Why a successful health check is required; `None` if it is not.
     pub(super) fn doubts(&self) -> Option<UnprovenReason> {
         match self.doubt.load(Relaxed) {
             NONE => None,

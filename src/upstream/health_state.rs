@@ -162,6 +162,7 @@ impl HealthCell {
         }
     }
 
+    /// Sets the health to [`Health::Ejected`], and stores and counts the ejection.
     pub(super) fn eject(&self, ejection: Ejection, cause: Cause, reason: &str, now: Instant) {
         self.set(Health::Ejected, reason, now);
         let mut cold = self.cold();

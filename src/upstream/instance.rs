@@ -33,6 +33,7 @@ use wishes::READY;
 pub struct InstanceId(pub u64);
 
 impl InstanceId {
+    /// The first 64 bits of the SHA-256 of the address as text.
     pub fn of(address: SocketAddr) -> Self {
         let hash = digest(&SHA256, address.to_string().as_bytes());
         InstanceId(hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))

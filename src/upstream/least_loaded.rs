@@ -34,6 +34,7 @@ pub struct LeastLoadedIndex {
 }
 
 impl LeastLoadedIndex {
+    /// Builds the tree for the present loads of `entrants`. Their weights are fixed from then on.
     pub(super) fn new(entrants: &[Arc<Instance>]) -> Self {
         let leaves = entrants.len().next_power_of_two();
         let keys = entrants.iter().zip(0..);
@@ -90,6 +91,7 @@ impl LeastLoadedIndex {
         }
     }
 
+    /// Stores the better child of `node`, and repeats until that still holds after the store.
     fn replay(&self, node: usize) {
         let Some(winner) = self.winners.get(node) else { return };
         loop {

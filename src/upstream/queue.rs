@@ -83,10 +83,12 @@ impl WaitQueue {
 }
 
 impl Queue {
+    /// Number of waiting requests. Takes no lock.
     pub(super) fn len(&self) -> usize {
         self.waiting.load(SeqCst)
     }
 
+    /// See [`UpstreamShared::join`].
     pub(super) fn join(group: &Arc<UpstreamShared>, wish: SlotRequest, length: usize) -> Option<QueueTicket> {
         let queue = group.queue();
         let (sender, slot) = oneshot::channel();

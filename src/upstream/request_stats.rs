@@ -133,6 +133,7 @@ pub struct RequestStats {
 }
 
 impl RequestStats {
+    /// Applies the configuration of outlier detection.
     pub(super) fn follow(&self, config: &Outlier) {
         self.limit.store(config.consecutive.unwrap_or(0), Relaxed);
         self.is_windowed.store(config.has_window(), Relaxed);

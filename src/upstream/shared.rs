@@ -86,6 +86,7 @@ impl UpstreamShared {
         &self.queue
     }
 
+    /// Counts a slot taken on `instance`.
     pub(super) fn entered(&self, instance: &Instance) {
         self.load.fetch_add(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {
@@ -93,6 +94,8 @@ impl UpstreamShared {
         }
     }
 
+    /// Counts a slot returned on `instance`, and hands it to the next waiting request. The instance's own
+    /// load must be decremented before.
     pub(super) fn left(&self, instance: &Arc<Instance>) {
         self.load.fetch_sub(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {

@@ -77,6 +77,7 @@ impl SharedSlots {
         }
     }
 
+    /// Whether both have the same members, in the same order.
     pub(super) fn is_of(&self, other: &SharedSlots) -> bool {
         self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))

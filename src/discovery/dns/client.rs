@@ -163,6 +163,7 @@ fn system() -> Result<(Vec<SocketAddr>, Vec<Name>, usize), Failure> {
     }
 }
 
+/// Merges the results of both address families. One negative response beside a success is ignored.
 fn both(four: Result<Addresses, Failure>, six: Result<Addresses, Failure>) -> Result<Addresses, Failure> {
     match (four, six) {
         (Ok(mut four), Ok(six)) => {

@@ -44,6 +44,7 @@ impl Condition {
         }
     }
 
+    /// Whether the instance can serve new requests.
     pub fn is_able(self) -> bool {
         matches!(self, Condition::Unchecked | Condition::Up)
     }
@@ -79,10 +80,12 @@ impl Instance {
         }
     }
 
+    /// Whether the health manager considers the instance able to serve.
     pub fn is_healthy(&self) -> bool {
         self.health().is_able()
     }
 
+    /// The health as set by the health manager. One atomic load.
     pub fn health(&self) -> Health {
         self.judgement.health()
     }
