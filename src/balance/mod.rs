@@ -1,4 +1,4 @@
-//! Which instance takes the next request.
+//! Load balancing: chooses the instance for the next request.
 
 mod ring;
 mod round_robin;
@@ -14,54 +14,56 @@ use crate::config::{self, Balance};
 use crate::upstream::{Instance, InstanceId, Lease, SlotRequest, Upstream};
 use table::{Hold, Table};
 
-/// How often chance is tried before all instances are looked at.
+/// How often single candidates are tried before all instances are scanned.
 const TRIES: usize = 4;
 
-/// The balancer of one upstream. Shared by all workers, so that the order is exact over all of them.
+/// The balancer of one upstream. It is shared by all workers, so that the rotation is exact over all of them.
 ///
-/// A choice takes no lock: O(1), with the fewest requests or by hash O(log n); more only when most of the instances
-/// that are able to serve have no slot left or do not let anybody connect.
+/// A choice takes no lock. It costs O(1), or O(log n) with least requests or hashing. It costs O(n) only when
+/// most of the instances that are able to serve have no free slot or are backing off after failed connects.
 #[derive(Debug)]
 pub struct Balancer {
     upstream: Arc<Upstream>,
     turn: AtomicUsize,
-    /// Turns of a rotation of its own, for [`Balancer::foresee`].
+    /// Position in a separate rotation for [`Balancer::foresee`].
     foreseen: AtomicUsize,
     table: ArcSwap<Table>,
-    /// Locked while a table is made, so that the last one made knows the latest changes.
+    /// Held while a table is built, so that the table stored last has seen the latest changes.
     making: Mutex<Hold>,
 }
 
-/// What is asked for.
+/// The input of a choice.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// What leads to an instance, where nothing else does: a hash.
+    /// The hash that maps the request to an instance. `None` if the request has none; the configured method
+    /// then decides.
     pub key: Option<u64>,
-    /// Instances that this request went to already.
+    /// Instances that this request has already been sent to.
     pub tried: &'a [Arc<Instance>],
     pub now: Instant,
 }
 
-/// What a choice came to.
+/// The result of a choice.
 #[derive(Debug)]
 pub enum Pick {
     Taken(Lease),
-    /// Those who could serve have no free slot; whoever waits, waits for this.
+    /// All instances that are able to serve have no free slot, or none has passed a health check yet. A
+    /// request that queues must wait for this.
     Full(SlotRequest),
-    /// Nobody is able to serve.
+    /// No instance is able to serve.
     None,
 }
 
-/// Instances that came later than others.
+/// Instances that joined later than the others.
 #[derive(Debug)]
 pub struct Newcomers {
     instances: Vec<(InstanceId, u32)>,
-    /// Their part of the weight of all.
+    /// Their share of the total weight, 0 to 1.
     pub share: f64,
 }
 
 impl Newcomers {
-    /// One of them by chance, as often as the weight says.
+    /// A random one of them, in proportion to the weights. `None` if there are none.
     pub fn pick(&self) -> Option<InstanceId> {
         let weight: u32 = self.instances.iter().map(|(_, weight)| weight).sum();
         let mut left = fastrand::u32(..weight.max(1));
@@ -85,8 +87,8 @@ impl Pick {
 }
 
 impl Balancer {
-    /// A balancer for what `config` describes, which takes over from `previous`: instances with the same address and
-    /// the place in the rotation are kept.
+    /// Builds the balancer for `config`. From `previous` it takes over instances with the same address, the
+    /// wait queue and the position in the rotation.
     pub fn new(config: &config::Upstream, previous: Option<&Balancer>) -> Self {
         let upstream = Arc::new(Upstream::new(config, previous.map(|previous| &*previous.upstream)));
         let mut hold = previous.map(|previous| *previous.making()).unwrap_or_default();
@@ -106,7 +108,7 @@ impl Balancer {
         &self.upstream
     }
 
-    /// To be called after the standing of an instance has changed: its health, its state, its weight.
+    /// Rebuilds the table. To be called after an instance's health, state or weight has changed.
     pub fn refresh(&self) {
         let mut hold = self.making();
         let previous = self.table.load_full();
@@ -120,25 +122,27 @@ impl Balancer {
         self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until when new requests wait for a check to find an instance good, as none has been. When that time has come,
-    /// [`Balancer::refresh`] lets them go to those that may be.
+    /// Until when new requests wait because no instance has passed a health check yet; `None` if they do not
+    /// wait. At that time [`Balancer::refresh`] must be called. It lets them go to instances that may be able
+    /// to serve.
     pub fn held_until(&self) -> Option<Instant> {
         self.table.load().held_until
     }
 
-    /// Whether new requests go to instances that no check has found good, as there are no others.
+    /// Whether new requests go to instances that have not passed a health check, because there are no others.
     pub fn is_unproven(&self) -> bool {
         self.table.load().open.iter().any(|instance| instance.doubts().is_some())
     }
 
-    /// Takes an instance that no check has found good yet, while requests wait for that, for one that cannot wait.
+    /// Takes an instance that has not passed a health check yet, for a request that cannot wait until one
+    /// has. `None` if there is none with a free slot.
     pub fn take_unproven(&self, wanted: Wanted<'_>) -> Option<Lease> {
         let table = self.table.load();
         let untried = table.unproven.iter().filter(|instance| !is_tried(instance, wanted.tried));
         untried.filter(|instance| instance.is_in_use()).find_map(Lease::take)
     }
 
-    /// The instances that take new sessions and came after `since` (Unix seconds).
+    /// The instances that take new sessions and joined after `since` (Unix seconds).
     pub fn newcomers(&self, since: u64) -> Newcomers {
         let table = self.table.load();
         let later = table.open.iter().filter(|instance| instance.joined() > since);
@@ -147,12 +151,12 @@ impl Balancer {
         Newcomers { instances, share: weight as f64 / table.weight.max(1) as f64 }
     }
 
-    /// Whether verdicts are not believed at present, because too few instances would be left.
+    /// Whether panic mode is active: too few instances are healthy, so health is ignored.
     pub fn is_panicking(&self) -> bool {
         self.table.load().panic
     }
 
-    /// Says it once when a panic begins, and once when it is over.
+    /// Logs once when panic mode begins, and once when it ends.
     fn tell_of_panic(&self, before: bool) {
         let table = self.table.load();
         let (upstream, healthy, ready) = (self.upstream.name(), table.healthy, table.ready);
@@ -178,17 +182,19 @@ impl Balancer {
         }
     }
 
-    /// Chooses an instance that this request has not tried: one that takes new requests, else one that is only
-    /// backing off after failed connects.
+    /// Chooses an instance that this request has not tried. Instances that are backing off after failed
+    /// connects are used only if no other is able to serve.
     pub fn pick(&self, wanted: Wanted<'_>) -> Pick {
         let table = self.table.load();
         let Wanted { key, tried, now } = wanted;
-        // Of an upstream that another has taken over from, instances may be gone.
+        // If another upstream has taken over from this one, its table is no longer refreshed, and instances
+        // in it may have been removed.
         let able = |instance: &Arc<Instance>| instance.is_in_use() && !is_tried(instance, tried);
         let usable = |instance: &Arc<Instance>| !instance.is_backing_off(now) && able(instance);
         if let Some(key) = key {
             return self.by_hash(&table, key, wanted).or_else(|| hold(&table, able, tried));
         }
+        // Hashing without a key (the request has nothing to hash) falls back to round robin.
         let first = match &self.upstream.config.balance {
             Balance::LeastRequests => table.tournament.as_ref().and_then(|all| all.winner()),
             Balance::TwoChoices => two_choices(&table),
@@ -204,7 +210,8 @@ impl Balancer {
             {
                 return Pick::Taken(lease);
             }
-            // Turns of those that cannot serve are used up, so that the others share them evenly.
+            // The turn of an instance that cannot serve is skipped. The other instances then share its
+            // requests evenly.
             next = self.next_turn(&table);
         }
         let start = self.turn.load(Relaxed);
@@ -214,8 +221,8 @@ impl Balancer {
             .or_else(|| hold(&table, able, tried))
     }
 
-    /// Where [`Balancer::pick`] would send a request that nobody tied, without sending it there: turns are those of a
-    /// rotation that only such questions use, and slots, slow starts and bounds are not looked at.
+    /// Predicts where [`Balancer::pick`] would send a request without affinity, without sending it. It uses a
+    /// separate rotation and ignores slots, slow start and the load bound of hashing.
     pub fn foresee(&self, key: Option<u64>, now: Instant) -> Option<InstanceId> {
         let table = self.table.load();
         let usable = |instance: &&Arc<Instance>| instance.is_open() && !instance.is_backing_off(now);
@@ -241,7 +248,8 @@ impl Balancer {
         None
     }
 
-    /// Takes the instance a client is tied to, unless it is unable to serve or was tried already.
+    /// Takes the instance of a sticky session. Returns [`Pick::None`] if it cannot serve or was tried
+    /// already, and [`Pick::Full`] if it has no free slot.
     pub fn pick_tied(&self, instance: &Arc<Instance>, wanted: Wanted<'_>) -> Pick {
         if !instance.keeps_ties() || instance.is_backing_off(wanted.now) || is_tried(instance, wanted.tried) {
             return Pick::None;
@@ -249,7 +257,8 @@ impl Balancer {
         Lease::take(instance).map_or_else(|| Pick::Full(SlotRequest::Only(instance.id)), Pick::Taken)
     }
 
-    /// The first instance on the ring from `key` on that can serve and, if there is a bound, is not overloaded.
+    /// The first instance on the ring, starting at `key`, that can serve. With a load bound, instances above
+    /// it are skipped; if all are above it, any open instance with a free slot is taken.
     fn by_hash(&self, table: &Table, key: u64, wanted: Wanted<'_>) -> Pick {
         let (ring, instances) = (table.ring.get(&self.upstream), self.upstream.instances());
         let bound = match &self.upstream.config.balance {
@@ -277,7 +286,7 @@ impl Balancer {
         }
     }
 
-    /// Requests under way per weight, with one more.
+    /// Requests in flight per unit of weight, including one more request.
     fn average(&self, table: &Table) -> f64 {
         (self.upstream.group().load() + 1) as f64 / table.weight.max(1) as f64
     }
@@ -307,13 +316,13 @@ fn two_choices(table: &Table) -> Option<usize> {
     Some(if is_lighter { second } else { first })
 }
 
-/// While an instance starts slowly, only some of the requests that it would get.
+/// Whether an instance in slow start takes this request: at random, with the probability of its share.
 fn has_its_share(instance: &Instance, now: Instant) -> bool {
     let share = instance.share(now);
     share >= 1.0 || fastrand::f32() < share
 }
 
-/// The first that is `usable` and has a free slot, from `start` on.
+/// The first instance that is `usable` and has a free slot, starting at index `start`.
 fn take_any(
     open: &[Arc<Instance>],
     start: usize,
@@ -334,7 +343,8 @@ fn take_any(
     }
 }
 
-/// Nobody serves, but somebody may be found good soon.
+/// The result if no instance takes new requests: the request waits if an instance may still pass its health
+/// check.
 fn hold(table: &Table, able: impl Fn(&Arc<Instance>) -> bool, tried: &[Arc<Instance>]) -> Pick {
     match table.unproven.iter().any(able) {
         true => Pick::Full(SlotRequest::Any { except: ids(tried) }),

@@ -1,23 +1,26 @@
-//! Consistent hashing: instances stand at many points of a ring, and a key belongs to the next one clockwise
-//! (Karger et al. 1997). Without an instance only its own keys move, each to the next instance on the ring.
+//! Consistent hashing: each instance has many points on a ring, and a key belongs to the next point clockwise
+//! (Karger et al. 1997). When an instance is removed only its own keys move, each to the next instance on the
+//! ring.
 
 use std::sync::Arc;
 
 use crate::upstream::{Instance, InstanceId};
 
-/// Points on the ring, over all instances: enough that shares differ by a few percent.
+/// Points on the ring over all instances. With this number the shares differ by a few percent.
 const POINTS: usize = 1 << 16;
-/// Points of an instance of average weight, at least.
+/// Lower limit of the points of an instance of average weight.
 const LEAST_POINTS: usize = 40;
 
-/// Where instances stand. The same instances and weights give the same ring in every process.
+/// The points of the instances. The same instances and weights give the same ring in every process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ring {
-    /// Sorted by position; places of instances.
+    /// Position and instance index, sorted by position.
     points: Box<[(u64, u32)]>,
 }
 
 impl Ring {
+    /// Builds the ring. The number of points of an instance is proportional to its weight, at least 1 unless
+    /// the weight is 0.
     pub(super) fn new(instances: &[Arc<Instance>], weights: &[u32]) -> Self {
         let total: usize = weights.iter().map(|weight| *weight as usize).sum();
         let average = (POINTS / instances.len().max(1)).max(LEAST_POINTS);
@@ -31,7 +34,7 @@ impl Ring {
         Ring { points: points.into_boxed_slice() }
     }
 
-    /// Places of instances in the order in which a key prefers them; one may come several times.
+    /// Indexes of instances in the order in which `key` prefers them. An index may occur several times.
     pub(super) fn walk(&self, key: u64) -> impl Iterator<Item = usize> {
         let start = self.points.partition_point(|(position, _)| *position < mix(key));
         let (before, from) = self.points.split_at(start);
@@ -43,7 +46,7 @@ fn point(id: InstanceId, number: usize) -> u64 {
     mix(id.0 ^ mix(number as u64))
 }
 
-/// A good mixture of 64 bits (the finalizer of SplitMix64, Steele et al. 2014).
+/// A 64-bit mixing function (the finalizer of SplitMix64, Steele et al. 2014).
 fn mix(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -101,7 +104,7 @@ mod tests {
         assert!(heirs.iter().all(|share| *share > 2_500), "{heirs:?}");
         let moved = (0..40_000)
             .filter(|key| owner(&whole, *key) != 3 && owner(&without, *key) != owner(&whole, *key));
-        // The others gain points, so few of their keys move to one another.
+        // The other instances gain points, so a few of their keys move among them.
         assert!(moved.count() < 4_000);
     }
 

@@ -1,13 +1,13 @@
-//! Smooth weighted round robin as a table: the whole cycle is laid out once, a turn is one atomic add.
+//! Smooth weighted round robin as a table: the whole cycle is computed once, so a turn is one atomic add.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// One cycle, in which each index comes exactly as often as its weight says and as evenly spaced as possible.
+/// One cycle of indexes. Each index occurs exactly in proportion to its weight, as evenly spaced as possible.
 ///
-/// Earliest deadline first. Index i of n with weight w has its k-th turn at (k + phase) / w of the cycle, its
-/// phase being (i + 1) / (n + 1), so that equal weights do not fall together. Times are compared as fractions
-/// of whole numbers; no rounding decides.
+/// Earliest deadline first. Index i of n with weight w has its k-th turn at (k + phase) / w of the cycle. Its
+/// phase is (i + 1) / (n + 1), so that the turns of equal weights do not coincide. Times are compared as
+/// fractions of integers, so rounding never decides.
 pub(super) fn lay_out(weights: &[u32]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let step = weights.len() as u64 + 1;
@@ -29,7 +29,7 @@ pub(super) fn lay_out(weights: &[u32]) -> Box<[u32]> {
     cycle.into_boxed_slice()
 }
 
-/// One index and when its next turn is due: `at / (weight * (n + 1))` of a cycle.
+/// An index and when its next turn is due: `at / (weight * (n + 1))` of a cycle.
 #[derive(PartialEq, Eq)]
 struct Turn {
     at: u64,

@@ -1,5 +1,5 @@
-//! The instances that new requests go to, prepared for choosing: one immutable value, made anew when the standing of an
-//! instance changes.
+//! The instances that take new requests, prepared for choosing. An immutable value that is rebuilt when the
+//! condition of an instance changes.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -12,33 +12,39 @@ use crate::upstream::{Instance, InstanceId, LeastLoadedIndex, Upstream};
 use super::ring::Ring;
 use super::round_robin::lay_out;
 
-/// Who serves at present.
+/// The instances that serve at present.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Instances that new requests go to.
+    /// Instances that take new requests.
     pub(super) open: Box<[Arc<Instance>]>,
-    /// Of all of these.
+    /// Total weight of `open`.
     pub(super) weight: u64,
-    /// Backups that nobody needs as long as one of `open` can be reached.
+    /// Backups. They are used only if no instance in `open` can be connected to. If `open` would be empty,
+    /// they are in `open` instead.
     pub(super) reserve: Box<[Arc<Instance>]>,
-    /// Those that would be open if a check had found them good, while no other is.
+    /// Instances that lack only a successful health check. Empty if another instance serves, and after the
+    /// wait is over: they are in `open` then.
     pub(super) unproven: Box<[Arc<Instance>]>,
-    /// Until when requests wait for one of those to be found good; `None` when they do not.
+    /// Until when requests wait for one of `unproven` to pass its health check; `None` if they do not wait.
     pub(super) held_until: Option<Instant>,
-    /// Places in `open`, each as often as its weight says, evenly spaced.
+    /// Indexes into `open`, each in proportion to its weight and evenly spaced.
     pub(super) cycle: Box<[u32]>,
+    /// Over `open`; `None` unless the upstream balances by least requests.
     pub(super) tournament: Option<Arc<LeastLoadedIndex>>,
-    /// Over all instances of the upstream, so that only those who lose theirs move.
+    /// Over all instances of the upstream, not only `open`, so that an outage moves only the keys of the
+    /// failed instance.
     pub(super) ring: Arc<LazyRing>,
-    /// Whether verdicts are not believed, because too few instances would be left.
+    /// Panic mode: too few instances are healthy, so health is ignored.
     pub(super) panic: bool,
-    /// Of `ready` instances that the operator wants in use, those that are fit to serve.
+    /// `ready` is the number of instances that the operator wants in use, `healthy` the number of those that
+    /// are able to serve.
     pub(super) healthy: usize,
     pub(super) ready: usize,
 }
 
 impl Table {
-    /// The table for the present standing of the instances at `now`.
+    /// Builds the table for the condition of the instances at `now`. Also updates [`Instance::is_open`] of
+    /// all instances.
     pub(super) fn new(upstream: &Upstream, previous: Option<&Table>, hold: &mut Hold, now: Instant) -> Self {
         let config = &upstream.config;
         let Candidates { mut open, mut reserve, mut unproven, panic, healthy, ready } =
@@ -73,12 +79,12 @@ impl Table {
     }
 }
 
-/// Since when nobody has been found good, although there are some who may be.
+/// Since when no instance has passed a health check although some may still pass one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hold(Option<Instant>);
 
 impl Hold {
-    /// Until when requests wait; `None` when somebody has been found good, or nobody need be any more.
+    /// Until when requests wait. `None` if there is no need to wait, or if the time `unproven_after` is over.
     fn until(&mut self, is_needed: bool, upstream: &Upstream, now: Instant) -> Option<Instant> {
         if !is_needed {
             self.0 = None;
@@ -90,7 +96,7 @@ impl Hold {
     }
 }
 
-/// A ring that is made when it is first used, and again only when weights have changed.
+/// A ring that is built on first use, and rebuilt only when weights have changed.
 #[derive(Debug)]
 pub(super) struct LazyRing {
     weights: Box<[u32]>,
@@ -114,9 +120,9 @@ impl LazyRing {
 
 struct Candidates {
     open: Vec<Arc<Instance>>,
-    /// The backups.
+    /// Backups.
     reserve: Vec<Arc<Instance>>,
-    /// Those in doubt, backups last.
+    /// Instances that lack only a successful health check, backups last.
     unproven: Vec<Arc<Instance>>,
     panic: bool,
     healthy: usize,
@@ -124,7 +130,8 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// Of the ready instances the healthy ones, or all when too few are healthy.
+    /// Selects the instances that are able to serve from those the operator wants in use. In panic mode it
+    /// selects all of these, except those that fault injection treats as dead.
     fn of(upstream: &Upstream) -> Self {
         let mut able: Vec<_> = upstream.members().filter(|(instance, _)| instance.is_in_use()).collect();
         let healthy = able.iter().filter(|(instance, _)| instance.is_fit()).count();

@@ -109,7 +109,7 @@ fn two_choices_avoid_a_loaded_instance() {
     let balancer = Balancer::new(&config(Balance::TwoChoices, &[1; 4]), None);
     let busy: Vec<_> = (0..100).map(|_| Lease::take(instance(&balancer, 2))).collect();
     let counts = counts(&balancer, 4_000);
-    // Only when chance names it twice.
+    // Only when both random choices are this instance.
     assert!(counts[&5003] < 400, "{counts:?}");
     drop(busy);
 }
@@ -257,7 +257,7 @@ fn the_weights_of_the_file_win_again_when_the_file_changes_them() {
     assert_eq!([instance(&after, 0).weight(), instance(&after, 1).weight()], [9, 2]);
 }
 
-/// With checks that have found nobody good yet.
+/// A balancer with health checks, none of which has succeeded yet.
 fn unproven(balance: Balance) -> Balancer {
     let check = config::HealthCheck {
         kind: config::CheckKind::Tcp,
@@ -298,7 +298,7 @@ async fn after_a_while_they_go_to_those_in_doubt_and_whoever_cannot_wait_at_once
     balancer.refresh();
     assert_eq!(counts(&balancer, 4), BTreeMap::from([(5001, 2), (5002, 2)]));
     assert!(balancer.is_unproven() && balancer.take_unproven(wanted(&[])).is_none());
-    // Another doubt does not make them wait once more, before one has been found good.
+    // A second doubt does not start another wait before a health check has succeeded.
     instance(&balancer, 0).doubt(UnprovenReason::Away);
     balancer.refresh();
     assert_eq!(balancer.held_until(), None);

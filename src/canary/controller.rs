@@ -1,4 +1,4 @@
-//! Steps up and back by what both sides have shown.
+//! Automatic control of a canary: increases its share step by step, or rolls it back.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 use super::sequential::{Bounds, Levels, Logarithms, Trials, error_increase, latency_increase};
 use crate::config::{CanaryAuto, Percent};
 
-/// What one side has shown.
+/// The counts of one side.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tally {
     pub trials: Trials,
-    /// Of times to the first byte, in seconds, of requests that did not fail.
+    /// Times to first byte in seconds, of requests that did not fail.
     pub times: Logarithms,
 }
 
-/// What both sides have shown, counted alike.
+/// The counts of both sides over the same period.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tallies {
     pub canary: Tally,
@@ -23,13 +23,13 @@ pub struct Tallies {
 }
 
 impl Tally {
-    /// Counts a request that failed.
+    /// Counts a failed request.
     pub fn failed(&mut self) {
         self.trials.requests += 1;
         self.trials.failed += 1;
     }
 
-    /// Counts a request that was answered, after `time` where that can be compared.
+    /// Counts a successful request. `time` is its time to first byte, if comparable.
     pub fn answered(&mut self, time: Option<Duration>) {
         self.trials.requests += 1;
         if let Some(time) = time {
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// Adds the numbers of `other`.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Tally) {
         self.trials.requests += other.trials.requests;
         self.trials.failed += other.trials.failed;
@@ -46,7 +46,7 @@ impl Tally {
         self.times.squares += other.times.squares;
     }
 
-    /// What came after `earlier`.
+    /// The difference to the counts at an earlier time.
     fn since(&self, earlier: &Tally) -> Tally {
         let trials = Trials {
             requests: self.trials.requests.saturating_sub(earlier.trials.requests),
@@ -61,37 +61,37 @@ impl Tally {
     }
 }
 
-/// What is known at one share of clients.
+/// What was measured at one share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
     pub tallies: Tallies,
-    /// Difference of the shares of failed requests.
+    /// Difference of the failure rates.
     pub errors: Bounds,
-    /// Difference of the mean logarithms of the times to the first byte, once there are enough.
+    /// Difference of the mean logarithms of the times to first byte; `None` while there are too few.
     pub latency: Option<Bounds>,
-    /// How long the share has been what it is.
+    /// How long the share has been unchanged.
     pub held: Duration,
 }
 
-/// What is to be done now.
+/// The result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing is certain yet.
+    /// Nothing is significant yet.
     Wait,
-    /// The canary is certainly not worse than allowed: go on with this share.
+    /// The canary is not worse than allowed. Set this share.
     Step(Percent),
-    /// It certainly fails more often than allowed.
+    /// The canary fails more often than allowed.
     TooManyErrors,
-    /// It is certainly slower than allowed.
+    /// The canary is slower than allowed.
     TooSlow,
 }
 
-/// Compares both sides at one share after the other.
+/// Compares both sides, in one comparison per share.
 #[derive(Debug)]
 pub struct Controller {
     config: CanaryAuto,
     comparison: Option<Comparison>,
-    /// Comparisons so far, the present one included.
+    /// Number of comparisons, including the present one.
     number: f64,
 }
 
@@ -99,7 +99,7 @@ pub struct Controller {
 struct Comparison {
     percent: Percent,
     since: Instant,
-    /// What had been counted before.
+    /// The totals at its start.
     before: Tallies,
 }
 
@@ -108,8 +108,8 @@ impl Controller {
         Controller { config, comparison: None, number: 0.0 }
     }
 
-    /// Looks at all that has been counted so far (`totals`, never falling) while the canary's share is `percent`.
-    /// A new share begins a new comparison.
+    /// Evaluates the totals counted so far, which never decrease. `percent` is the present share of the
+    /// canary. A changed share starts a new comparison.
     pub fn look(&mut self, totals: &Tallies, percent: Percent, now: Instant) -> (Decision, Evidence) {
         if self.comparison.as_ref().is_none_or(|comparison| comparison.percent != percent) {
             self.comparison = Some(Comparison { percent, since: now, before: *totals });
@@ -119,7 +119,8 @@ impl Controller {
         (self.decide(&evidence, percent), evidence)
     }
 
-    /// Forgets the present comparison: the next look begins a new one, whatever the share.
+    /// Discards the present comparison. The next call of [`look`](Self::look) starts a new one, even at the
+    /// same share.
     pub fn restart(&mut self) {
         self.comparison = None;
     }
@@ -143,14 +144,17 @@ impl Controller {
         }
     }
 
-    /// The n-th comparison spends 1 / n(n+1) of the false alarms, half of it on either quantity: over any number of
-    /// comparisons that is all of it at most. To step up both quantities must pass, which needs no such
-    /// correction (intersection-union test: Berger, Technometrics 24, 1982).
+    /// The n-th comparison may use 1 / n(n+1) of the false alarm probability, half of it for each quantity.
+    /// The sum over any number of comparisons is then at most the whole. A step up requires that both
+    /// quantities pass, which needs no such correction (intersection-union test: Berger, Technometrics 24,
+    /// 1982).
     fn levels(&self) -> Levels {
         let share = 1.0 / (self.number * (self.number + 1.0));
         Levels { lower: self.config.false_alarm * share / 2.0, upper: self.config.false_alarm }
     }
 
+    /// Rolls back as soon as a lower bound exceeds what is allowed. Steps up only if both upper bounds are
+    /// within it and the share has been held for the configured time.
     fn decide(&self, evidence: &Evidence, percent: Percent) -> Decision {
         let (most_errors, most_latency) =
             (self.config.max_error_increase, self.config.max_latency_increase.ln_1p());
@@ -185,7 +189,7 @@ mod tests {
         }
     }
 
-    /// So many requests, of which one in a hundred fails, `extra` besides, and the others take 10 to 20 ms, times
+    /// `requests` requests, of which 1 + `extra` in a hundred fail. The others take 10 to 20 ms, times
     /// `factor`.
     fn tally(requests: u64, extra: u64, factor: f64) -> Tally {
         let mut tally = Tally::default();
@@ -204,8 +208,8 @@ mod tests {
         Percent::new(value).unwrap()
     }
 
-    /// What is decided on so many requests of the canary and nine times as many of the stable version, after
-    /// `held`.
+    /// The decision after `held` seconds with the canary's counts `canary` and nine times as many requests to
+    /// the stable version.
     fn decided(canary: Tally, held: u64) -> Decision {
         let mut controller = Controller::new(auto());
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Whether a request is one that the operator wants at the canary.
+//! Conditions under which a request goes to the canary whatever the share.
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
@@ -6,11 +6,11 @@ use http::header::USER_AGENT;
 use crate::config::{CanaryMatch, Condition, Device, ValueTest};
 use crate::headers::cookie::cookie_values;
 
-/// Words that only programs and crawlers have in their `User-Agent`, in lower case.
+/// Words that occur only in the `User-Agent` of programs and crawlers, in lower case.
 const BOTS: [&str; 9] =
     ["bot", "crawl", "spider", "slurp", "curl/", "wget/", "python-", "headless", "http-client"];
 
-/// Whether every condition holds for a request with these headers, in a session of `user` if there is one.
+/// Whether all conditions hold for a request with these headers. `user` is the user of its session, if known.
 pub(super) fn matches(conditions: &CanaryMatch, headers: &HeaderMap, user: Option<&str>) -> bool {
     conditions.0.iter().all(|condition| holds(condition, headers, user))
 }
@@ -39,8 +39,8 @@ fn passes(test: &ValueTest, value: &[u8]) -> bool {
     }
 }
 
-/// What a `User-Agent` says it runs on; `None` when it says nothing. Phones say `Mobi`, as browsers promise; Android
-/// without it is a tablet.
+/// The device class according to the `User-Agent`; `None` if it is empty. By convention browsers on phones
+/// send `Mobi`; Android without it is a tablet.
 fn device(agent: &str) -> Option<Device> {
     let agent = agent.to_ascii_lowercase();
     let says = |word: &str| agent.contains(word);

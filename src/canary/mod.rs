@@ -1,9 +1,8 @@
-//! A second version of an upstream that gets a share of a route's clients: who goes there, and when the share grows or
-//! ends.
+//! Canary release: a second version of a route's upstream that gets a share of the clients.
 //!
-//! A client is given a side once and keeps it, whatever becomes of the share, until its cookie ends; only a rollback
-//! takes everybody back at once. `sequential` states the test by which the share changes without the
-//! operator.
+//! A client is assigned to a side once. It keeps that side until its cookie expires, even if the share
+//! changes. Only a rollback moves all clients back at once. [`sequential`] defines the statistical test by
+//! which the share changes without the operator.
 
 mod controller;
 mod matching;
@@ -24,7 +23,7 @@ use crate::traffic_split::Keys;
 pub use controller::{Controller, Decision, Evidence, Tallies, Tally};
 use split::{Given, Split, keys};
 
-/// Which version a request goes to.
+/// The version a request is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
     Stable,
@@ -34,7 +33,7 @@ pub enum Variant {
 impl Variant {
     pub const BOTH: [Variant; 2] = [Variant::Stable, Variant::Canary];
 
-    /// The word for logs and metrics.
+    /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Variant::Stable => "stable",
@@ -43,23 +42,23 @@ impl Variant {
     }
 }
 
-/// Who changes the share.
+/// How the share is controlled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Only the operator.
+    /// Only by the operator.
     Manual,
-    /// Both sides are compared, and the share grows or ends by what they show.
+    /// Both sides are compared. The share is increased or the canary rolled back according to the result.
     Comparing,
-    /// All new clients go to the canary; those of the stable version stay there until their cookies end.
+    /// All new clients go to the canary. Clients of the stable version stay there until their cookies expire.
     Promoted,
-    /// Everybody goes to the stable version, matches included.
+    /// All clients go to the stable version, including those that match the conditions.
     RolledBack,
 }
 
 impl State {
     pub const ALL: [State; 4] = [State::Manual, State::Comparing, State::Promoted, State::RolledBack];
 
-    /// The word for logs, metrics and the API.
+    /// The word used in logs, metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Manual => "manual",
@@ -70,13 +69,13 @@ impl State {
     }
 }
 
-/// Why a request goes where it goes.
+/// The side chosen for a request, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     pub side: Variant,
-    /// The share at which the client's side was drawn; `None` when it was not drawn.
+    /// The share at which the client's side was drawn; `None` if it was not drawn.
     pub drawn_at: Option<Percent>,
-    /// Whether the client must be told its side by a cookie.
+    /// Whether the response must set the cookie with the client's side.
     pub tell: bool,
 }
 
@@ -94,17 +93,17 @@ impl fmt::Debug for Canaries {
 }
 
 impl Canaries {
-    /// Fails when the system gives no random numbers.
+    /// Fails if the system's random number generator fails.
     pub fn new(config: &Config) -> Result<Self, RandomError> {
         Ok(Self::with_keys(keys(&config.affinity)?, config, &[]))
     }
 
-    /// The canaries of a changed configuration. Clients keep their sides where the two upstreams of a route are the
-    /// same; its share, state and comparison go on where `percent` and `auto` are as well. Fails like
-    /// [`Canaries::new`].
+    /// The canaries for a changed configuration. Clients keep their sides if the two upstreams of the route
+    /// are the same. Share, state and comparison continue if `percent` and `auto` are the same too. Fails
+    /// like [`Canaries::new`].
     pub fn renewed(&self, config: &Config) -> Result<Self, RandomError> {
         let keys = match &config.affinity.secret {
-            // A key that was drawn by chance is as good as ever.
+            // A randomly drawn key is kept, so that existing cookies stay valid.
             None => self.keys.clone(),
             Some(_) => keys(&config.affinity)?,
         };
@@ -140,7 +139,7 @@ impl Canaries {
 /// The canary of one route.
 #[derive(Debug)]
 pub struct Canary {
-    /// The route's host and path.
+    /// Host and path of the route.
     pub route: String,
     /// Names of the two upstreams.
     pub stable: String,
@@ -150,18 +149,19 @@ pub struct Canary {
     live: Arc<Live>,
 }
 
-/// What changes while it runs: shared by all workers, and by what follows after a change of the configuration.
+/// Mutable state, shared by all workers and by the successors after a change of the configuration.
 #[derive(Debug)]
 struct Live {
     id: usize,
-    /// State and share in one, so that both change at once: index into [`State::ALL`], then 16 bits of hundredths.
+    /// State and share in one word, so that both change at once: the index into [`State::ALL`], then 16 bits
+    /// with the share in hundredths of a percent.
     word: AtomicU32,
     judge: Mutex<Judge>,
 }
 
 #[derive(Debug)]
 struct Judge {
-    /// Where there is one who decides besides the operator.
+    /// Set if the share is controlled automatically.
     controller: Option<Controller>,
     evidence: Option<Evidence>,
 }
@@ -186,7 +186,8 @@ impl Canary {
         names(self) == names(other) && own.percent == others.percent && own.auto == others.auto
     }
 
-    /// Tells it from other canaries of this process, before and after a change of the configuration.
+    /// Identifies the canary within the process. It stays the same when a changed configuration continues the
+    /// canary.
     pub fn id(&self) -> usize {
         self.live.id
     }
@@ -196,7 +197,7 @@ impl Canary {
         self.config.upstream
     }
 
-    /// Name of the cookie that keeps a client's side.
+    /// Name of the cookie that stores a client's side.
     pub fn cookie(&self) -> &str {
         self.split.cookie()
     }
@@ -205,18 +206,19 @@ impl Canary {
         self.live.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who changes the share, and what it is.
+    /// The present state and share.
     pub fn live(&self) -> (State, Percent) {
         unpacked(self.live.word.load(Relaxed))
     }
 
-    /// What is known of both sides at the present share.
+    /// The result of the last comparison at the present share; `None` if there is none.
     pub fn evidence(&self) -> Option<Evidence> {
         self.judge().evidence
     }
 
-    /// The side of a request with these headers, in a session of `user` if there is one. A new client's side is drawn
-    /// from `session`, which names its session, else by chance.
+    /// Chooses the side of a request with these headers. `user` is the user of its session, if known. The
+    /// side of a new client is derived from `session`, which identifies its session, or drawn at random
+    /// without one.
     pub fn choose(&self, headers: &HeaderMap, session: Option<&[u8]>, user: Option<&str>) -> Choice {
         let (state, share) = self.live();
         if state == State::RolledBack {
@@ -230,31 +232,33 @@ impl Canary {
         Choice { side, drawn_at: Some(at), tell }
     }
 
-    /// The `Set-Cookie` value for a choice of which the client must be told.
+    /// The `Set-Cookie` value for a choice with [`Choice::tell`]. `None` otherwise, and if the system's
+    /// random number generator fails.
     pub fn set_cookie(&self, choice: Choice, https: bool) -> Option<HeaderValue> {
         let at = choice.drawn_at.filter(|_| choice.tell)?;
         self.split.set_cookie(Given { side: choice.side, at }, https)
     }
 
-    /// Whether a request counts in the comparison: only those whose clients were drawn at the present share are
-    /// spread over both sides by nothing but chance.
+    /// Whether a request counts in the comparison. Only clients whose side was drawn at the present share are
+    /// assigned to the sides purely at random; others would bias the result.
     pub fn compares(&self, choice: Choice) -> bool {
         let (state, share) = self.live();
         state == State::Comparing && choice.drawn_at == Some(share)
     }
 
-    /// The operator's word: new clients go to the canary in this share, and comparing goes on from there.
+    /// Operator command: sets the share of new clients that go to the canary. If automatic control is
+    /// configured, a new comparison starts.
     pub fn set(&self, share: Percent) {
         let compares = self.config.auto.is_some() && share > Percent::NONE && share < Percent::ALL;
         self.order(if compares { State::Comparing } else { State::Manual }, share);
     }
 
-    /// The operator's word: all new clients go to the canary.
+    /// Operator command: all new clients go to the canary.
     pub fn promote(&self) {
         self.order(State::Promoted, Percent::ALL);
     }
 
-    /// The operator's word: everybody goes to the stable version at once.
+    /// Operator command: all clients go to the stable version at once.
     pub fn roll_back(&self) {
         self.order(State::RolledBack, Percent::NONE);
     }
@@ -272,7 +276,7 @@ impl Canary {
         tracing::info!(route, canary, by = "operator", state, from, to, "canary decision");
     }
 
-    /// Looks at all that has been counted of this canary so far, and does what follows from it.
+    /// Evaluates the totals counted for this canary so far, and applies the decision.
     pub fn look(&self, totals: &Tallies, now: Instant) {
         let seen = self.live.word.load(Relaxed);
         let (state, share) = unpacked(seen);
@@ -288,7 +292,7 @@ impl Canary {
             Decision::Step(to) => (State::Comparing, to),
             Decision::TooManyErrors | Decision::TooSlow => (State::RolledBack, Percent::NONE),
         };
-        // Where the operator has decided meanwhile, that stands.
+        // A concurrent operator command takes precedence.
         if self.live.word.compare_exchange(seen, packed(state, to), Relaxed, Relaxed).is_ok() {
             self.log(decision, state, share, to, &evidence);
         }
@@ -326,7 +330,7 @@ impl Canary {
     }
 }
 
-/// To four decimals, as more of them say nothing.
+/// Rounds to four decimals, beyond which digits are not significant.
 fn rounded(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }

@@ -1,34 +1,36 @@
-//! The stated test: bounds on how much worse the canary is that may be looked at after every request.
+//! The statistical test: bounds on how much worse the canary is. They may be evaluated after every request.
 //!
-//! Ordinary confidence intervals are wrong more and more often the oftener they are looked at. These are not: the
-//! probability that a bound is *ever* wrong is at most its level, however often and whenever one looks and stops
-//! (Ville's inequality for non-negative supermartingales).
+//! The error probability of ordinary confidence intervals grows each time they are evaluated. With these
+//! bounds the probability that a bound is *ever* wrong is at most its level, however often they are evaluated
+//! and whenever the evaluation stops (Ville's inequality for non-negative supermartingales).
 //!
-//! - **Failed requests.** With `p` and `q` the probabilities of failure of both versions, the likelihood of all
-//!   outcomes averaged over Beta(1/2, 1/2) priors, divided by their likelihood under the true `(p, q)`, is a
-//!   martingale that begins with 1 (H. Robbins, "Statistical Methods Related to the Law of the Iterated Logarithm",
-//!   Ann. Math. Statist. 41, 1970). A difference `d` is excluded when the least of these ratios over all `(p, q)`
-//!   with `p - q = d` has reached `1 / level` (universal inference: Wasserman, Ramdas, Balakrishnan, PNAS 117, 2020).
-//!   Exact: it holds for any number of requests and for rare failures.
-//! - **Time to the first byte.** The mixture sequential probability ratio test for the difference of the means of
-//!   the logarithms (Johari, Koomen, Pekelis, Walsh, "Always Valid Inference", Operations Research 70, 2022)
-//!   with the sample variances for the true ones, which makes it approximate; so it is silent below
-//!   [`FEWEST_TIMES`] on either side. Logarithms turn "30 % slower" into a shift and tame the long tail.
+//! - **Failed requests.** Let `p` and `q` be the failure probabilities of both versions. The likelihood of
+//!   all outcomes averaged over Beta(1/2, 1/2) priors, divided by their likelihood under the true `(p, q)`,
+//!   is a martingale that starts at 1 (H. Robbins, "Statistical Methods Related to the Law of the Iterated
+//!   Logarithm", Ann. Math. Statist. 41, 1970). A difference `d` is excluded when the smallest of these
+//!   ratios over all `(p, q)` with `p - q = d` has reached `1 / level` (universal inference: Wasserman,
+//!   Ramdas, Balakrishnan, PNAS 117, 2020). The bound is exact: it holds for any number of requests and for
+//!   rare failures.
+//! - **Time to first byte.** The mixture sequential probability ratio test for the difference of the means of
+//!   the logarithms (Johari, Koomen, Pekelis, Walsh, "Always Valid Inference", Operations Research 70, 2022).
+//!   It uses sample variances in place of the true ones and is therefore approximate, so there is no result
+//!   below [`FEWEST_TIMES`] on either side. Logarithms turn "30 % slower" into a shift and reduce the effect
+//!   of the long tail.
 //!
-//! Both take requests of one version for independent and alike. Sessions that send very many are not quite
-//! that; the allowed increases are the reserve for it.
+//! Both assume that the requests of one version are independent and identically distributed. Sessions with
+//! very many requests violate that somewhat; the allowed increases are the margin for it.
 
-/// Times to the first byte below which nothing is said about them, on either side.
+/// Minimum number of times to first byte on each side. Below it there is no result for latency.
 pub const FEWEST_TIMES: u64 = 100;
 
-/// Standard deviation of the differences of mean logarithms that the mixture is spread over: it decides most
-/// quickly on differences of about this size.
+/// Standard deviation of the mixture over differences of mean logarithms. The test decides fastest on
+/// differences of about this size.
 const MIXTURE_SD: f64 = 0.2;
 
-/// Halvings of an interval: to about 1e-12 of it.
+/// Bisection steps, which narrow an interval to about 1e-12 of its length.
 const HALVINGS: usize = 40;
 
-/// Requests and how many of them failed.
+/// Number of requests, and how many of them failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Trials {
     pub requests: u64,
@@ -36,7 +38,7 @@ pub struct Trials {
     pub failed: u64,
 }
 
-/// Logarithms of times: how many, their sum and the sum of their squares.
+/// Logarithms of times: their number, sum and sum of squares.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Logarithms {
     pub count: u64,
@@ -44,17 +46,17 @@ pub struct Logarithms {
     pub squares: f64,
 }
 
-/// What an increase is, and what it is not.
+/// Estimate of an increase, with its bounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     pub estimate: f64,
-    /// Not less than this.
+    /// Lower bound.
     pub lower: f64,
-    /// Not more than this.
+    /// Upper bound.
     pub upper: f64,
 }
 
-/// Probability with which each bound may ever be wrong; both above 0 and below 1.
+/// Probability that a bound is ever wrong. Each is between 0 and 1, exclusive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Levels {
     pub lower: f64,
@@ -84,7 +86,8 @@ impl Trials {
 }
 
 impl Logarithms {
-    /// Adds a time, in any unit as long as it is always the same; 0 and less count as next to nothing.
+    /// Adds a time. The unit is arbitrary but must be the same for all. Values of 0 or less count as the
+    /// smallest positive number.
     pub fn add(&mut self, time: f64) {
         let logarithm = time.max(f64::MIN_POSITIVE).ln();
         self.count += 1;
@@ -92,7 +95,7 @@ impl Logarithms {
         self.squares += logarithm * logarithm;
     }
 
-    /// Mean of the logarithms; 0 without any.
+    /// Mean of the logarithms; 0 if there are none.
     pub fn mean(self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
@@ -105,7 +108,7 @@ impl Logarithms {
     }
 }
 
-/// By how much more of the canary's requests fail: a difference of shares, -1 to 1.
+/// Increase of the failure rate: canary minus stable, -1 to 1.
 pub fn error_increase(canary: Trials, stable: Trials, levels: Levels) -> Bounds {
     let estimate = canary.rate() - stable.rate();
     let gained = canary.log_mixture() + stable.log_mixture();
@@ -115,7 +118,7 @@ pub fn error_increase(canary: Trials, stable: Trials, levels: Levels) -> Bounds 
         if !is_excluded(end, level) {
             return end;
         }
-        // Between what is excluded and the estimate, which never is.
+        // The bound is between an excluded value and the estimate, which is never excluded.
         let (mut excluded, mut possible) = (end, estimate);
         for _ in 0..HALVINGS {
             let middle = f64::midpoint(excluded, possible);
@@ -126,14 +129,14 @@ pub fn error_increase(canary: Trials, stable: Trials, levels: Levels) -> Bounds 
     Bounds { estimate, lower: edge(-1.0, levels.lower), upper: edge(1.0, levels.upper) }
 }
 
-/// By how much the canary takes longer: a difference of mean logarithms, so 0.1 is about 10 %. `None` while there are
-/// too few times.
+/// Increase of the time to first byte: a difference of mean logarithms, so 0.1 is about 10 %. `None` while
+/// there are too few times.
 pub fn latency_increase(canary: Logarithms, stable: Logarithms, levels: Levels) -> Option<Bounds> {
     if canary.count.min(stable.count) < FEWEST_TIMES {
         return None;
     }
     let estimate = canary.mean() - stable.mean();
-    // Times that do not vary at all would make any difference certain.
+    // Without variance any difference would be significant.
     let variance = (canary.variance_of_mean() + stable.variance_of_mean()).max(f64::EPSILON);
     let mixed = variance + MIXTURE_SD * MIXTURE_SD;
     let radius = |level: f64| {
@@ -143,12 +146,12 @@ pub fn latency_increase(canary: Logarithms, stable: Logarithms, levels: Levels) 
     Some(Bounds { estimate, lower: estimate - radius(levels.lower), upper: estimate + radius(levels.upper) })
 }
 
-/// Greatest logarithm of the likelihood among all pairs of failure probabilities that differ by `increase`.
+/// Largest logarithm of the likelihood over all pairs of failure probabilities that differ by `increase`.
 fn greatest_likelihood(canary: Trials, stable: Trials, increase: f64) -> f64 {
     let at = |q: f64| canary.log_likelihood(q + increase) + stable.log_likelihood(q);
     let slope = |trials: Trials, p: f64| divided(trials.failed as f64, p) - divided(trials.passed(), 1.0 - p);
     let (mut low, mut high) = ((-increase).max(0.0), (1.0 - increase).min(1.0));
-    // The logarithm is concave in `q`, so its slope falls.
+    // The logarithm is concave in `q`, so its slope decreases and its root is found by bisection.
     for _ in 0..HALVINGS {
         let q = f64::midpoint(low, high);
         if slope(canary, q + increase) + slope(stable, q) > 0.0 { low = q } else { high = q }
@@ -156,7 +159,7 @@ fn greatest_likelihood(canary: Trials, stable: Trials, increase: f64) -> f64 {
     at(f64::midpoint(low, high))
 }
 
-/// `count * ln(p)`, where nothing times anything is nothing.
+/// `count * ln(p)`, and 0 if `count` is 0.
 fn times_ln(count: f64, p: f64) -> f64 {
     if count == 0.0 { 0.0 } else { count * p.max(0.0).ln() }
 }
@@ -165,8 +168,8 @@ fn divided(count: f64, p: f64) -> f64 {
     if count == 0.0 { 0.0 } else { count / p.max(f64::MIN_POSITIVE) }
 }
 
-/// Logarithm of the gamma function for `x` above 0: Stirling's series (NIST DLMF 5.11.1) from 8 on, below by
-/// recurrence; good to 1e-11.
+/// Logarithm of the gamma function for `x` > 0. Stirling's series (NIST DLMF 5.11.1) from 8 on, recurrence
+/// below. Accurate to 1e-11.
 fn ln_gamma(mut x: f64) -> f64 {
     let mut shift = 0.0;
     while x < 8.0 {
@@ -219,7 +222,7 @@ mod tests {
         assert!(many.lower > 0.035 && many.upper < 0.065, "{many:?}");
     }
 
-    /// Times spread evenly between these, `count` of them.
+    /// `count` times, evenly spread from `from` to `to`.
     fn times(from: f64, to: f64, count: u64) -> Logarithms {
         let mut logarithms = Logarithms::default();
         (0..count).for_each(|n| logarithms.add(from + (to - from) * n as f64 / count as f64));

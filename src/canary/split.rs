@@ -1,4 +1,4 @@
-//! Which side a client is on: drawn once, then kept in a sealed cookie.
+//! The side of a client: drawn once, then stored in a sealed cookie.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -10,21 +10,21 @@ use crate::traffic_split::{Keys, TrafficSplit};
 const COOKIE_PURPOSE: &str = "vestibule canary cookie v1";
 const DRAW_PURPOSE: &str = "vestibule canary draw v1";
 
-/// The keys that all canaries have in common. Fails when the system gives no random numbers, needed where no secret is
-/// configured.
+/// The keys shared by all canaries. Fails if no secret is configured and the system's random number generator
+/// fails.
 pub(super) fn keys(config: &Affinity) -> Result<Keys, RandomError> {
     Keys::new(config, COOKIE_PURPOSE, DRAW_PURPOSE)
 }
 
-/// The side that a client has been given.
+/// The side assigned to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) side: Variant,
-    /// The canary's share when it was drawn.
+    /// The canary's share when the side was drawn.
     pub(super) at: Percent,
 }
 
-/// One route's way to give sides.
+/// Assigns sides for one route.
 #[derive(Debug)]
 pub(super) struct Split(TrafficSplit);
 
@@ -36,13 +36,13 @@ impl Split {
         Split(TrafficSplit::new(keys, cookie, context, canary.to_owned(), config))
     }
 
-    /// Name of the cookie that keeps a client's side.
+    /// Name of the cookie that stores a client's side.
     pub(super) fn cookie(&self) -> &str {
         self.0.cookie()
     }
 
-    /// What the client's cookie says, and whether it should be renewed since half of its life is over. `None` when
-    /// there is none, or none of ours that is still alive.
+    /// The content of the client's cookie, and whether it should be renewed because half of its lifetime is
+    /// over. `None` if there is no valid cookie of this canary.
     pub(super) fn given(&self, headers: &HeaderMap) -> Option<(Given, bool)> {
         self.0.given(headers, |content| {
             let side = if content & 1 == 1 { Variant::Canary } else { Variant::Stable };
@@ -51,15 +51,15 @@ impl Split {
         })
     }
 
-    /// The `Set-Cookie` value that keeps what the client was given. `None` when the system gives no random numbers;
-    /// the client may then be given another side.
+    /// The `Set-Cookie` value that stores the side. `None` if the system's random number generator fails; the
+    /// client may be assigned another side then.
     pub(super) fn set_cookie(&self, given: Given, https: bool) -> Option<HeaderValue> {
         let content = u64::from(given.at.hundredths()) << 1 | u64::from(given.side == Variant::Canary);
         self.0.set_cookie(content, https)
     }
 
-    /// Draws a side for a new client: the same one for the same session as long as the share is the same, and at a
-    /// greater share never stable for a session that was drawn for the canary. Without a session by chance.
+    /// Draws a side for a new client. At the same share a session always gets the same side. A session that
+    /// was drawn for the canary stays there at any greater share. Without a session the side is random.
     pub(super) fn draw(&self, session: Option<&[u8]>, at: Percent) -> Given {
         let side = if self.0.bucket(session) < at.hundredths() { Variant::Canary } else { Variant::Stable };
         Given { side, at }

@@ -38,13 +38,13 @@ fn headers(name: &'static str, value: &str) -> HeaderMap {
     [(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())].into_iter().collect()
 }
 
-/// The `Cookie` header of a client that was given this side.
+/// The `Cookie` header of a client with this choice.
 fn kept(canary: &Canary, choice: Choice) -> HeaderMap {
     let cookie = canary.set_cookie(choice, false).unwrap();
     headers("cookie", cookie.to_str().unwrap().split(';').next().unwrap())
 }
 
-/// New clients until each side has one, with their cookies.
+/// Draws new clients until each side has one, and returns their cookies.
 fn one_of_each(canary: &Canary) -> [HeaderMap; 2] {
     Variant::BOTH.map(|side| {
         let choices = (0..).map(|n| canary.choose(&HeaderMap::new(), Some(format!("{n}").as_bytes()), None));

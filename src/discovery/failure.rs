@@ -1,4 +1,4 @@
-//! Why a look-up gave no set of instances.
+//! Why a look-up failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Problem, Problems};
 
+/// Why a look-up gave no set of instances. The last good set is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the system's list of resolvers cannot be used: {0}")]
@@ -27,13 +28,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether it is an answer all the same: that there is nothing.
+    /// Whether it is a valid negative response: there is nothing.
     pub(super) fn is_negative(&self) -> bool {
         matches!(self, Failure::Unknown(_) | Failure::Empty(_))
     }
 }
 
-/// The first problem in one line, and how many more there are.
+/// The first problem in one line, with the number of further ones.
 fn first(problems: &Problems) -> String {
     let mut all = problems.iter();
     let Some(Problem { place, what, help, .. }) = all.next() else { return String::new() };

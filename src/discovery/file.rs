@@ -1,4 +1,4 @@
-//! A file of instances, read again and again.
+//! Discovery from a file of instances that is read periodically.
 
 use std::fs;
 use std::io;
@@ -9,8 +9,8 @@ use tokio::task::spawn_blocking;
 use super::failure::Failure;
 use crate::config::{self, Instance, Problems};
 
-/// The file is read as a whole each time, as neither times nor sizes tell every change; what did not change is
-/// not parsed again.
+/// The whole file is read each time, because neither its time nor its size reveals every change. It is parsed
+/// again only if its text has changed.
 #[derive(Debug)]
 pub(super) struct InstanceFile {
     path: PathBuf,
@@ -23,7 +23,7 @@ impl InstanceFile {
         InstanceFile { path: path.to_owned(), max_requests, last: None }
     }
 
-    /// The instances in the file as it is now.
+    /// The instances in the file at present.
     pub(super) async fn look(&mut self) -> Result<Vec<Instance>, Failure> {
         let path = self.path.clone();
         let text = spawn_blocking(move || fs::read_to_string(path))

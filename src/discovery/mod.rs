@@ -1,8 +1,8 @@
-//! Discovery: instances that are looked for while the proxy runs, in DNS or in a file.
+//! Service discovery: instances that are looked up at run time, in DNS or in a file.
 //!
-//! One task per upstream looks again and again: when the records' TTL is over, every second for a file. What
-//! fails changes nothing: the last good set is kept, and the log and the metrics say so. Sets are sorted by
-//! address, so that all vestibules agree on the order.
+//! One task per upstream repeats the look-up: in DNS when the TTL of the records is over, in a file every
+//! second. A failed look-up changes nothing: the last good set is kept, and the failure is logged and counted
+//! in the metrics. Sets are sorted by address, so that all proxies have the same order.
 
 mod dns;
 mod failure;
@@ -21,7 +21,7 @@ use crate::config::{Config, Instance, Upstream};
 pub use state::State;
 use watcher::Watcher;
 
-/// The look-ups of all upstreams. Dropping it ends them.
+/// The look-ups of all upstreams. Dropping it stops them.
 #[derive(Debug, Default)]
 pub struct Discovery {
     watchers: BTreeMap<String, Watcher>,
@@ -29,21 +29,20 @@ pub struct Discovery {
     board: DiscoveryStatus,
 }
 
-/// How the look-ups of all upstreams stand; clones show the same.
+/// The state of all look-ups. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct DiscoveryStatus(Arc<ArcSwap<BTreeMap<String, watch::Receiver<State>>>>);
 
 impl DiscoveryStatus {
-    /// By name of the upstream.
+    /// The states, by the name of the upstream.
     pub fn states(&self) -> BTreeMap<String, State> {
         self.0.load().iter().map(|(name, state)| (name.clone(), state.borrow().clone())).collect()
     }
 }
 
 impl Discovery {
-    /// Looks from now on for what these upstreams say, and for nothing else. Where nothing changed, the
-    /// look-ups go on; where something did, the last good set is kept until the first good answer. Needs a
-    /// runtime.
+    /// Starts the look-ups that these upstreams configure, and stops all others. Unchanged look-ups continue.
+    /// A changed one keeps the last good set until its first success. Must be called within a runtime.
     pub fn follow(&mut self, upstreams: &[Upstream]) {
         let mut before = std::mem::take(&mut self.watchers);
         for Upstream { name, discovery, .. } in upstreams {
@@ -58,8 +57,8 @@ impl Discovery {
         self.board.0.store(Arc::new(states.collect()));
     }
 
-    /// `config` with the instances that were found last behind those that are written in it. One that is
-    /// both is as written.
+    /// Returns `config` with the last good sets appended to the configured instances. If an address is in
+    /// both, the configured instance wins.
     pub fn complete(&self, config: &Config) -> Config {
         let mut config = config.clone();
         for upstream in &mut config.upstreams {
@@ -71,20 +70,21 @@ impl Discovery {
         config
     }
 
-    /// Completes when a set has changed since it last completed. Cancelling it loses nothing.
+    /// Completes when a set has changed since the last completion. Cancel-safe.
     pub async fn changed(&self) {
         self.news.notified().await;
     }
 
-    /// Completes when everything was looked for once, whatever came of it: within the longest `timeout`.
+    /// Completes when every look-up has finished once, with success or failure. Takes at most the longest
+    /// `timeout`.
     pub async fn first_looks(&self) {
         for watcher in self.watchers.values() {
-            // A watcher ends only with us.
+            // This cannot fail: a watcher's task ends only when `self` is dropped.
             let _ = watcher.state.clone().wait_for(|state| state.looked).await;
         }
     }
 
-    /// What the metrics are taken from.
+    /// The source of the metrics.
     pub fn board(&self) -> DiscoveryStatus {
         self.board.clone()
     }
@@ -120,7 +120,7 @@ mod tests {
         file
     }
 
-    /// One upstream with the instance 5009 and those in `file`.
+    /// A configuration of one upstream with the instance 5009 and those in `file`.
     fn config(file: &NamedTempFile, keys: &str) -> Config {
         let text = format!(
             "version = 1\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n\

@@ -1,4 +1,4 @@
-//! Where a set comes from, and when to look again.
+//! The source of a set of instances, and when to look it up again.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::file::InstanceFile;
 use crate::config::{Discovery, DiscoverySource, Instance, OnEmpty};
 
-/// Pause between two looks at a file.
+/// Interval between two reads of a file.
 const FILE_POLL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -23,12 +23,12 @@ enum Kind {
     File(InstanceFile),
 }
 
-/// What came of a look.
+/// The result of a look-up.
 #[derive(Debug)]
 pub(super) struct DiscoveryResult {
-    /// Sorted by address, each once.
+    /// Sorted by address, without duplicates.
     pub(super) found: Result<Vec<Instance>, Failure>,
-    /// When to look again.
+    /// Pause until the next look-up.
     pub(super) again: Duration,
 }
 
@@ -41,6 +41,7 @@ impl Source {
         Source { kind, empty: discovery.empty, max_requests: discovery.max_requests }
     }
 
+    /// Makes one look-up.
     pub(super) async fn look(&mut self) -> DiscoveryResult {
         let (found, again) = match &mut self.kind {
             Kind::Dns(dns) => {
@@ -56,7 +57,8 @@ impl Source {
     }
 }
 
-/// What `found` means when `empty` is how none is taken.
+/// Applies the setting `empty` to a look-up that found no instances: an empty set with [`OnEmpty::Apply`], a
+/// failure with [`OnEmpty::Keep`]. Sorts the set and removes duplicates.
 fn judged(found: Result<Vec<Instance>, Failure>, empty: OnEmpty) -> Result<Vec<Instance>, Failure> {
     let mut set = match (found, empty) {
         (Err(Failure::Empty(_)), OnEmpty::Apply) => Vec::new(),

@@ -1,31 +1,32 @@
-//! What is known of one upstream's instances.
+//! The discovery state of one upstream.
 
 use std::sync::Arc;
 
 use super::failure::Failure;
 use crate::config::Instance;
 
-/// How the look-ups of one upstream stand.
+/// The state of the look-ups of one upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The last good set, sorted by address; `None` before the first.
+    /// The last good set, sorted by address; `None` before the first one.
     pub instances: Option<Arc<[Instance]>>,
-    /// Whether anything came of a look-up yet, good or bad.
+    /// Whether a look-up has finished, with success or failure.
     pub looked: bool,
     /// Whether the last look-up failed.
     pub failing: bool,
-    /// Sets that differed from the one before.
+    /// Number of sets that differed from the one before.
     pub changes: u64,
+    /// Number of failed look-ups.
     pub failures: u64,
 }
 
 impl State {
-    /// What follows another source of the same upstream: its last good set is kept for now.
+    /// The initial state of another source for the same upstream. It keeps the last good set.
     pub(super) fn after(&self) -> Self {
         State { looked: false, failing: false, ..self.clone() }
     }
 
-    /// Takes what came of a look-up; returns whether the set is another one now.
+    /// Records the result of a look-up. Returns whether the set has changed.
     pub(super) fn record(&mut self, found: Result<Vec<Instance>, &Failure>) -> bool {
         self.looked = true;
         self.failing = found.is_err();
@@ -43,7 +44,7 @@ impl State {
         }
     }
 
-    /// Instances in the last good set.
+    /// Number of instances in the last good set.
     pub fn count(&self) -> usize {
         self.instances.as_ref().map_or(0, |set| set.len())
     }

@@ -1,4 +1,4 @@
-//! The task that looks for one upstream's instances.
+//! The task that looks up the instances of one upstream.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::source::{DiscoveryResult, Source};
 use super::state::State;
 use crate::config::{Discovery, Instance};
 
-/// Looks until it is dropped.
+/// Repeats look-ups until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) discovery: Discovery,
@@ -20,8 +20,8 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to look for the instances of `upstream`; `news` is told when the set changes. What the one
-    /// `before` found is kept for the time being.
+    /// Starts the task for `upstream`. `news` is notified when the set changes. The set of the watcher
+    /// `before` is kept until the first success.
     pub(super) fn start(
         upstream: &str,
         discovery: &Discovery,
@@ -44,7 +44,7 @@ impl Watcher {
     }
 }
 
-/// Takes what came of a look-up and says what is new; returns whether the set is another one now.
+/// Records the result of a look-up and logs changes. Returns whether the set has changed.
 fn take(states: &watch::Sender<State>, upstream: &str, found: Result<Vec<Instance>, Failure>) -> bool {
     let (failed, mut changed) = (states.borrow().failing, false);
     let failure = found.as_ref().err();

@@ -1,4 +1,4 @@
-//! The active checks of one instance.
+//! Active health checks of one instance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use crate::config::HealthCheck;
 use crate::transport::ConnectionLimiter;
 use crate::upstream::{Instance, Lease};
 
-/// The first checks of all instances are spread over this time, or the interval if that is less. Requests may wait for
-/// them.
+/// The first checks of all instances are spread over this time, or over the interval if it is shorter. It is
+/// short because requests may wait for the first checks.
 const SPREAD: Duration = Duration::from_millis(100);
-/// The longest pause between two checks of an instance that must be found good before it is used.
+/// Longest pause between two checks of an instance that needs a successful check before it is used.
 const UNPROVEN: Duration = Duration::from_secs(1);
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug)]
 pub(super) enum Finding {
     Good,
     Bad(ProbeError),
-    /// It could not be made, which says nothing about the instance.
+    /// The check could not be made for lack of a slot, connection or socket. It does not affect the health.
     Busy(&'static str),
 }
 
-/// Checks for ever, and hands each finding to `tell`; at once when the instance is doubted, and what was found before is
-/// then of no use.
+/// Checks forever and passes each result to `tell`. When [`Instance::doubt`] is called, a running check is
+/// abandoned, because its result would be outdated, and a new one starts at once.
 pub(super) async fn repeat<T: Future>(
     instance: &Arc<Instance>,
     check: &HealthCheck,
@@ -52,18 +52,19 @@ pub(super) async fn repeat<T: Future>(
     }
 }
 
-/// So that the checks of many instances do not begin together.
+/// A random first pause, so that the checks of many instances do not start together.
 fn first_pause(interval: Duration) -> Duration {
     SPREAD.min(interval).mul_f64(fastrand::f64())
 }
 
-/// Give or take a tenth, so that checks by several proxies do not fall together for long.
+/// The interval, varied at random by up to 10 %, so that checks by several proxies do not stay synchronized.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
-/// One check. Where slots are limited it takes one, and a connection, as a request does: an instance that serves ten
-/// connections would not even accept an eleventh, and is not dead for that.
+/// Makes one check. If slots are limited, the check takes a slot and a connection like a request. An instance
+/// that accepts ten connections would not accept an eleventh for a check, which does not mean that it is
+/// dead.
 async fn once(instance: &Arc<Instance>, check: &HealthCheck, lines: &ConnectionLimiter) -> Finding {
     let deadline = Instant::now() + check.timeout;
     let limit = instance.slots();

@@ -1,5 +1,8 @@
-//! The health of instances. One task per upstream, its manager, alone decides who is fit to serve; active checks and
-//! what requests meet are its evidence, and every decision has a reason.
+//! Health of instances: active health checks and outlier detection.
+//!
+//! Each upstream has one task, its health manager. Only the manager decides whether an instance is able to
+//! serve. Its input is the results of health checks and the outcomes of requests. Every decision has a
+//! reason.
 
 mod check;
 mod manager;
@@ -16,12 +19,13 @@ use crate::transport::ConnectionLimiter;
 use crate::upstream::Upstream;
 use manager::HealthManager;
 
-/// Findings of checks that wait for the manager.
+/// Capacity of the queue of check results to the manager.
 const FINDINGS: usize = 64;
 
-/// Puts a manager and the configured checks over the instances of `upstream`, until `drain` begins; then another may
-/// take over, which goes on from their present standing. `lines` are the connections of the process. `changed` is
-/// called whenever an instance begins or ceases to be fit to serve.
+/// Starts the health manager of `upstream` and, if configured, the health checks of its instances. They run
+/// until `drain` begins. A successor may then be started, and continues from the present health. `lines` is
+/// the connection limiter of the process. `changed` is called whenever an instance becomes able or unable to
+/// serve.
 pub fn watch(
     upstream: &Arc<Upstream>,
     lines: &ConnectionLimiter,

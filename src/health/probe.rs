@@ -1,4 +1,4 @@
-//! One check: a connection of its own, and over HTTP one request on it.
+//! A single health check: one new connection, and for HTTP one request on it.
 
 use std::net::SocketAddr;
 
@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use crate::config::{CheckKind, HttpCheck, Limits};
 use crate::transport::is_exhaustion;
 
-/// How much of a body is looked at.
+/// Most bytes of a response body that are searched.
 const BODY: usize = 64 * 1024;
 
-/// Why a check counts as bad.
+/// Why a health check failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("cannot connect: {0}")]
@@ -35,18 +35,19 @@ pub(super) enum ProbeError {
 }
 
 impl ProbeError {
-    /// Whether the lack is ours, not the instance's.
+    /// Whether the cause is a lack of sockets or ports in the proxy, not the instance.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, ProbeError::Connect(error) if is_exhaustion(error))
     }
 
-    /// Whether nobody listens there.
+    /// Whether the connect was refused, so no process listens at the address.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, ProbeError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 }
 
-/// Checks once. The caller sets the deadline; dropping the future closes the connection.
+/// Makes one check. It has no timeout of its own; the caller sets one. Dropping the future closes the
+/// connection.
 pub(super) async fn probe(address: SocketAddr, kind: &CheckKind) -> Result<(), ProbeError> {
     let stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
     match kind {
@@ -56,7 +57,8 @@ pub(super) async fn probe(address: SocketAddr, kind: &CheckKind) -> Result<(), P
 }
 
 async fn ask(stream: TcpStream, address: SocketAddr, check: &HttpCheck) -> Result<(), ProbeError> {
-    // What a head holds is no sign of health, so as much is read as could be allowed for any response.
+    // The size of a response head is not a criterion of health, so the parser limits are the largest that can
+    // be configured for any response.
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(Limits::MAX_RESPONSE_HEADER_COUNT)
         .max_buf_size(Limits::MAX_RESPONSE_HEADER_BYTES)

@@ -1,22 +1,24 @@
-//! Hysteresis: one odd result changes nothing.
+//! Hysteresis of health checks: a single deviating result changes nothing.
 
-/// Counts results in a row.
+/// Counts consecutive results against the present verdict.
 #[derive(Debug)]
 pub(super) struct RiseFallCounter {
     rise: u32,
     fall: u32,
-    /// `None` before the first result.
+    /// The present verdict; `None` before the first result.
     healthy: Option<bool>,
     against: u32,
 }
 
 impl RiseFallCounter {
-    /// `rise` good results in a row make healthy, `fall` bad ones unhealthy. `healthy` is what is known already.
+    /// `rise` good results in a row make the verdict healthy, `fall` bad ones unhealthy. `healthy` is the
+    /// verdict to start from.
     pub(super) fn new(rise: u32, fall: u32, healthy: Option<bool>) -> Self {
         RiseFallCounter { rise, fall, healthy, against: 0 }
     }
 
-    /// Takes one result; returns the verdict when it changes. The very first result decides at once.
+    /// Records one result. Returns the new verdict if it changes. The first result decides at once if there
+    /// was no verdict.
     pub(super) fn record(&mut self, good: bool) -> Option<bool> {
         let needed = match self.healthy {
             Some(healthy) if healthy == good => {

@@ -1,4 +1,4 @@
-//! What happened lately: a window that slides in steps.
+//! A sliding window of request outcomes, in steps.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::config::Outlier;
 use crate::upstream::Tally;
 
-/// Steps that a window consists of.
+/// Number of steps in a window.
 pub(super) const STEPS: u32 = 10;
 
-/// An instance this fast is no outlier, however fast the others are.
+/// An instance is not an outlier if its typical time is at most this, however fast the others are.
 const FAST: Duration = Duration::from_millis(10);
 
 /// The tallies of one instance.
@@ -20,7 +20,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Adds a step; the oldest falls out.
+    /// Adds a step and removes the oldest.
     pub(super) fn push(&mut self, tally: Tally) {
         self.steps.push_back(tally);
         if self.steps.len() > STEPS as usize {
@@ -34,7 +34,7 @@ impl Window {
         *self = Window::default();
     }
 
-    /// Why the share of failures is too high, if it is.
+    /// The reason why the failure rate is too high, or `None` if it is not.
     pub(super) fn failing(&self, config: &Outlier) -> Option<String> {
         let Tally { requests, failures, .. } = self.total;
         let limit = u64::from(config.error_rate?);
@@ -42,21 +42,22 @@ impl Window {
         is_failing.then(|| format!("{failures} failures of {requests} requests within {:?}", config.window))
     }
 
-    /// What a request typically waits here, if enough were answered to tell.
+    /// The typical response time, or `None` if fewer than `min_requests` requests got a response.
     pub(super) fn typical_time(&self, config: &Outlier) -> Option<Duration> {
         self.total.typical_time().filter(|_| self.total.answers() >= config.min_requests)
     }
 }
 
-/// Why the instance at `place` is too slow in comparison with the others, if it is. `times` are the typical times of
-/// those that are fit to serve and have enough requests to tell.
+/// The reason why the instance at index `place` is too slow compared with the median of the others, or `None`
+/// if it is not. `times` holds the typical times of the instances that are able to serve and have enough
+/// requests.
 pub(super) fn slow(config: &Outlier, times: &[(usize, Duration)], place: usize) -> Option<String> {
     let factor = config.latency?;
     let (_, own) = times.iter().find(|(one, _)| *one == place)?;
     let mut others: Vec<Duration> =
         times.iter().filter(|(one, _)| *one != place).map(|(_, time)| *time).collect();
     others.sort_unstable();
-    // Of an even number the lower of the two in the middle.
+    // The median; of an even number of times the lower of the two in the middle.
     let usual = *others.get(others.len().checked_sub(1)? / 2)?;
     let is_slow = *own > FAST && *own >= usual * factor;
     let millis = |time: Duration| time.as_secs_f64() * 1e3;

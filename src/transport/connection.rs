@@ -1,10 +1,11 @@
 //! One HTTP/1.1 connection to an instance.
 //!
-//! A connection has no task of its own: whoever waits for its answer drives it. A request therefore costs
-//! no wake-up of another task, hyper's channels between the two halves need no wakers (hence the contexts
-//! without one: they become ready only while the driver is polled), and dropping the answer closes the
-//! connection at once. Only when an answer begins before its request has ended, a task takes over: the rest
-//! of the request must not wait until somebody asks for more of the answer.
+//! A connection has no task of its own: the task that waits for the response drives it. A request therefore
+//! needs no wake-up of another task. hyper's channels between the two halves need no wakers, because they
+//! become ready only while the driver is polled; hence the contexts with a no-op waker. Dropping the response
+//! closes the connection at once. Only if a response begins before its request has been sent completely, a
+//! separate task drives the connection, because the rest of the request must not wait until the client reads
+//! more of the response.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,20 +33,20 @@ use crate::body::{RequestBody, RequestBodyState};
 use crate::clock::LazyTimer;
 use crate::socket::BUFFER;
 
-/// Why no connection could be made. Nothing of a request was sent.
+/// Why no connection could be made. No byte of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("cannot connect")]
     Failed(#[source] std::io::Error),
-    /// The lack is ours, not the instance's.
+    /// A limit of the proxy's system, not a failure of the instance.
     #[error("the system has no more sockets or ports for us")]
     Exhausted(#[source] std::io::Error),
     #[error("connecting took longer than allowed")]
     TimedOut,
-    /// The lack is ours, not the instance's.
+    /// A limit of the proxy, not a failure of the instance.
     #[error("as many connections to the instance are in use as it may have")]
     Full,
-    /// The lack is ours, not the instance's.
+    /// A limit of the proxy, not a failure of the instance.
     #[error("as many connections to instances are in use as there may be")]
     TooMany,
     #[error("the connection could not be set up")]
@@ -53,37 +54,39 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether nobody listens there.
+    /// Whether the connect was refused, so no process listens at the address.
     pub fn is_refusal(&self) -> bool {
         matches!(self, ConnectError::Failed(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 }
 
-/// Whether the lack is ours: too many open files, of the system's or of ours, or no port left to connect from.
+/// Whether the error is a lack of local resources: too many open files in the system or process, or no free
+/// local port.
 pub fn is_exhaustion(error: &std::io::Error) -> bool {
-    /// The same on all systems that we run on.
+    /// These values are the same on all supported systems.
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     error.kind() == std::io::ErrorKind::AddrNotAvailable
         || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-/// Why a request got no answer.
+/// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Provably nothing was sent, and the request was handed back: it may go elsewhere.
+    /// No byte was sent, and the request was handed back. It may be retried on another instance or
+    /// connection.
     #[error("the connection was closed before the request was sent")]
     Unsent,
-    /// The instance may have seen the request.
+    /// The instance may have processed the request.
     #[error("the connection broke before the head of the answer")]
     Broken(#[source] hyper::Error),
-    /// Likewise, but not a byte of an answer had come.
+    /// The instance may have processed the request, but no byte of a response was received.
     #[error("the connection ended before the first byte of the answer")]
     Silent(#[source] hyper::Error),
-    /// The instance has executed the request, and says more than we are to read.
+    /// The instance has processed the request. The response head exceeds the configured limit.
     #[error("the head of the answer is larger than allowed")]
     HeadTooLarge,
-    /// The instance has executed the request; what it says cannot be passed on.
+    /// The instance has processed the request. Its response cannot be forwarded.
     #[error("the head of the answer is malformed")]
     Malformed(#[source] MalformedHead),
     #[error("no head of an answer in time")]
@@ -92,7 +95,7 @@ pub enum SendError {
     Stalled,
 }
 
-/// What is wrong with the head of an answer.
+/// What is wrong with the response head.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedHead {
     #[error(transparent)]
@@ -102,7 +105,7 @@ pub enum MalformedHead {
 }
 
 impl SendError {
-    /// Why there is no answer; `has_heard`: a byte of one had come.
+    /// Classifies an error of hyper. `has_heard` is whether a byte of a response was received.
     fn of(error: hyper::Error, has_heard: bool) -> Self {
         match MixedLines::of(&error) {
             Some(mixed) => SendError::Malformed(MalformedHead::Lines(mixed)),
@@ -116,10 +119,11 @@ impl SendError {
     }
 }
 
-/// hyper's only sign that what came is no HTTP at all.
+/// The only way to recognize that the received bytes are not HTTP at all: hyper has no error kind for it.
 const NOT_HTTP: &str = "invalid HTTP version parsed";
 
-/// Reads responses as RFC 9112 wants it of a proxy: without spaces before colons (section 5.1) and line folding (5.2).
+/// Parser settings for responses. As RFC 9112 requires of a proxy, spaces before colons (section 5.1) and
+/// line folding (section 5.2) are accepted and normalized.
 fn builder(settings: &PoolSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -127,34 +131,35 @@ fn builder(settings: &PoolSettings) -> http1::Builder {
         .max_header_size(settings.header_bytes)
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
-        // A whole head must fit into the buffer.
+        // hyper requires that a whole head fits into its buffer.
         .max_buf_size(settings.header_bytes.max(BUFFER));
     builder
 }
 
-/// hyper's side of a connection.
+/// hyper's connection future, which reads from and writes to the socket.
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// An open connection that carries one request at a time. It lives in a box, because it goes from hand to hand with
-/// every request.
+/// An open connection that carries one request at a time. It is boxed, because it is moved several times per
+/// request.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
-    /// `None` when the connection has come to its end.
+    /// `None` when the connection has ended.
     driver: Option<Driver>,
-    /// Set with each request: a head comes next.
+    /// Set before each request: the next bytes received are a response head.
     expectation: Arc<Expectation>,
     pub(super) timer: LazyTimer,
-    /// When it was last given back.
+    /// When it was last returned to the pool.
     pub(super) idle_since: Instant,
     pub(super) opened: Instant,
-    /// Requests sent on it so far.
+    /// Number of requests sent on it.
     pub(super) requests: u32,
     link: Arc<SlotHold>,
-    /// Whether something is held for the exchange.
+    /// Whether a claim is held for the present exchange.
     claimed: bool,
 }
 
 impl Connection {
+    /// Connects to `address` within the connect timeout. The socket keeps `permit`, see [`CountedSocket`].
     pub(super) async fn open(
         address: SocketAddr,
         settings: &PoolSettings,
@@ -193,35 +198,39 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Does what can be done on the socket now.
+    /// Makes all progress that is possible on the socket now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
-            // The error, if it was one, has also gone to whoever waits for the answer.
+            // The error, if any, is also reported to the future that waits for the response.
             self.driver = None;
         }
     }
 
-    /// The answer is over.
+    /// The response is complete or dropped. Releases the claim.
     pub(super) fn end(&mut self) {
         if std::mem::take(&mut self.claimed) {
             drop(self.link.take_claim());
         }
     }
 
-    /// Comes to rest after an exchange, or looks around while resting: false when the exchange is not over in
-    /// both directions or the instance has closed the connection. Afterwards nobody's task is woken for it.
+    /// Whether the connection can carry another request. Returns false if the exchange is not over in both
+    /// directions, or if the instance has closed the connection. Afterwards no task is registered to be woken
+    /// for it.
     pub(super) fn is_reusable(&mut self) -> bool {
         self.drive(&mut no_waker());
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Sends `request` `now` and waits for the head of the answer: at most `first_byte` after the last progress of
-    /// its body, which `upload` shows. Takes the request out of its place, and puts it back when it is
-    /// [`SendError::Unsent`]. Dropping the future, or the body of the answer before its end, closes the
-    /// connection; the end of the answer ends what is left of the request, too. `claim` is held until the answer is over
-    /// or, when that is not waited for, until the instance is done with the request, as far as that can be known.
+    /// Sends `request` and waits for the response head. `now` is the present time. The wait is limited to
+    /// `first_byte` after the last progress of the request body, which `upload` shows.
+    ///
+    /// The request is taken out of `request`, and put back on [`SendError::Unsent`]. Dropping the future, or
+    /// the response body before its end, closes the connection. The end of the response also ends the
+    /// transfer of the rest of the request. `claim` is held until the response is over. If the response is
+    /// abandoned, `claim` is held until the instance has finished the request, as far as the proxy can detect
+    /// that.
     pub async fn send(
         mut self: Box<Self>,
         request: &mut Option<Box<Request<RequestBody>>>,
@@ -258,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// `None` when the time is over.
+    /// Returns `None` on timeout.
     async fn wait_for_head<T>(
         &mut self,
         sent: impl Future<Output = T>,
@@ -268,8 +277,9 @@ impl Connection {
         let (mut sent, mut uploaded, mut woken) = (pin!(sent), 0, false);
         poll_fn(|cx| {
             if std::mem::replace(&mut woken, true) {
-                // The head has probably come. hyper keeps the waker it then has until the body is first asked
-                // for, and wakes it: if it were the task's, a whole turn of the client's task for nothing.
+                // The head has probably arrived. hyper keeps the waker it is polled with now until the body
+                // is first polled, and wakes it. With the task's own waker that would be one needless poll of
+                // the client's task.
                 self.drive(&mut no_waker());
                 if let Poll::Ready(answer) = sent.as_mut().poll(&mut no_waker()) {
                     return Poll::Ready(Some(answer));
@@ -284,29 +294,31 @@ impl Connection {
                 uploaded = bytes;
                 self.timer.arm(Instant::now(), first_byte);
             }
-            // When the task has used up its turn (tokio's budget), a head that has come may look as if it had
-            // not, to a waker that wakes nobody. The timer looks at the budget too, and with the task's waker.
+            // When the task has used up its tokio coop budget, a head that has arrived looks pending, and the
+            // no-op waker is not woken. The timer checks the budget too, with the task's waker, so the task
+            // is polled again.
             self.timer.poll_expired(cx).map(|()| None)
         })
         .await
     }
 
-    /// Lets a task drive the connection while its request and its answer `incoming` stream at the same time.
+    /// Spawns a task that drives the connection while its request and its response `incoming` are streamed at
+    /// the same time.
     fn spawn_driver(
         self,
         incoming: Incoming,
         upload: Arc<RequestBodyState>,
         home: &Arc<Pool>,
     ) -> UpstreamBody {
-        // An error reaches whoever reads the answer.
+        // An error is reported to the reader of the response.
         let task = self.driver.map(|driver| AbortOnDropHandle::new(tokio::spawn(driver.map(drop))));
         UpstreamBody::with_upload(incoming, task, self.timer, upload, home.settings().idle, self.link)
     }
 
-    /// The connection belongs to the tunnel from here on; its driver hands the socket over.
+    /// Hands the connection over to the tunnel. The driver then yields the socket.
     fn upgrade(self, answer: Response<Incoming>) -> Response<UpstreamBody> {
         if let Some(driver) = self.driver {
-            // An error reaches whoever waits for the socket.
+            // An error is reported to the future that waits for the upgraded socket.
             tokio::spawn(driver.map(drop));
         }
         answer.map(UpstreamBody::detached)
@@ -319,6 +331,7 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A context for polls whose readiness is noticed in another way.
 pub(super) fn no_waker() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

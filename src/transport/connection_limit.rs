@@ -1,4 +1,4 @@
-//! All connections of a process to one address, whichever worker has them.
+//! Connection limits, per address and in total, over all workers of the process.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::pool::Pool;
 
-/// The lines of a process, by address. Clones are the same lines.
+/// The limits of the process, by address. Clones share the same state.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimiter(Arc<Table>);
 
@@ -28,7 +28,7 @@ struct Total {
     closed: Notify,
 }
 
-/// The right to one of them.
+/// A permit of the total limit.
 #[derive(Debug)]
 pub(super) struct Place(Arc<Total>);
 
@@ -40,30 +40,31 @@ pub(super) struct AddressLimiter {
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
-/// A connection that is open, or is being opened; dropped with it.
+/// Permit for a connection that is open or being opened. It is dropped together with the connection.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     line: Arc<AddressLimiter>,
-    /// Whether the number is bounded.
+    /// Whether the number of connections to the address is limited.
     counted: bool,
-    /// Among all connections, for those that count there.
+    /// Permit of the total limit, for connections that count there.
     place: Option<Place>,
 }
 
 impl ConnectionLimiter {
-    /// Lines on which there may be `limit` connections for requests, all together.
+    /// Creates the limits. `limit` is the total number of connections for requests.
     pub fn new(limit: usize) -> Self {
         let total = Total { open: AtomicUsize::new(0), limit, closed: Notify::new() };
         ConnectionLimiter(Arc::new(Table { lines: Mutex::default(), total: Arc::new(total) }))
     }
 
-    /// A place among all connections. When there is none, an idle connection to any address is closed. Waits while all
-    /// are in use. Cancel-safe.
+    /// Takes a permit of the total limit. If none is free, an idle connection to any address is closed. Waits
+    /// while all connections are in use. Cancel-safe.
     pub(super) async fn place(&self) -> Place {
         let total = &self.0.total;
         loop {
             let mut closed = pin!(total.closed.notified());
-            // From here on a close is for us, whoever else waits.
+            // Registers for notifications before the check below, so that a connection that is closed in
+            // between is not missed.
             closed.as_mut().enable();
             if let Some(place) = self.try_place() {
                 return place;
@@ -73,19 +74,20 @@ impl ConnectionLimiter {
         }
     }
 
-    /// A place among all connections, if there is one.
+    /// Takes a permit of the total limit if one is free.
     pub(super) fn try_place(&self) -> Option<Place> {
         let total = &self.0.total;
         let next = |open| (open < total.limit).then_some(open + 1);
         total.open.fetch_update(SeqCst, SeqCst, next).ok().map(|_| Place(total.clone()))
     }
 
-    /// Tells somebody who waits for a place that there is an idle connection which may be closed.
+    /// Notifies one task that waits for a permit of the total limit that there is an idle connection to
+    /// close.
     pub(super) fn notify_waiters(&self) {
         self.0.total.closed.notify_one();
     }
 
-    /// Whether somebody would have to wait.
+    /// Whether no permit of the total limit is free.
     pub(super) fn are_full(&self) -> bool {
         self.0.total.open.load(SeqCst) >= self.0.total.limit
     }
@@ -99,9 +101,9 @@ impl ConnectionLimiter {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for one more connection to `address`, where there may be `limit` of all workers together, for those who
-    /// connect by themselves. When there is none, one that nobody uses is closed. Waits while all are in use.
-    /// Cancel-safe.
+    /// Takes a permit for a connection to `address` that is opened outside of a pool. `limit` is the limit
+    /// for all workers together. If it is reached, an idle connection is closed. Waits while all are in use.
+    /// The connection does not count towards the total limit. Cancel-safe.
     pub async fn room(&self, address: SocketAddr, limit: Option<usize>) -> ConnectionPermit {
         let line = self.to(address);
         match limit {
@@ -110,41 +112,44 @@ impl ConnectionLimiter {
         }
     }
 
+    /// The limiter of `address`, created if there is none.
     pub(super) fn to(&self, address: SocketAddr) -> Arc<AddressLimiter> {
         let mut lines = self.lines();
-        // A line that nobody holds has no connections, and needs not be the same later.
+        // An address that no pool or permit refers to has no connections, so its state can be created anew
+        // later.
         lines.retain(|other, line| *other == address || Arc::strong_count(line) > 1);
         lines.entry(address).or_default().clone()
     }
 }
 
 impl AddressLimiter {
-    /// Adds a worker's pool, whose idle connections may be closed for others.
+    /// Registers a worker's pool, whose idle connections may be closed to make room.
     pub(super) fn add(&self, pool: &Arc<Pool>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(pool));
     }
 
-    /// Room for one more connection.
+    /// A permit without a limit.
     pub(super) fn acquire_uncounted(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, SeqCst);
         ConnectionPermit { line: self.clone(), counted: false, place: None }
     }
 
-    /// Room for one more connection, if there are fewer than `limit`.
+    /// A permit if fewer than `limit` connections are open.
     pub(super) fn try_acquire(self: &Arc<Self>, limit: usize) -> Option<ConnectionPermit> {
         let next = |open| (open < limit).then_some(open + 1);
         let entered = self.open.fetch_update(SeqCst, SeqCst, next).is_ok();
         entered.then(|| ConnectionPermit { line: self.clone(), counted: true, place: None })
     }
 
-    /// Room for one more connection where there may be `limit`: when there is none, one that nobody uses is closed, be
-    /// it another worker's. Waits while all are in use. Cancel-safe.
+    /// A permit under a limit of `limit` connections. If the limit is reached, an idle connection of any
+    /// worker is closed. Waits while all are in use. Cancel-safe.
     pub(super) async fn acquire(self: &Arc<Self>, limit: usize) -> ConnectionPermit {
         loop {
             let mut closed = pin!(self.closed.notified());
-            // From here on a close is for us, whoever else waits.
+            // Registers for notifications before the check below, so that a connection that is closed in
+            // between is not missed.
             closed.as_mut().enable();
             if let Some(permit) = self.try_acquire(limit) {
                 return permit;
@@ -154,12 +159,12 @@ impl AddressLimiter {
         }
     }
 
-    /// Tells somebody who waits that there is an idle connection which may be closed.
+    /// Notifies one waiting task that there is an idle connection to close.
     pub(super) fn look_again(&self) {
         self.closed.notify_one();
     }
 
-    /// Closes a connection that nobody uses; false when there is none.
+    /// Closes an idle connection. Returns false if there is none.
     fn close_idle(&self) -> bool {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_one())
@@ -167,14 +172,14 @@ impl AddressLimiter {
 }
 
 impl Default for ConnectionLimiter {
-    /// Lines on which there may be any number.
+    /// No total limit.
     fn default() -> Self {
         ConnectionLimiter::new(usize::MAX)
     }
 }
 
 impl ConnectionPermit {
-    /// The permit along with a place among all connections.
+    /// Adds a permit of the total limit.
     pub(super) fn at(self, place: Place) -> Self {
         let mut permit = self;
         permit.place = Some(place);

@@ -1,8 +1,8 @@
-//! The line ends of the head of an answer.
+//! Validation of the line endings in a response head.
 //!
-//! RFC 9112 section 2.2 lets a line feed alone end a line, and some old servers end all of theirs so. Where lines end in
-//! two bytes, a single line feed was put in by somebody else: an application that keeps carriage returns out of its
-//! headers, but not line feeds, would let its users write headers of their own.
+//! RFC 9112 section 2.2 permits a single LF as a line terminator, and some old servers use only that. A
+//! single LF in a head whose other lines end in CRLF is a sign of header injection: an application that
+//! removes CR but not LF from header values would let its users add header lines.
 
 use std::error::Error;
 use std::io;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::headers::lines;
 use crate::socket::Inspect;
 
-/// Whether the next bytes of a connection are the head of an answer. Written by whoever sends requests on it.
+/// Whether the next bytes of a connection are a response head. Set by the code that sends requests on it.
 #[derive(Debug, Default)]
 pub(super) struct Expectation(AtomicBool);
 
-/// Follows the heads of one connection.
+/// Parses the line endings of the response heads on one connection.
 #[derive(Debug)]
 pub(super) struct HeadLines {
     expected: Arc<Expectation>,
@@ -24,29 +24,29 @@ pub(super) struct HeadLines {
     head: Option<Head>,
 }
 
-/// A head as far as it has come.
+/// The state of a partly received head.
 #[derive(Debug, Default)]
 struct Head {
-    /// How its first line ended; `None` within that.
+    /// Whether the first line ended in CRLF; `None` while it is incomplete.
     ends_in_two: Option<bool>,
-    /// The beginning of the first line, as far as it tells the status.
+    /// The beginning of the first line, up to and including the status code.
     start: [u8; STATUS.end],
     started: usize,
-    /// Bytes of the line so far, and whether the last one is a carriage return.
+    /// Bytes of the present line so far, and whether the last one is a CR.
     length: usize,
     after_return: bool,
 }
 
-/// Where the status stands in the first line (RFC 9112 section 4).
+/// Position of the status code in the first line (RFC 9112 section 4).
 const STATUS: std::ops::Range<usize> = 9..12;
 
-/// A line feed alone among lines that end in two bytes.
+/// A line ends in LF alone although the first line ends in CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a line of the head ends in a line feed alone, unlike the others")]
 pub struct MixedLines;
 
 impl Expectation {
-    /// The next bytes are a head.
+    /// Marks the next bytes as a head.
     pub(super) fn set(&self) {
         self.0.store(true, Relaxed);
     }
@@ -60,7 +60,7 @@ impl Expectation {
 }
 
 impl HeadLines {
-    /// Follows a connection on which heads come when they are `expected`.
+    /// `expected` is set when the next bytes are a head.
     pub(super) fn new(expected: Arc<Expectation>) -> Self {
         HeadLines { expected, head: None }
     }
@@ -74,7 +74,7 @@ impl HeadLines {
             && let Some(length) = head.read(rest)?
         {
             rest = rest.get(length..).unwrap_or_default();
-            // An interim answer is followed by another head.
+            // An interim response is followed by another head.
             self.head = head.is_interim().then(Head::default);
         }
         Ok(())
@@ -88,7 +88,7 @@ impl Inspect for HeadLines {
 }
 
 impl MixedLines {
-    /// Whether this lies behind `error`.
+    /// Returns the `MixedLines` that caused `error`, if any.
     pub(super) fn of(error: &hyper::Error) -> Option<MixedLines> {
         let io = error.source()?.downcast_ref::<io::Error>()?;
         io.get_ref()?.downcast_ref::<MixedLines>().copied()
@@ -96,7 +96,8 @@ impl MixedLines {
 }
 
 impl Head {
-    /// Reads on; how many bytes are the head's, once it is whole.
+    /// Parses more bytes. Returns the number of bytes that belong to the head when it is complete, else
+    /// `None`.
     fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, MixedLines> {
         if self.is_new()
             && let Some(length) = lines::whole_head(bytes)
@@ -120,7 +121,7 @@ impl Head {
         self.ends_in_two.is_none() && self.length == 0
     }
 
-    /// A part of a line.
+    /// Adds a part of a line.
     fn add(&mut self, part: &[u8]) {
         if self.ends_in_two.is_none() {
             let room = self.start.get_mut(self.started..).unwrap_or_default();
@@ -133,12 +134,12 @@ impl Head {
         self.after_return = part.last().map_or(self.after_return, |last| *last == b'\r');
     }
 
-    /// A line feed. True at the end of the head.
+    /// Ends a line at an LF. Returns true at the end of the head.
     fn end_line(&mut self) -> Result<bool, MixedLines> {
         let after_return = std::mem::take(&mut self.after_return);
         let is_empty = std::mem::take(&mut self.length) == usize::from(after_return);
         match self.ends_in_two {
-            // Empty lines before the first one are nobody's.
+            // Empty lines before the first line are ignored.
             None if is_empty => {
                 self.started = 0;
                 Ok(false)
@@ -152,7 +153,7 @@ impl Head {
         }
     }
 
-    /// Whether this is the head of an answer that another follows (RFC 9110 section 15.2).
+    /// Whether this is the head of an interim response, which another head follows (RFC 9110 section 15.2).
     fn is_interim(&self) -> bool {
         self.start.get(STATUS).is_some_and(|status| status.starts_with(b"1") && status != b"101")
     }

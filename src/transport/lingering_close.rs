@@ -1,8 +1,8 @@
-//! A socket to an instance that counts until the instance has let go of it.
+//! A socket that counts against the connection limit until the instance has closed its side too.
 //!
-//! Where the number of connections is bounded, closing one and opening another at once would be one too many for an
-//! instance that has not noticed the close yet. Many do not before they have answered: a request that was given up is
-//! worked on until then, and keeps what it holds, its slot.
+//! If a closed connection freed its permit at once, the next one could exceed the limit of an instance that
+//! has not noticed the close yet. Many servers notice it only when they send the response: until then they
+//! process an aborted request, which also keeps its slot in use.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,20 +22,20 @@ use super::slot_hold::{SlotHold, SlotShare};
 use super::upload::ReadAfterRefusal;
 use crate::socket::{Inspect, Socket};
 
-/// How long an instance may take to notice that a connection was closed.
+/// How long an instance may take to notice a close.
 const NOTICE: Duration = Duration::from_millis(250);
 
-/// A connected socket with the right to it.
+/// A connected socket with its permit.
 #[derive(Debug)]
 pub(super) struct CountedSocket {
-    /// Both are there until it is dropped.
+    /// `socket` and `permit` are `Some` until the drop.
     socket: Option<ReadAfterRefusal<Inspector>>,
     permit: Option<ConnectionPermit>,
     link: Arc<SlotHold>,
     abandoned: Duration,
 }
 
-/// What sees every byte before hyper does.
+/// Inspects received bytes before hyper parses them.
 #[derive(Debug)]
 struct Inspector {
     link: Arc<SlotHold>,
@@ -52,8 +52,8 @@ impl Inspect for Inspector {
 }
 
 impl CountedSocket {
-    /// Heads come on it when they are `expected`. `abandoned`: how long an instance may work on a request that was given
-    /// up, for as much as we know.
+    /// `expected` is set when the next bytes are a response head. `abandoned` is how long an instance is
+    /// assumed to process an aborted request at most.
     pub(super) fn new(
         stream: TcpStream,
         permit: ConnectionPermit,
@@ -83,8 +83,8 @@ impl Drop for CountedSocket {
     }
 }
 
-/// Closes our half and waits until the instance closes its own. `claim` is let go of when it has, when it answers, or
-/// when `abandoned` is over.
+/// Shuts down the sending side and waits until the instance closes its side. `claim` is released when the
+/// instance closes or responds, or after `abandoned`.
 async fn linger(
     mut stream: TcpStream,
     permit: ConnectionPermit,
@@ -105,7 +105,7 @@ async fn linger(
         while stream.read(&mut rest).await? > 0 {}
         Ok::<(), io::Error>(())
     };
-    // An instance that does not notice, or goes on talking, has had its time.
+    // An instance that does not notice the close, or continues to send, is not waited for any longer.
     let _ = timeout(NOTICE, closed).await;
     drop((stream, permit));
 }
@@ -161,7 +161,7 @@ mod tests {
         let line = ConnectionLimiter::default().to(([127, 0, 0, 1], 1).into());
         let (ours, mut theirs) = connected().await;
         drop(CountedSocket::new(ours, line.try_acquire(1).unwrap(), NOTICE, Arc::default(), Arc::default()));
-        // The close has arrived, but was not answered.
+        // The close has arrived, but the peer has not closed its side.
         assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
         assert!(line.try_acquire(1).is_none());
         drop(theirs);

@@ -1,4 +1,4 @@
-//! Connections to instances: opened, kept for reuse, watched.
+//! Connections to instances: connecting, pooling, limits, and the transfer of requests and responses.
 
 mod connection;
 mod connection_limit;
@@ -19,8 +19,8 @@ pub use response_body::{UpstreamBody, UpstreamBodyError};
 pub use slot_hold::SlotShare;
 pub use tunnel::{Tunnel, TunnelReport};
 
-/// Chooses the cryptography behind every TLS connection of the process. Idempotent.
+/// Installs the process-wide TLS crypto provider. Idempotent.
 pub fn install_crypto() {
-    // A provider that is installed already is as good.
+    // It fails if a provider is installed already, which is equally good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

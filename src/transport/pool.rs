@@ -1,4 +1,4 @@
-//! Connections of one worker that wait for their next request.
+//! The connection pools of one worker.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,38 +10,39 @@ use tokio::time::{Instant, timeout};
 use super::connection::{ConnectError, Connection};
 use super::connection_limit::{AddressLimiter, ConnectionLimiter};
 
-/// In their boxes, in which they go from request to request.
+/// Boxed, as connections are moved from request to request.
 type Idle = Vec<Box<Connection>>;
 
-/// How many connections to an instance there may be, and how long things may take on the way to it.
+/// Limits and timeouts of the connections to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// To connect.
+    /// Connect timeout.
     pub connect: Duration,
-    /// From the sent request to the head of the answer.
+    /// Timeout from the sent request to the response head.
     pub first_byte: Duration,
-    /// Between two bytes of an answer, those of a request that is still being sent included.
+    /// Timeout between two bytes of a response. Bytes of a request that is still being sent count too.
     pub idle: Duration,
-    /// How long an unused connection is kept.
+    /// How long an idle connection is kept.
     pub keep_alive: Duration,
-    /// Age at which a connection is not used again; `None`: never for its age.
+    /// Age after which a connection is not reused; `None`: unlimited.
     pub max_lifetime: Option<Duration>,
-    /// Requests after which a connection is not used again; `None`: never for their number.
+    /// Number of requests after which a connection is not reused; `None`: unlimited.
     pub max_requests: Option<u32>,
-    /// Most connections of all workers together; `None`: as many as are needed.
+    /// Limit of connections of all workers together; `None`: unlimited.
     pub limit: Option<usize>,
-    /// Idle connections that are kept ready.
+    /// Number of idle connections that are kept ready.
     pub warm: usize,
-    /// How long an instance may be at work on a request that was given up, until it closes the connection or answers.
+    /// How long an instance is assumed at most to process an aborted request. The time ends early if it
+    /// closes the connection or responds.
     pub abandoned: Duration,
-    /// Most header lines of a response.
+    /// Limit of header lines in a response.
     pub header_count: usize,
-    /// Most bytes of the head of a response.
+    /// Limit of bytes in a response head.
     pub header_bytes: usize,
 }
 
-/// The idle connections of one worker to one address, the most recently used taken first, so that what
-/// is not needed grows old.
+/// The idle connections of one worker to one address. The most recently used one is taken first, so that
+/// connections that are not needed age and are closed.
 #[derive(Debug)]
 pub struct Pool {
     address: SocketAddr,
@@ -64,20 +65,21 @@ impl Pool {
         &self.settings
     }
 
-    /// An idle connection, if there is one young enough. That the instance has closed it meanwhile is found
-    /// when a request is sent, which is then handed back unsent.
+    /// Takes the most recently used idle connection; `None` if there is none younger than `keep_alive`.
+    /// Whether the instance has closed it meanwhile is not checked: the request would then be handed back
+    /// unsent.
     pub fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle();
         let connection = idle.pop()?;
         if now.saturating_duration_since(connection.idle_since) < self.settings.keep_alive {
             return Some(connection);
         }
-        // All the others have waited longer still.
+        // The connections are ordered by idle time, so all others are too old as well.
         idle.clear();
         None
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
         let PoolSettings { connect, limit, .. } = self.settings;
         let permit = match limit {
@@ -93,7 +95,7 @@ impl Pool {
         Connection::open(self.address, &self.settings, permit.at(place)).await
     }
 
-    /// Takes back a connection whose exchange is over; one that is not fit for another is closed.
+    /// Returns a connection after its exchange. It is closed if it cannot be reused.
     pub(super) fn put(&self, mut connection: Box<Connection>) {
         let now = Instant::now();
         connection.end();
@@ -106,7 +108,7 @@ impl Pool {
         }
     }
 
-    /// Closes the connection that was used longest ago; false when none is idle.
+    /// Closes the idle connection that was used longest ago. Returns false if there is none.
     pub(super) fn close_one(&self) -> bool {
         let mut idle = self.idle();
         let oldest = (!idle.is_empty()).then(|| idle.remove(0));
@@ -114,7 +116,7 @@ impl Pool {
         oldest.is_some()
     }
 
-    /// Opens a connection if fewer idle ones are ready than there should be.
+    /// Opens a connection if fewer than the configured number of idle ones are ready.
     async fn warm(&self) {
         if self.idle().len() >= self.settings.warm {
             return;
@@ -124,7 +126,7 @@ impl Pool {
             Some(limit) => self.line.try_acquire(limit),
         };
         let (Some(permit), Some(place)) = (permit, self.lines.try_place()) else { return };
-        // An instance that cannot be reached is found out by those who need it.
+        // Errors are ignored here: the next request that has to connect reports them.
         if let Ok(connection) = Connection::open(self.address, &self.settings, permit.at(place)).await {
             self.idle().insert(0, connection);
             self.line.look_again();
@@ -132,7 +134,7 @@ impl Pool {
         }
     }
 
-    /// Closes what has waited too long or was closed by the instance. True when something is left.
+    /// Closes connections that are too old or were closed by the instance. Returns true if any are left.
     fn evict_idle(&self, now: Instant) -> bool {
         let mut idle = self.idle();
         idle.retain_mut(|connection| {
@@ -155,21 +157,22 @@ impl Pool {
     }
 }
 
-/// One worker's pools.
+/// The pools of one worker.
 #[derive(Debug)]
 pub struct Pools {
     lines: ConnectionLimiter,
-    /// Most addresses have one; more while settings change, and where upstreams share an instance.
+    /// Usually one pool per address. There are more while settings change, and if upstreams share an
+    /// instance.
     pools: Mutex<BTreeMap<SocketAddr, Vec<Arc<Pool>>>>,
 }
 
 impl Pools {
-    /// `lines` are those of the process.
+    /// `lines` are the connection limits of the process.
     pub fn new(lines: ConnectionLimiter) -> Self {
         Pools { lines, pools: Mutex::default() }
     }
 
-    /// The pool of connections to `address` that are kept as `settings` say.
+    /// The pool of connections to `address` with these settings. It is created if there is none.
     pub fn to(&self, address: SocketAddr, settings: &PoolSettings) -> Arc<Pool> {
         let mut pools = self.pools();
         let pools = pools.entry(address).or_default();
@@ -181,18 +184,18 @@ impl Pools {
         pool
     }
 
-    /// Closes old connections and forgets unused pools; to be called a few times a second.
+    /// Closes old connections and removes unused pools. To be called a few times per second.
     pub fn sweep(&self) {
         let now = Instant::now();
         self.pools().retain(|_, pools| {
-            // A pool that somebody holds will get a connection back.
+            // A pool that is referenced elsewhere will get a connection back.
             pools.retain(|pool| pool.evict_idle(now) || Arc::strong_count(pool) > 1);
             !pools.is_empty()
         });
     }
 
-    /// Sees to it that connections to `address` are ready before they are needed, if the settings want it; to be called
-    /// a few times a second within the worker's runtime.
+    /// Opens connections to `address` in advance, if the settings require it. To be called a few times per
+    /// second within the worker's runtime.
     pub fn keep_warm(&self, address: SocketAddr, settings: &PoolSettings) {
         if settings.warm > 0 {
             let pool = self.to(address, settings);

@@ -1,4 +1,4 @@
-//! The body of an answer, streaming out of its connection.
+//! The body of a response, streamed from its connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,10 +19,10 @@ use super::slot_hold::SlotHold;
 use crate::body::RequestBodyState;
 use crate::clock::LazyTimer;
 
-/// Most bytes of an unwanted answer that are read to save its connection.
+/// Most bytes of a discarded response that are read to make its connection reusable.
 const MOST_DISCARDED: usize = 64 * 1024;
 
-/// Why an answer ended early. The client must see it as cut, never as complete.
+/// Why a response ended early. The client must see it as truncated, never as complete.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamBodyError {
     #[error("the connection broke within the answer")]
@@ -33,51 +33,53 @@ pub enum UpstreamBodyError {
     Closed,
 }
 
-/// The body of an answer. At its end the connection goes back to the pool; dropped before, it is closed.
+/// A response body. At its end the connection returns to the pool. If the body is dropped earlier, the
+/// connection is closed.
 #[derive(Debug)]
 pub struct UpstreamBody {
     incoming: Incoming,
     source: Source,
-    /// Whether the timer is set for the pause that the answer is in.
+    /// Whether the idle timer is armed for the present pause of the response.
     pausing: bool,
-    /// Read before anybody asked for it, in this order.
+    /// Parts that were read in advance, to be returned first.
     ahead: Ahead,
 }
 
-/// The beginning of a body, or all of it.
+/// The beginning of a body, or all of it, read in advance.
 #[derive(Debug, Default)]
 struct Ahead {
     first: Option<Bytes>,
     second: Option<Bytes>,
     trailers: Option<Box<HeaderMap>>,
-    /// Whether nothing comes after it.
+    /// Whether nothing follows.
     is_all: bool,
 }
 
-/// What the body comes from.
+/// The source of the body.
 #[derive(Debug)]
 enum Source {
-    /// A connection that is driven by being asked for more.
+    /// A connection that is driven by polling the body.
     Connection(Box<Connection>, Arc<Pool>),
-    /// A connection that a task drives.
+    /// A connection that is driven by a task.
     Task(Box<Duplex>),
-    /// Nothing more comes, or the connection serves another purpose.
+    /// The body is over, or the connection was handed over to a tunnel.
     Over,
 }
 
-/// An answer whose request is still being sent; dropping it closes the connection.
+/// A response whose request is still being sent. Dropping it closes the connection.
 #[derive(Debug)]
 struct Duplex {
     _task: Option<AbortOnDropHandle<()>>,
     timer: LazyTimer,
     idle: Duration,
     upload: Arc<RequestBodyState>,
-    /// Bytes of the request when the timer was set.
+    /// Bytes of the request sent when the timer was armed.
     uploaded: u64,
     link: Arc<SlotHold>,
 }
 
 impl UpstreamBody {
+    /// The body of a response whose request has been sent. The connection returns to `home` at its end.
     pub(super) fn new(incoming: Incoming, connection: Box<Connection>, home: Arc<Pool>) -> Self {
         let mut body = UpstreamBody {
             incoming,
@@ -91,9 +93,9 @@ impl UpstreamBody {
         body
     }
 
-    /// The body of an answer that begins before `upload` is over, out of a connection that `task` drives. It
-    /// is given up when neither makes progress for `idle` (looked at in steps of that length, so after at most
-    /// twice as long).
+    /// The body of a response that begins before `upload` is over. `task` drives the connection. The body
+    /// fails if neither direction makes progress for `idle`. This is checked in steps of that length, so it
+    /// fails after at most twice as long.
     pub(super) fn with_upload(
         incoming: Incoming,
         task: Option<AbortOnDropHandle<()>>,
@@ -111,14 +113,14 @@ impl UpstreamBody {
         }
     }
 
-    /// The body of an answer whose connection goes elsewhere.
+    /// The body of a response whose connection is handed over to a tunnel.
     pub(super) fn detached(incoming: Incoming) -> Self {
         UpstreamBody { incoming, source: Source::Over, pausing: false, ahead: Ahead::default() }
     }
 
-    /// Waits for the first piece of a body of known length, and keeps it for whoever reads the body: an answer that
-    /// breaks before it is found out while another instance can still be asked. A body of unknown length may be a
-    /// stream, and is not waited for. Cancelled, nothing is lost.
+    /// Waits for the first piece of a body of known length, and buffers it. A response that breaks before its
+    /// first piece is thus detected while the request can still be retried on another instance. A body of
+    /// unknown length may be a stream, so it is not waited for. Cancel-safe.
     pub async fn begin(&mut self) -> Result<(), UpstreamBodyError> {
         if self.size_hint().exact().is_none() || self.is_end_stream() {
             return Ok(());
@@ -128,8 +130,8 @@ impl UpstreamBody {
         Ok(())
     }
 
-    /// Keeps what has come of the body already, two pieces at most: an answer that is broken there is found out while
-    /// its client can still be told so.
+    /// Buffers up to two pieces of the body that have already arrived. A response that breaks there is thus
+    /// detected while an error response can still be sent to the client.
     pub fn look_ahead(&mut self) -> Result<(), UpstreamBodyError> {
         while self.ahead.has_room() && !self.incoming.is_end_stream() {
             let Poll::Ready(next) = self.poll_next(&mut no_waker()) else { break };
@@ -138,7 +140,7 @@ impl UpstreamBody {
         Ok(())
     }
 
-    /// Ends an answer that nobody wants: when the rest of it is here already, its connection can be used again.
+    /// Discards the response. If the rest of the body has already arrived, its connection becomes reusable.
     pub fn discard(mut self) {
         let mut read = 0;
         while read < MOST_DISCARDED
@@ -148,6 +150,7 @@ impl UpstreamBody {
         }
     }
 
+    /// Ends the exchange: returns the connection to its pool or releases the claim.
     fn release(&mut self) {
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Connection(connection, home) => home.put(connection),
@@ -170,7 +173,7 @@ impl UpstreamBody {
         next
     }
 
-    /// Ready when the answer has paused for too long.
+    /// Ready when the response has paused for longer than the idle timeout.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let pausing = std::mem::replace(&mut self.pausing, true);
         match &mut self.source {
@@ -232,13 +235,13 @@ impl Body for UpstreamBody {
 }
 
 impl UpstreamBody {
-    /// What comes behind that which was read ahead.
+    /// The next frame after those that were read in advance.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         let this = self;
         match this.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pausing = false;
-                // Trailers are the last frame: those who got them need not ask again.
+                // Trailers are the last frame, so the body is complete without another poll.
                 this.ahead.is_all |= frame.is_trailers();
                 if this.ahead.is_all || this.incoming.is_end_stream() {
                     this.release();
@@ -275,7 +278,7 @@ impl Ahead {
         [&self.first, &self.second].into_iter().flatten().map(|piece| piece.len() as u64).sum()
     }
 
-    /// Keeps what came next; `None`: nothing more comes.
+    /// Buffers the next frame; `None` is the end of the body.
     fn keep(&mut self, frame: Option<Frame<Bytes>>) {
         let Some(frame) = frame else {
             self.is_all = true;
@@ -284,7 +287,7 @@ impl Ahead {
         match frame.into_data() {
             Ok(piece) if self.first.is_none() => self.first = Some(piece),
             Ok(piece) => self.second = Some(piece),
-            // Of all frames only trailers are no data.
+            // A frame is either data or trailers.
             Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
         }
     }

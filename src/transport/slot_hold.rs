@@ -1,16 +1,17 @@
-//! What is known of the exchange on a connection where its bytes pass.
+//! State of the present exchange that a connection shares with its socket.
 //!
-//! hyper says that a connection has ended, but not whether a part of an answer had come before. What had not begun to be
-//! answered on a connection that was used before may have crossed with the instance's decision to close it.
+//! hyper reports that a connection has ended, but not whether a part of a response was received before. That
+//! is needed for retries: if no byte of the response arrived on a reused connection, the request may have
+//! crossed with the instance's decision to close the connection.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is held as long as the instance is, or may be, at work on a request; dropping the last clone lets go of it.
+/// Held while the instance processes, or may process, a request. Dropping the last clone releases it.
 pub type SlotShare = Arc<dyn fmt::Debug + Send + Sync>;
 
-/// What a connection knows in common with its socket, which hyper has.
+/// Shared by a connection and its socket, which is owned by hyper.
 #[derive(Debug, Default)]
 pub(super) struct SlotHold {
     heard: AtomicBool,
@@ -18,7 +19,7 @@ pub(super) struct SlotHold {
 }
 
 impl SlotHold {
-    /// A request is about to be sent, which `claim` is held for.
+    /// Starts an exchange. `claim` is held for it.
     pub(super) fn begin(&self, claim: Option<SlotShare>) {
         self.heard.store(false, Relaxed);
         if claim.is_some() {
@@ -26,17 +27,17 @@ impl SlotHold {
         }
     }
 
-    /// A byte has come.
+    /// Records that bytes were received.
     pub(super) fn hear(&self) {
         self.heard.store(true, Relaxed);
     }
 
-    /// Whether a byte has come since.
+    /// Whether bytes were received since the exchange began.
     pub(super) fn has_heard(&self) -> bool {
         self.heard.load(Relaxed)
     }
 
-    /// What is still held when the connection ends, or when the answer has.
+    /// Takes the claim, at the end of the response or of the connection.
     pub(super) fn take_claim(&self) -> Option<SlotShare> {
         self.held().take()
     }

@@ -1,4 +1,4 @@
-//! An upgraded connection: bytes both ways until one side is done.
+//! An upgraded connection, with bytes copied in both directions until one side ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,30 +11,30 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-/// The upstream's half of an upgraded connection, waiting for the client's half.
+/// The upstream's half of an upgraded connection, before it is joined with the client's half.
 pub struct Tunnel {
     upstream: TokioIo<Upgraded>,
     idle: Duration,
 }
 
-/// How a tunnel ended.
+/// The result of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelReport {
-    /// Bytes from the client.
+    /// Bytes received from the client.
     pub received: u64,
-    /// Bytes to the client.
+    /// Bytes sent to the client.
     pub sent: u64,
 }
 
 impl Tunnel {
-    /// A tunnel on a connection that was upgraded. It ends when no byte passes for `idle` (checked in steps of
-    /// that length, so after at most twice as long).
+    /// Wraps an upgraded connection. The tunnel ends when no byte passes for `idle`. This is checked in steps
+    /// of that length, so it ends after at most twice as long.
     pub fn new(upstream: Upgraded, idle: Duration) -> Self {
         Tunnel { upstream: TokioIo::new(upstream), idle }
     }
 
-    /// Copies both ways until both sides have finished, one breaks, nothing passes for too long, or `closed`
-    /// completes.
+    /// Copies in both directions until both sides have finished, one side fails, the idle timeout passes, or
+    /// `closed` completes.
     pub async fn run<C>(mut self, client: C, closed: impl Future<Output = ()>) -> TunnelReport
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -53,7 +53,7 @@ impl Tunnel {
             }
         };
         tokio::select! {
-            // A break is an end like any other here: what was copied until then is in the counts.
+            // An I/O error ends the tunnel normally: the bytes copied until then have been counted.
             _ = copy_bidirectional(&mut client, &mut self.upstream) => {}
             () = silence => {}
             () = closed => {}

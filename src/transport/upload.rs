@@ -1,7 +1,8 @@
-//! A socket whose failed writes do not hide what has been read.
+//! A socket whose failed writes do not hide a response that can still be read.
 //!
-//! A server may refuse an upload, and close without having read it; the system then resets the connection as soon
-//! as more arrives. The response that came before is there to be read, though writing fails (RFC 9112 section 9.5).
+//! A server may reject an upload and close the connection without reading all of it. The system then resets
+//! the connection as soon as more data arrives. The response sent before must still be read although writing
+//! fails (RFC 9112 section 9.5).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,20 +13,21 @@ use tokio::net::TcpStream;
 
 use crate::socket::{Inspect, Socket};
 
-/// A socket to a server that may answer before it has read everything. Once the peer has refused a write, no more is
-/// written, and the failure shows only when nothing is left to be read.
+/// A socket to a server that may respond before it has read the whole request. After the peer has refused a
+/// write, nothing more is written. The write error is reported only when nothing is left to be read.
 #[derive(Debug)]
 pub(super) struct ReadAfterRefusal<I = ()> {
     socket: Socket<I>,
     refusal: Option<Refusal>,
 }
 
-/// What became of a write that the peer refused.
+/// State after the peer has refused a write.
 #[derive(Debug)]
 enum Refusal {
-    /// Something may be left to be read; whoever waits to write is woken when it is over.
+    /// Received data may be left to read. The waker is that of the pending write, to be woken when reading is
+    /// over.
     ReadOn(io::ErrorKind, Option<Waker>),
-    /// Nothing is.
+    /// All received data has been read.
     Final(io::ErrorKind),
 }
 
@@ -38,7 +40,7 @@ impl<I> ReadAfterRefusal<I> {
         self.socket.into_inner()
     }
 
-    /// What a write comes to after an earlier one was refused; `None`: none was.
+    /// The result of a write after an earlier one was refused; `None` if none was.
     fn poll_refused(&mut self, cx: &Context<'_>) -> Option<Poll<io::Result<usize>>> {
         match self.refusal.as_mut()? {
             Refusal::ReadOn(_, waiting) => {
@@ -59,8 +61,8 @@ impl<I> ReadAfterRefusal<I> {
         }
     }
 
-    /// Ends the reading after a refused write. A reset in the place of an orderly end is shown as what it is: it may
-    /// have taken a part of the response away.
+    /// Called when reading after a refused write ends. If the connection was reset, an orderly end is
+    /// reported as a reset, because a part of the response may have been lost.
     fn end(&mut self, result: io::Result<()>) -> io::Result<()> {
         let Some(Refusal::ReadOn(kind, waiting)) = self.refusal.take() else { return result };
         self.refusal = Some(Refusal::Final(kind));
@@ -71,7 +73,7 @@ impl<I> ReadAfterRefusal<I> {
     }
 }
 
-/// Whether the peer takes nothing more; what it sent before can still be read.
+/// Whether the peer accepts no more data. Data it sent before can still be read.
 fn is_refusal(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
@@ -87,7 +89,7 @@ impl<I: Inspect> Read for ReadAfterRefusal<I> {
 }
 
 impl<I: Inspect> ReadAfterRefusal<I> {
-    /// Reads after a refused write. In pieces of its own, to see the end.
+    /// Reads after a refused write. It reads into a buffer of its own, to detect the end.
     fn read_on(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut piece = [0; 4096];
         let room = piece.len().min(buf.remaining());
@@ -146,14 +148,14 @@ mod tests {
 
     use super::*;
 
-    /// Our end, on which writes are refused already, and what the peer had sent before.
+    /// The client side of a connection on which a write has been refused. Before that the peer has sent `no`.
     async fn refused(orderly: bool) -> ReadAfterRefusal {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut theirs = listener.accept().await.unwrap().0;
         ours.write_all(b"ab").await.unwrap();
         theirs.write_all(b"no").await.unwrap();
-        // Closed with something unread, the system resets the connection at once.
+        // If the peer closes with unread data, the system resets the connection at once.
         let all = if orderly { 2 } else { 1 };
         theirs.read_exact(&mut [0; 2][..all]).await.unwrap();
         drop(theirs);

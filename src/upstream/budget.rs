@@ -1,8 +1,9 @@
-//! How many requests may be sent again, over all workers.
+//! The retry budget of an upstream, shared by all workers.
 //!
-//! A bucket in one atomic word: every request puts its share in, time puts the minimum in, and what is in it is
-//! forgotten at the pace of [`WINDOW`]. So it holds the share of the requests of about that time, and a failing
-//! upstream never gets much more than that on top of its load.
+//! A token bucket in one atomic word. Every request adds its share of a retry, the passing of time adds the
+//! configured minimum, and the balance decays over [`WINDOW`]. The balance is therefore about the configured
+//! share of the requests within the window, and retries add no more than that share to the load of a failing
+//! upstream.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,35 +12,36 @@ use tokio::time::Instant;
 
 use crate::config::RetryBudget;
 
-/// How long what was put in counts: exponentially less while requests come, nothing after a pause of this length.
+/// Decay time of the balance. It decays exponentially while requests arrive, and completely after a pause of
+/// this length.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The budget of one upstream. It begins with the minimum of one window.
+/// The budget of one upstream. It starts with the minimum for one window.
 #[derive(Debug)]
 pub struct Budget {
-    /// The balance (the bits of an `f32`) above the milliseconds after `born` that it is of.
+    /// Upper half: the balance, as the bits of an `f32`. Lower half: its time, in milliseconds after `born`.
     state: AtomicU64,
     born: Instant,
 }
 
 impl Budget {
-    /// A request has come.
+    /// Adds the share of one request.
     pub fn earn(&self, rules: RetryBudget, now: Instant) {
         self.change(rules, now, |balance| Some(balance + rules.percent as f32 / 100.0));
     }
 
-    /// Takes one repeat; false when there is none.
+    /// Takes one retry from the budget. Returns false if less than one is left.
     pub fn spend(&self, rules: RetryBudget, now: Instant) -> bool {
         self.change(rules, now, |balance| (balance >= 1.0).then_some(balance - 1.0))
     }
 
     fn change(&self, rules: RetryBudget, now: Instant, change: impl Fn(f32) -> Option<f32>) -> bool {
-        // Wraps every seven weeks, and so does the difference.
+        // Wraps around every seven weeks, and so does the difference below.
         let now = now.saturating_duration_since(self.born).as_millis() as u32;
         let changed = self.state.fetch_update(Relaxed, Relaxed, |state| {
             let (balance, then) = unpack(state);
             let passed = match now.wrapping_sub(then) {
-                // Another worker's clock was read a moment later than ours.
+                // Another worker read its clock later than this one, so the stored time is ahead.
                 backwards if backwards > u32::MAX / 2 => 0,
                 passed => passed,
             };
@@ -57,7 +59,7 @@ impl Default for Budget {
     }
 }
 
-/// What has become of `balance` after `passed` milliseconds.
+/// The value of `balance` after `passed` milliseconds: decayed, plus the configured minimum.
 fn aged(balance: f32, passed: u32, rules: RetryBudget) -> f32 {
     let part = (passed as f32 / WINDOW.as_millis() as f32).min(1.0);
     balance * (1.0 - part) + rules.per_second as f32 * WINDOW.as_secs_f32() * part
@@ -124,7 +126,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes when: no more is taken than was put in, and after a pause there is the minimum again.
+        /// For any sequence of calls, no more is spent than was earned, and after a pause the minimum is
+        /// available again.
         #[test]
         fn no_more_is_spent_than_was_earned(
             percent in 0u32..=100,

@@ -1,20 +1,20 @@
-//! Until when an instance may end what it has begun.
+//! Deadline of a draining instance.
 
 use tokio::time::Instant;
 
-/// When an instance goes down for good, and what becomes of what still runs on it.
+/// When an instance goes down for good, and what happens to the responses that are still in flight on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     pub at: Instant,
     pub then: DeadlineAction,
 }
 
-/// What becomes of answers and tunnels that are under way when a deadline passes.
+/// What happens to responses and tunnels that are in flight when the deadline passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadlineAction {
-    /// They end as they would have.
+    /// They continue to their normal end.
     Keep,
-    /// They are cut.
+    /// They are aborted.
     Close,
 }
 
@@ -28,7 +28,7 @@ impl DeadlineAction {
     }
 }
 
-/// How an instance came to the state that it is in.
+/// When the administrative state was set, and its deadline.
 #[derive(Debug)]
 pub(super) struct Orders {
     pub(super) since: Instant,

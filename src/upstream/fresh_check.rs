@@ -1,23 +1,23 @@
-//! Whether an instance with checks has been found good since there was reason to doubt it.
+//! Whether an instance needs a successful health check before it gets new requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
-/// Why an instance may not be as good as its last check found it; the later ones are the stronger ones.
+/// Why the last health check may no longer hold. Later variants are stronger and replace earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum UnprovenReason {
-    /// It was there before us, and no check has ended yet.
+    /// The instance existed before this process started, and no health check has finished yet.
     Unknown = 1,
-    /// It was away, or could not be connected to.
+    /// The instance was away or could not be connected to.
     Away = 2,
-    /// Nobody listened at its address: what it kept in memory is gone.
+    /// A connect was refused: no process listened at the address, so state in the instance's memory is lost.
     Gone = 3,
 }
 
 impl UnprovenReason {
-    /// What is wrong, as long as no check has ended since; for people.
+    /// The reason as text for people. It holds as long as no health check has finished since.
     pub(super) fn as_reason(self) -> &'static str {
         match self {
             UnprovenReason::Unknown => "no check has ended yet",
@@ -29,17 +29,18 @@ impl UnprovenReason {
 
 const NONE: u8 = 0;
 
-/// Written by the health manager and by those who doubt.
+/// Set by connect failures and operator changes, cleared by the health manager.
 #[derive(Debug, Default)]
 pub(super) struct FreshCheck {
-    /// Whether there are checks at all, without which nobody doubts.
+    /// Whether health checks are configured. Without them no check is ever required.
     checked: AtomicBool,
     doubt: AtomicU8,
     doubted: Notify,
 }
 
 impl FreshCheck {
-    /// Whether there are checks from now on; an instance that had none is in doubt until the first.
+    /// Sets whether health checks are configured. If they were not before, one must succeed first, for the
+    /// reason `at_first`.
     pub(super) fn set_checked(&self, checked: bool, at_first: UnprovenReason) {
         let before = self.checked.swap(checked, Relaxed);
         match (before, checked) {
@@ -51,7 +52,7 @@ impl FreshCheck {
         }
     }
 
-    /// False when there are no checks.
+    /// Requires a successful health check. Returns false if none is configured.
     pub(super) fn doubt(&self, why: UnprovenReason) -> bool {
         let is_checked = self.checked.load(Relaxed);
         if is_checked {
@@ -61,11 +62,12 @@ impl FreshCheck {
         is_checked
     }
 
-    /// True when there was doubt.
+    /// Records a successful health check. Returns true if one was required.
     pub(super) fn prove(&self) -> bool {
         self.doubt.swap(NONE, Relaxed) != NONE
     }
 
+    /// Why a successful health check is required; `None` if it is not.
     pub(super) fn doubts(&self) -> Option<UnprovenReason> {
         match self.doubt.load(Relaxed) {
             NONE => None,
@@ -75,7 +77,7 @@ impl FreshCheck {
         }
     }
 
-    /// Completes when there is new doubt, for one who waits. Cancel-safe.
+    /// Completes when a health check is newly required. Only one waiter is woken. Cancel-safe.
     pub(super) async fn doubted(&self) {
         self.doubted.notified().await;
     }

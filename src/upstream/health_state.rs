@@ -1,4 +1,4 @@
-//! What is thought of an instance, since when and why.
+//! The health of an instance, with its reason and history.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,22 +6,22 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-/// The verdict of the upstream's warden.
+/// The health as decided by the upstream's health manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Health {
-    /// No check has ended yet, or none is configured.
+    /// No health check has finished yet, or none is configured.
     Unchecked = 0,
-    /// Checks succeed.
+    /// Health checks succeed.
     Up = 1,
-    /// Checks fail.
+    /// Health checks fail.
     Down = 2,
-    /// Requests failed; it is left alone for a while.
+    /// Ejected for a time because requests failed (outlier detection).
     Ejected = 3,
 }
 
 impl Health {
-    /// Whether it is fit to serve.
+    /// Whether the instance is able to serve.
     pub fn is_able(self) -> bool {
         matches!(self, Health::Unchecked | Health::Up)
     }
@@ -30,8 +30,12 @@ impl Health {
 /// Why an instance was ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
+    /// Too many failures in a row.
     Consecutive,
+    /// Too high a share of failures within the window.
     ErrorRate,
+    /// The health check could not be made for lack of a slot, connection or socket. It does not affect the
+    /// health.
     Latency,
 }
 
@@ -48,12 +52,13 @@ impl Cause {
     }
 }
 
-/// What a check came to.
+/// The result of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckResult {
     Ok,
     Failed,
-    /// It could not be made, which says nothing about the instance.
+    /// The health check could not be made for lack of a slot, connection or socket. It says nothing about the
+    /// instance.
     Busy,
 }
 
@@ -70,33 +75,33 @@ impl CheckResult {
     }
 }
 
-/// Everything known about an instance's health.
+/// The health with its reason, counters and last ejection.
 #[derive(Debug, Clone)]
 pub struct HealthState {
     pub health: Health,
-    /// For people; empty when there is nothing to say.
+    /// Text for people; empty if there is none.
     pub reason: String,
-    /// Since when its health is what it is.
+    /// When `health` last changed.
     pub since: SystemTime,
     pub ejection: Ejection,
-    /// By [`CheckResult`], in the order of `ALL`.
+    /// Number of health checks by [`CheckResult`], in the order of `ALL`.
     pub checks: [u64; 3],
-    /// By [`Cause`], in the order of `ALL`.
+    /// Number of ejections by [`Cause`], in the order of `ALL`.
     pub ejections: [u64; 3],
 }
 
 /// The last ejection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ejection {
-    /// Until when, at least, while the instance is ejected.
+    /// Earliest end of the ejection. `None` unless the instance is ejected.
     pub until: Option<Instant>,
-    /// How often without a long time in between.
+    /// Number of ejections that followed each other without a long time in between.
     pub times: u32,
-    /// When the instance came back from it.
+    /// When the last ejection ended.
     pub returned: Option<Instant>,
 }
 
-/// Written by the health manager, but for doubts; requests read one atomic of it.
+/// Written by the health manager, except for `doubt`. Requests read only the atomic `hot`.
 #[derive(Debug)]
 pub(super) struct HealthCell {
     hot: AtomicU8,
@@ -131,7 +136,7 @@ impl HealthCell {
         self.cold().clone()
     }
 
-    /// Returns what it was before. Any other health ends an ejection.
+    /// Sets health and reason, and returns the previous health. A change of health ends an ejection.
     pub(super) fn set(&self, health: Health, reason: &str, now: Instant) -> Health {
         let mut cold = self.cold();
         let before = cold.health;
@@ -148,7 +153,8 @@ impl HealthCell {
         before
     }
 
-    /// What was found good may not be so any more: the reason is not one now.
+    /// Clears the reason of an instance that is able to serve, because a new health check is required and the
+    /// old reason may not hold any more.
     pub(super) fn doubt(&self) {
         let mut cold = self.cold();
         if cold.health.is_able() {
@@ -156,6 +162,7 @@ impl HealthCell {
         }
     }
 
+    /// Sets the health to [`Health::Ejected`], and stores and counts the ejection.
     pub(super) fn eject(&self, ejection: Ejection, cause: Cause, reason: &str, now: Instant) {
         self.set(Health::Ejected, reason, now);
         let mut cold = self.cold();

@@ -1,4 +1,4 @@
-//! One server of an upstream: who it is, and everything that is known of it.
+//! One instance (backend server) of an upstream: its identity and all its run-time state.
 
 mod condition;
 mod connects;
@@ -28,22 +28,23 @@ use crate::config;
 pub use condition::Condition;
 use wishes::READY;
 
-/// Names an instance by its address, the same in every process and after every restart.
+/// Identifies an instance by its address. The id is the same in every process and after every restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub u64);
 
 impl InstanceId {
+    /// The first 64 bits of the SHA-256 of the address as text.
     pub fn of(address: SocketAddr) -> Self {
         let hash = digest(&SHA256, address.to_string().as_bytes());
         InstanceId(hash.as_ref().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
 }
 
-/// Least share of its requests that an instance gets while it starts slowly.
+/// Smallest share of its requests that an instance gets during slow start.
 const LEAST_SHARE: f32 = 0.1;
 
-/// One server. Shared by all workers and by all configurations it is a member in; every field a request reads is
-/// an atomic.
+/// One instance. It is shared by all workers and by all configurations that contain it. Every field that a
+/// request reads is an atomic.
 #[derive(Debug)]
 pub struct Instance {
     pub id: InstanceId,
@@ -51,7 +52,7 @@ pub struct Instance {
     /// `address` as text, for logs and metrics.
     pub label: String,
     pub(super) group: Arc<UpstreamShared>,
-    /// Written by whoever performs the operator's wishes only; these three.
+    /// `weight`, `slots` and `state` are written only by the code that applies the operator's settings.
     weight: AtomicU32,
     slots: AtomicUsize,
     state: AtomicU8,
@@ -59,35 +60,38 @@ pub struct Instance {
     judgement: HealthCell,
     proof: FreshCheck,
     record: RequestStats,
-    /// Nothing goes there, whatever else is known of it. Written by whoever performs the operator's wishes only.
+    /// Fault injection: no request is sent to the instance, whatever its health. Written only by the code
+    /// that applies the operator's settings.
     fenced: AtomicBool,
-    /// Whether it is among those that new requests go to. Written by the balancer only.
+    /// Whether the instance takes new requests. Written only by the balancer.
     open: AtomicBool,
-    /// Its place in the group's tournament. Written by the balancer only.
+    /// Index of the instance in the group's [`LeastLoadedIndex`](super::LeastLoadedIndex). Written only by
+    /// the balancer.
     place: AtomicU32,
     load: Load,
-    /// Where other upstreams have an instance with this address.
+    /// Set if other upstreams have an instance with the same address.
     seats: ArcSwapOption<SharedSlots>,
     requests: AtomicU64,
     streams: Streams,
     pinned: DistinctClients,
     connect_failures: AtomicU32,
-    /// Nobody listened at its address when it was last tried.
+    /// Whether the last connect was refused.
     refused: AtomicBool,
-    /// Unix seconds.
+    /// Unix seconds; 0 = never.
     restarted: AtomicU64,
-    /// Milliseconds after `born` before which no request should connect; 0 = no pause.
+    /// Milliseconds after `born`. Until then no request should connect; 0 = no pause.
     retry_at: AtomicU64,
-    /// Milliseconds after `born` when it came back, and how long it starts slowly from then; 0 = not at all.
+    /// Milliseconds after `born` when the instance became able to serve again (0 = no slow start is running),
+    /// and the length of the slow start in milliseconds (0 = none configured).
     back_at: AtomicU64,
     slow_start: AtomicU64,
-    /// Unix seconds. Written with `state`.
+    /// Unix seconds. Written together with `state`.
     joined: AtomicU64,
     born: Instant,
 }
 
 impl Instance {
-    /// `joined`: see [`Instance::joined`].
+    /// For `joined` see [`Instance::joined`].
     pub(super) fn new(config: &config::Instance, group: &Arc<UpstreamShared>, joined: u64) -> Self {
         let born = Instant::now();
         let instance = Instance {
@@ -129,17 +133,18 @@ impl Instance {
         self.slow_start.store(millis, Relaxed);
     }
 
-    /// Whether new requests go to it.
+    /// Whether the instance takes new requests.
     pub fn is_open(&self) -> bool {
         self.open.load(Relaxed)
     }
 
-    /// Only the balancer calls this.
+    /// To be called by the balancer only.
     pub fn set_open(&self, open: bool) {
         self.open.store(open, Relaxed);
     }
 
-    /// The share of its usual requests that it should get now, up to 1: less while it starts slowly.
+    /// The fraction of its usual requests that the instance should get at `now`: 0.1 to 1 during slow start,
+    /// else 1.
     pub fn share(&self, now: Instant) -> f32 {
         let (back_at, slow_start) = (self.back_at.load(Relaxed), self.slow_start.load(Relaxed));
         if back_at == 0 || slow_start == 0 {
@@ -153,25 +158,26 @@ impl Instance {
         (since as f32 / slow_start as f32).max(LEAST_SHARE)
     }
 
-    /// Of the requests under way, those that are streams at `now`: tunnels, event streams, and answers that are under way for
-    /// [`STREAM_AFTER`](super::STREAM_AFTER).
+    /// Number of requests in flight that count as streams at `now`: tunnels, event streams, and responses
+    /// that have been in flight for [`STREAM_AFTER`](super::STREAM_AFTER).
     pub fn streams(&self, now: Instant) -> usize {
         self.streams.count(now)
     }
 
-    /// Cuts the answers and tunnels that are under way; returns how many. Those that begin later are cut as well,
-    /// until [`Instance::set_state`] says something else than [`InstanceState::Down`](config::InstanceState::Down). A
-    /// client sees a cut answer as cut, never as complete.
+    /// Aborts all responses and tunnels in flight and returns how many. Those that begin later are aborted
+    /// too, until [`Instance::set_state`] sets a state other than
+    /// [`InstanceState::Down`](config::InstanceState::Down). The client sees an aborted response as
+    /// truncated, never as complete.
     pub fn close_streams(&self) -> usize {
         self.streams.close()
     }
 
-    /// Answers and tunnels that were ever cut by [`Instance::close_streams`].
+    /// Total number of responses and tunnels aborted by [`Instance::close_streams`].
     pub fn closed_streams(&self) -> u64 {
         self.streams.closed()
     }
 
-    /// The clients that are tied to it.
+    /// The clients with affinity to the instance.
     pub fn pinned(&self) -> &DistinctClients {
         &self.pinned
     }
@@ -187,14 +193,14 @@ impl Instance {
 
 #[cfg(test)]
 impl Instance {
-    /// An instance of its own, for tests of others too.
+    /// An instance in an upstream of its own, for tests in this and other modules.
     pub(crate) fn with_slots(max_requests: Option<usize>) -> Arc<Instance> {
         let address = SocketAddr::from(([127, 0, 0, 1], 5001));
         let config = config::Instance { max_requests, ..config::Instance::at(address) };
         Arc::new(Instance::new(&config, &Arc::default(), 0))
     }
 
-    /// Stands for the health manager.
+    /// Sets the health in place of the health manager.
     pub(crate) fn set_healthy(&self, healthy: bool) -> bool {
         use super::health_state::Health;
         self.judge(if healthy { Health::Up } else { Health::Down }, "")

@@ -1,4 +1,4 @@
-//! A request under way on an instance.
+//! RAII guard of a request in flight on an instance.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,27 +6,28 @@ use std::sync::Arc;
 use super::instance::Instance;
 use super::load::Work;
 
-/// One request under way on an instance; dropping it is its end, and gives its slot to who waits for it. Where it was
-/// [shared](Lease::share), that is when the last share is dropped.
+/// One request in flight on an instance, with its slot. Dropping it ends the request and hands the slot to
+/// the next waiting request. If the lease was [shared](Lease::share), that happens when the last share is
+/// dropped.
 #[derive(Debug)]
 pub struct Lease {
     instance: Arc<Instance>,
     what: Work,
-    /// `None`: it is given back with the lease.
+    /// `None`: the slot is returned when the lease is dropped.
     shared: Option<Arc<Slot>>,
 }
 
-/// What is given back.
+/// Returns the slot when it is dropped.
 #[derive(Debug)]
 struct Slot(Arc<Instance>, Work);
 
 impl Lease {
-    /// Takes a slot; `None` when all are taken.
+    /// Takes a slot for a request. Returns `None` if none is free.
     pub fn take(instance: &Arc<Instance>) -> Option<Self> {
         Lease::take_for(instance, Work::Request)
     }
 
-    /// Takes a slot as a request does, for a check, which is not counted as a request; `None` when all are taken.
+    /// Takes a slot for a health check, which is not counted as a request. Returns `None` if none is free.
     pub fn take_for_check(instance: &Arc<Instance>) -> Option<Self> {
         Lease::take_for(instance, Work::Check)
     }
@@ -43,7 +44,8 @@ impl Lease {
         &self.instance
     }
 
-    /// A share, for whoever must hold the slot as well; `None` where slots are not limited.
+    /// A share of the slot, for another owner that must keep it in use. Returns `None` if slots are not
+    /// limited.
     pub fn share(&mut self) -> Option<Arc<dyn fmt::Debug + Send + Sync>> {
         self.instance.slots()?;
         let slot = self.shared.get_or_insert_with(|| Arc::new(Slot(self.instance.clone(), self.what)));
@@ -66,7 +68,9 @@ impl Drop for Slot {
 }
 
 fn give_back(instance: &Arc<Instance>, what: Work) {
-    // The order matters: who begins to wait looks for a free slot after it can be seen waiting.
+    // The order matters: a request joins the queue first and then looks for a free slot. Freeing the slot
+    // before the queue is served ensures that either the request finds the slot or the slot finds the
+    // request.
     instance.leave(what);
     instance.group.left(instance);
 }

@@ -1,37 +1,40 @@
-//! Who has the fewest requests under way: a tournament tree of atomics.
+//! Finds the instance with the fewest requests in flight: a tournament tree of atomics.
 //!
-//! Every instance is a leaf and every inner node names the better of its two children, so the root names the best of
-//! all. A change of one leaf replays its path: O(log n), without a lock. Who replays a node looks again whether it
-//! still holds before leaving it, so that of several at once the last leaves the truth.
+//! Every instance is a leaf. Every inner node holds the index of the better of its two children, so the root
+//! holds the best of all. A change of one leaf re-evaluates the nodes on its path to the root: O(log n),
+//! without a lock. After a thread has written a node, it reads both children again and repeats if the result
+//! differs. With concurrent updates the last writer therefore leaves the correct winner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::instance::{Instance, InstanceId};
 
-/// Lower bits of a key: when the instance was chosen last, so that of equals the one used longest ago wins.
+/// Lower bits of a key: when the instance was last chosen. Among equal loads the one chosen longest ago wins.
 const TURN_BITS: u32 = 36;
 const TURN_MASK: u64 = (1 << TURN_BITS) - 1;
-/// Above the bits of the turn.
+/// Largest value of the bits above the turn.
 const MAX_LOAD: u64 = (1 << (64 - TURN_BITS)) - 1;
-/// Loads are compared as requests per weight, in this many parts of one.
+/// Loads are compared as requests per weight, in units of 1/`PARTS`.
 const PARTS: u64 = 1000;
-/// Names nobody: the tree has room for a power of two.
+/// No instance. Fills the leaves up to the next power of two.
 const NOBODY: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub struct LeastLoadedIndex {
-    /// Load and turn of each instance; the lowest wins.
+    /// Key (load, then turn) of each instance. The lowest wins.
     keys: Box<[AtomicU64]>,
-    /// Who they are, and their weights.
+    /// Id and weight of each instance.
     entrants: Box<[(InstanceId, u32)]>,
-    /// Winners: node 1 is the root, the children of node n are 2n and 2n + 1, nodes from `leaves` on are leaves.
+    /// Index of the winner per node. Node 1 is the root, the children of node n are 2n and 2n + 1, and nodes
+    /// from `leaves` on are leaves.
     winners: Box<[AtomicU32]>,
     leaves: usize,
     turn: AtomicU64,
 }
 
 impl LeastLoadedIndex {
+    /// Builds the tree for the present loads of `entrants`. Their weights are fixed from then on.
     pub(super) fn new(entrants: &[Arc<Instance>]) -> Self {
         let leaves = entrants.len().next_power_of_two();
         let keys = entrants.iter().zip(0..);
@@ -48,18 +51,18 @@ impl LeastLoadedIndex {
         tournament
     }
 
-    /// The place of the least loaded.
+    /// The index of the least loaded instance; `None` if there are no instances.
     pub fn winner(&self) -> Option<usize> {
         Some(self.winner_of(1)).filter(|winner| *winner != NOBODY).map(|winner| winner as usize)
     }
 
-    /// The instance was chosen.
+    /// Records that the instance was chosen.
     pub(super) fn took(&self, instance: &Instance) {
         let turn = self.turn.fetch_add(1, SeqCst);
         self.set(instance, |_| turn);
     }
 
-    /// The load of the instance has changed.
+    /// Records that the load of the instance has changed.
     pub(super) fn update(&self, instance: &Instance) {
         self.set(instance, |turn| turn);
     }
@@ -70,7 +73,7 @@ impl LeastLoadedIndex {
             return;
         };
         if *id != instance.id {
-            // It is no entrant any more, and its place another's.
+            // The instance is no longer in this tree, and its index belongs to another one.
             return;
         }
         loop {
@@ -88,6 +91,7 @@ impl LeastLoadedIndex {
         }
     }
 
+    /// Stores the better child of `node`, and repeats until that still holds after the store.
     fn replay(&self, node: usize) {
         let Some(winner) = self.winners.get(node) else { return };
         loop {
@@ -121,7 +125,7 @@ fn key(instance: &Instance, weight: u32, turn: u64) -> u64 {
     load(instance, weight).min(MAX_LOAD) << TURN_BITS | (turn & TURN_MASK)
 }
 
-/// With one more request; those that have none are all alike.
+/// Load including one more request. Instances without load all count 0, whatever their weight.
 fn load(instance: &Instance, weight: u32) -> u64 {
     match instance.load() as u64 {
         0 => 0,

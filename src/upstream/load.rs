@@ -1,4 +1,4 @@
-//! What an instance is at work on.
+//! The load of an instance: requests and health checks in flight.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -9,7 +9,7 @@ pub(super) enum Work {
     Check,
 }
 
-/// Requests are counted in the lower half of the word, checks in the upper.
+/// Requests are counted in the lower half of the word, health checks in the upper half.
 const CHECK: u64 = 1 << 32;
 
 impl Work {
@@ -21,8 +21,8 @@ impl Work {
     }
 }
 
-/// How much work is under way, less than 2^32 of each kind. It is one word, so that whoever reads it never takes a check
-/// for a request, nor misses a request for a check that ends.
+/// Counts of requests and health checks in flight, each below 2^32. Both are in one word, so that a reader
+/// always sees a consistent pair while the other kind begins or ends.
 #[derive(Debug, Default)]
 pub(super) struct Load(AtomicU64);
 
@@ -31,7 +31,7 @@ impl Load {
         (self.0.load(SeqCst) % CHECK) as usize
     }
 
-    /// Requests and checks.
+    /// Requests and health checks.
     pub(super) fn all(&self) -> usize {
         all(self.0.load(SeqCst))
     }
@@ -40,7 +40,7 @@ impl Load {
         self.0.fetch_add(what.unit(), SeqCst);
     }
 
-    /// Adds one if fewer than `limit` are under way; false otherwise.
+    /// Adds one if fewer than `limit` are in flight. Returns false otherwise.
     pub(super) fn add_below(&self, limit: usize, what: Work) -> bool {
         let next = |counts| (all(counts) < limit).then_some(counts + what.unit());
         self.0.fetch_update(SeqCst, SeqCst, next).is_ok()

@@ -1,4 +1,4 @@
-//! Upstreams: named groups of instances and what is known of each instance.
+//! Upstreams: named groups of instances, with the run-time state of each instance.
 
 mod budget;
 mod deadline;
@@ -36,21 +36,24 @@ pub use streams::{STREAM_AFTER, Stream};
 use crate::clock::unix_seconds;
 use crate::config;
 
-/// A named group of instances. Members never change; a new set is a new `Upstream`.
+/// A named group of instances. The set of members is immutable; a changed set is a new `Upstream`.
 #[derive(Debug)]
 pub struct Upstream {
     pub config: config::Upstream,
     instances: Box<[Arc<Instance>]>,
-    /// Places in `instances`.
+    /// Indexes into `instances`.
     by_id: HashMap<InstanceId, usize>,
     by_name: HashMap<String, usize>,
     group: Arc<UpstreamShared>,
 }
 
 impl Upstream {
-    /// The upstream that `config` describes. Of `previous`, which it takes over from, it keeps those who wait and the
-    /// instances with the same address; what the operator changed of one by other means stays as it is, unless the
-    /// configuration of that instance has changed since.
+    /// Builds the upstream that `config` describes.
+    ///
+    /// If `previous` is given, its wait queue and the instances with the same address are carried over. State
+    /// that the operator set at run time (slots, weight, administrative state) is kept unless the
+    /// configuration of that instance has changed. Instances that are no longer configured are closed and set
+    /// to [`Down`](config::InstanceState::Down).
     pub fn new(config: &config::Upstream, previous: Option<&Upstream>) -> Self {
         let group = previous.map_or_else(Arc::default, |previous| previous.group.clone());
         let instances: Box<[_]> = config
@@ -63,7 +66,8 @@ impl Upstream {
             .collect();
         for instance in &instances {
             instance.set_slow_start(config.slow_start);
-            // Who comes while others serve already has nobody's session, and can wait to be found good.
+            // An instance that is added while others already serve has no sessions yet, so it can wait for
+            // its first successful health check before it gets requests.
             let at_first =
                 if instance.joined() == 0 { UnprovenReason::Unknown } else { UnprovenReason::Away };
             instance.set_checked(config.health.is_some(), at_first);
@@ -74,7 +78,8 @@ impl Upstream {
         let before = previous.map_or(&[][..], Upstream::instances);
         before.iter().filter(|instance| !by_id.contains_key(&instance.id)).for_each(|gone| {
             gone.set_open(false);
-            // Nothing more goes there, tied or not, also of requests that still wait by the previous upstream.
+            // Setting it down stops all further requests, with or without affinity, including requests that
+            // still wait in the queue on behalf of the previous upstream.
             gone.set_state(config::InstanceState::Down);
         });
         let named = config.instances.iter().zip(0..);
@@ -86,12 +91,12 @@ impl Upstream {
         &self.config.name
     }
 
-    /// All instances in the order of the configuration.
+    /// All instances, in the order of the configuration.
     pub fn instances(&self) -> &[Arc<Instance>] {
         &self.instances
     }
 
-    /// All instances with what the configuration says of each.
+    /// All instances, each with its configuration.
     pub fn members(&self) -> impl Iterator<Item = (&Arc<Instance>, &config::Instance)> {
         self.instances.iter().zip(&self.config.instances)
     }
@@ -100,12 +105,12 @@ impl Upstream {
         &self.group
     }
 
-    /// The instance with this identity, if it is a member.
+    /// The member with this id, or `None`.
     pub fn find(&self, id: InstanceId) -> Option<&Arc<Instance>> {
         self.by_id.get(&id).and_then(|place| self.instances.get(*place))
     }
 
-    /// The instance that the application calls by this name.
+    /// The member with this configured `name`, or `None`.
     pub fn find_named(&self, name: &str) -> Option<&Arc<Instance>> {
         self.by_name.get(name).and_then(|place| self.instances.get(*place))
     }

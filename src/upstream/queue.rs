@@ -1,8 +1,9 @@
-//! Requests that wait for a slot, over all workers.
+//! The queue of requests that wait for a slot, over all workers.
 //!
-//! A slot that becomes free goes to the first who can use it, before anybody else looks for one. Those of the worker
-//! on which it became free go first, because the connection is there, but nobody is overtaken more than
-//! [`MAX_BYPASS`] times. The line's lock is taken only while somebody waits, and never held across an await.
+//! A freed slot goes to the first waiting request that can use the instance, before any new request can take
+//! it. Requests of the worker on which the slot became free go first, because that worker's connection pool
+//! has the idle connection. A request is overtaken in this way at most [`MAX_BYPASS`] times. The lock of the
+//! queue is taken only while requests wait, and is never held across an await.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -15,20 +16,20 @@ use super::instance::{Instance, InstanceId};
 use super::lease::Lease;
 use super::shared::UpstreamShared;
 
-/// Of all queues, so that it can be told who has waited longest.
+/// Arrival counter of all queues, so that waiting times are comparable across upstreams.
 static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
-/// How many who came later may be served before somebody.
+/// Upper limit of how many later requests can be served before an earlier one.
 const MAX_BYPASS: u64 = 16;
 
-/// Which instances somebody who waits can use.
+/// Which instances a waiting request can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotRequest {
-    /// Any that new requests go to, except these.
+    /// Any instance that is open for new requests, except these.
     Any { except: Vec<InstanceId> },
-    /// The one that keeps the client's session.
+    /// The instance that keeps the client's session.
     Only(InstanceId),
-    /// The one that a hash leads to at present.
+    /// The instance that the hash of the request currently maps to.
     Led(InstanceId),
 }
 
@@ -44,12 +45,12 @@ impl SlotRequest {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// As many as stand in the line; looked at without its lock.
+    /// Number of waiters in `line`. Read without the lock.
     waiting: AtomicUsize,
     line: Mutex<WaitQueue>,
 }
 
-/// In the order of their numbers.
+/// Ordered by ticket number.
 #[derive(Debug, Default)]
 struct WaitQueue {
     next: u64,
@@ -61,12 +62,13 @@ struct Waiter {
     wish: SlotRequest,
     arrived: u64,
     worker: ThreadId,
-    /// `None`: it was told to choose again, and keeps its place meanwhile.
+    /// `None` after the waiter was notified to choose again. It keeps its position in the queue meanwhile.
     slot: Option<oneshot::Sender<Lease>>,
 }
 
 impl WaitQueue {
-    /// Whose turn it is when a slot of `instance` becomes free here.
+    /// The ticket number of the waiter that is next for a slot of `instance` when the slot becomes free on
+    /// this worker.
     fn next_for(&self, instance: &Instance) -> Option<u64> {
         let here = thread::current().id();
         let is_next = |waiter: &Waiter| waiter.slot.is_some() && waiter.wish.suits(instance);
@@ -81,10 +83,12 @@ impl WaitQueue {
 }
 
 impl Queue {
+    /// Number of waiting requests. Takes no lock.
     pub(super) fn len(&self) -> usize {
         self.waiting.load(SeqCst)
     }
 
+    /// See [`UpstreamShared::join`].
     pub(super) fn join(group: &Arc<UpstreamShared>, wish: SlotRequest, length: usize) -> Option<QueueTicket> {
         let queue = group.queue();
         let (sender, slot) = oneshot::channel();
@@ -107,20 +111,22 @@ impl Queue {
         Some(QueueTicket { number, group: group.clone(), slot })
     }
 
-    /// Hands the free slots of `instance` to those who wait for them.
+    /// Hands the free slots of `instance` to waiting requests.
     pub(super) fn serve(&self, instance: &Arc<Instance>) {
         while self.len() > 0 && self.serve_one(instance) {}
     }
 
-    /// Hands one; false when there is none, or nobody for it.
+    /// Hands out one slot. Returns false if no slot is free or no waiter can use it.
     pub(super) fn serve_one(&self, instance: &Arc<Instance>) -> bool {
         let Some((waiter, lease)) = self.grant(instance) else { return false };
-        // Who has left meanwhile gives the slot back by dropping it, here and without the lock.
+        // If the receiver is gone, the lease is dropped here. The drop returns the slot, so this must run
+        // without the lock.
         let _ = waiter.slot.map(|slot| slot.send(lease));
         true
     }
 
-    /// When whoever is next for a slot of `instance` came: the less, the longer ago, over all queues.
+    /// Arrival number of the waiter that is next for a slot of `instance`. A smaller number is an earlier
+    /// arrival, over all queues.
     pub(super) fn arrival_of_next(&self, instance: &Instance) -> Option<u64> {
         if self.len() == 0 {
             return None;
@@ -129,19 +135,20 @@ impl Queue {
         Some(line.waiters.get(&line.next_for(instance)?)?.arrived)
     }
 
-    /// The first who can use `instance`, with a slot.
+    /// Removes and returns the next waiter for `instance`, with a slot.
     fn grant(&self, instance: &Arc<Instance>) -> Option<(Waiter, Lease)> {
         let mut line = self.line();
         let number = line.next_for(instance)?;
         let lease = Lease::take(instance)?;
         let waiter = line.waiters.remove(&number);
         self.waiting.store(line.waiters.len(), SeqCst);
-        // It stands in the line, as it was just found there.
+        // Always `Some`: the number was found under the same lock.
         waiter.map(|waiter| (waiter, lease))
     }
 
-    /// Tells whoever waits for what `instances` cannot give to choose again, and who was led by a hash, which may lead
-    /// elsewhere now. They keep their places.
+    /// Notifies waiters that must choose again: those whose request no instance in `instances` can serve any
+    /// more, and all [`SlotRequest::Led`] waiters, whose hash may map to another instance now. They keep
+    /// their positions.
     pub(super) fn rematch(&self, instances: &[Arc<Instance>]) {
         let mut line = self.line();
         for waiter in line.waiters.values_mut() {
@@ -163,7 +170,7 @@ impl Queue {
     }
 }
 
-/// A place in the line; dropping it is leaving.
+/// A position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct QueueTicket {
     number: u64,
@@ -171,31 +178,33 @@ pub struct QueueTicket {
     slot: oneshot::Receiver<Lease>,
 }
 
-/// What became of a wish.
+/// Result of [`QueueTicket::wish`].
 #[derive(Debug)]
 pub enum QueuePosition {
-    /// It is what was waited for already.
+    /// The ticket already waits for this.
     Before,
-    /// From now on it is waited for. A slot that became free just before is not handed out, so that one must choose
-    /// once more.
+    /// The ticket waits for this from now on. A slot that became free just before is not handed out, so the
+    /// caller must try to take a slot once more before it waits.
     Anew,
-    /// A slot had come already.
+    /// A slot has already been handed to this ticket.
     Granted(Lease),
 }
 
 impl QueueTicket {
-    /// The slot waited for; `None` when it cannot come any more, and another choice must be made. Cancel-safe.
+    /// Waits for the slot. Returns `None` if the request cannot be granted any more and the caller must
+    /// choose again. Cancel-safe.
     pub async fn slot(&mut self) -> Option<Lease> {
         (&mut self.slot).await.ok()
     }
 
-    /// Waits for this from now on, in the same place.
+    /// Changes what the ticket waits for. The position in the queue stays the same.
     pub fn wish(&mut self, wish: SlotRequest) -> QueuePosition {
         let group = self.group.clone();
         let mut line = group.queue().line();
         let Some(waiter) = line.waiters.get_mut(&self.number) else {
             drop(line);
-            // Whoever is not in the line any more has been handed a slot, which may not be on its way yet.
+            // A ticket that is no longer queued has been granted a slot. The grant removes the waiter before
+            // it sends the lease, so the lease may not have arrived yet.
             return self.slot.try_recv().map_or(QueuePosition::Before, QueuePosition::Granted);
         };
         if waiter.slot.is_some() && waiter.wish == wish {
@@ -287,7 +296,7 @@ mod tests {
         let taken = Lease::take(&upstream.instances()[0]).unwrap();
         let (first, mut second) = (group.join(any(), 9).unwrap(), group.join(any(), 9).unwrap());
         drop(taken);
-        // The slot has been handed to the first, who never looks.
+        // The slot has been handed to the first ticket, which is dropped without receiving it.
         drop(first);
         assert!(second.slot().now_or_never().unwrap().is_some());
         assert_eq!((group.waiting(), group.load()), (0, 0));
@@ -359,7 +368,7 @@ mod tests {
         if let Some(lease) = free() {
             return Some(lease);
         }
-        // Some leave before it is their turn.
+        // One in ten requests leaves before it is granted a slot.
         if chance.u8(..10) == 0 {
             return ticket.slot().now_or_never().flatten();
         }

@@ -1,17 +1,17 @@
-//! So many per second, counted over all workers without a lock.
+//! A lock-free rate limiter, shared by all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-/// In microseconds.
+/// One second in microseconds.
 const SECOND: u64 = 1_000_000;
 
 /// The generic cell rate algorithm (ITU-T I.371) with a burst of one second.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     born: Instant,
-    /// Microseconds after `born` up to which everything is handed out.
+    /// Microseconds after `born`, up to which the rate is used up.
     handed_out: AtomicU64,
 }
 
@@ -22,7 +22,8 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Whether one more may be done now, where `per_second` may.
+    /// Takes one permit at a rate of `per_second`. Returns false if the rate is used up. A rate of 0 counts
+    /// as 1.
     pub(super) fn allows(&self, per_second: u32) -> bool {
         let now = u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(SECOND);
         let each = SECOND / u64::from(per_second.max(1));

@@ -1,4 +1,4 @@
-//! What requests met at an instance, counted where it costs them next to nothing.
+//! Outcomes of the requests to one instance, for outlier detection. Recording is a few relaxed atomics.
 
 use std::fmt;
 use std::sync::atomic::{
@@ -11,33 +11,34 @@ use tokio::time::Instant;
 
 use crate::config::Outlier;
 
-/// What a request tells about its instance. Not told are answers that are the application's own affair, and
-/// whatever is the client's fault or ours.
+/// The outcome of a request as far as it is evidence about the instance. Not recorded are responses that are
+/// the application's own affair, and errors of the client or of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The head of an answer has come just now, waited for since then; it may still break off.
+    /// The head of a response has just arrived. The value is when the wait for it began. The body may still
+    /// be truncated.
     Answered(Instant),
-    /// The answer came to its end.
+    /// The response is complete.
     Completed,
     Failed(Failure),
 }
 
-/// How an instance failed.
+/// How the instance failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection.
+    /// No connection could be made.
     Connect,
-    /// No head of an answer in time.
+    /// No response head within the timeout.
     TimedOut,
-    /// The connection broke before the head, or what came was no answer.
+    /// The connection broke before the response head, or the bytes received are no valid response.
     Broken,
-    /// The answer broke off after its head.
+    /// The response was truncated after its head.
     Cut,
-    /// A status that speaks about the instance rather than about the request: 500, 502, 503 or 504.
+    /// A status that is about the instance rather than the request: 500, 502, 503 or 504.
     Status(u16),
 }
 
-/// Codes of failures that are no statuses.
+/// Codes of failures without a status. They are below 100, so they never equal a status.
 const CONNECT: u16 = 1;
 const TIMED_OUT: u16 = 2;
 const BROKEN: u16 = 3;
@@ -77,28 +78,29 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Times are added up as logarithms, so that a few long ones do not outweigh the many: in this many parts of a doubling.
+/// Response times are summed as logarithms, so that a few long ones do not outweigh the many. The unit is
+/// 1/`PARTS` of a doubling.
 const PARTS: f64 = 1024.0;
 
-/// What happened within some time.
+/// Outcomes within some period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub requests: u64,
     pub failures: u64,
-    /// Requests that got the head of an answer.
+    /// Requests that got a response head.
     answers: u64,
-    /// Of the microseconds they took, logarithms to the base 2 in parts.
+    /// Sum of the base-2 logarithms of their response times in microseconds, in units of 1/[`PARTS`].
     times: u64,
 }
 
 impl Tally {
-    /// What a request typically waits for the head of its answer: the geometric mean. `None` when none was answered.
+    /// The typical time to the response head: the geometric mean. `None` if no request got one.
     pub fn typical_time(&self) -> Option<Duration> {
         let mean = (self.answers > 0).then(|| self.times as f64 / self.answers as f64)?;
         Some(Duration::from_secs_f64((mean / PARTS).exp2() / 1e6))
     }
 
-    /// Requests that got the head of an answer.
+    /// Requests that got a response head.
     pub fn answers(&self) -> u64 {
         self.answers
     }
@@ -113,15 +115,15 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// The counts of one instance. Requests add, the health manager of the upstream takes away.
+/// The counters of one instance. Requests add to them, and the upstream's health manager collects them.
 #[derive(Debug, Default)]
 pub struct RequestStats {
-    /// Failures in a row that the health manager is told of; 0: none.
+    /// Number of failures in a row at which the health manager is woken; 0 = never.
     limit: AtomicU32,
     is_windowed: AtomicBool,
     internal_errors: AtomicBool,
     failures_in_row: AtomicU32,
-    /// Counted apart: their heads were good.
+    /// Truncated responses in a row. They are counted separately, because their heads end a row of failures.
     cuts_in_row: AtomicU32,
     last: AtomicU16,
     requests: AtomicU64,
@@ -131,13 +133,15 @@ pub struct RequestStats {
 }
 
 impl RequestStats {
+    /// Applies the configuration of outlier detection.
     pub(super) fn follow(&self, config: &Outlier) {
         self.limit.store(config.consecutive.unwrap_or(0), Relaxed);
         self.is_windowed.store(config.has_window(), Relaxed);
         self.internal_errors.store(config.internal_errors, Relaxed);
     }
 
-    /// Counts an outcome. True when so many have failed in a row that the health manager must be told.
+    /// Counts an outcome. Returns true when the limit of failures in a row is reached and the health manager
+    /// must be woken. It is true only once per row.
     pub(super) fn add(&self, outcome: Outcome) -> bool {
         let is_windowed = self.is_windowed.load(Relaxed);
         match outcome {
@@ -167,7 +171,7 @@ impl RequestStats {
     fn fail(&self, failure: Failure, is_windowed: bool) -> bool {
         if is_windowed {
             self.failures.fetch_add(1, Relaxed);
-            // A cut answer is of a request that has been counted.
+            // A truncated response belongs to a request that was counted with its head.
             self.requests.fetch_add(u64::from(failure != Failure::Cut), Relaxed);
         }
         self.last.store(failure.code(), Relaxed);
@@ -175,13 +179,13 @@ impl RequestStats {
         in_row.fetch_add(1, AcqRel) + 1 == self.limit.load(Relaxed)
     }
 
-    /// Failures in a row so far, and the last failure.
+    /// The present number of failures in a row, and the last failure.
     pub fn in_row(&self) -> (u32, Failure) {
         let in_row = self.failures_in_row.load(Relaxed).max(self.cuts_in_row.load(Relaxed));
         (in_row, Failure::from_code(self.last.load(Relaxed)))
     }
 
-    /// Takes what was counted since the last time.
+    /// Returns the counts since the last call and resets them.
     pub fn collect(&self) -> Tally {
         Tally {
             requests: self.requests.swap(0, Relaxed),
@@ -191,7 +195,7 @@ impl RequestStats {
         }
     }
 
-    /// Begins anew.
+    /// Resets all counters.
     pub fn forget(&self) {
         self.failures_in_row.store(0, Relaxed);
         self.cuts_in_row.store(0, Relaxed);
@@ -199,7 +203,8 @@ impl RequestStats {
     }
 }
 
-/// Mostly there is nothing to end, and a cache line that nobody writes is shared for free.
+/// Ends a row of failures. It reads first, because the value is almost always 0, and a cache line that is
+/// only read stays shared between cores.
 fn end(in_row: &AtomicU32) {
     if in_row.load(Relaxed) != 0 {
         in_row.store(0, Relaxed);

@@ -1,4 +1,4 @@
-//! What the instances of one upstream have in common, whatever the configuration says at the time.
+//! State that all instances of an upstream share. It survives changes of the configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,50 +17,50 @@ use super::rate_limiter::RateLimiter;
 pub struct UpstreamShared {
     load: AtomicUsize,
     queue: Queue,
-    /// Of sessions that are moved.
+    /// Limits how many sessions are moved to another instance per second.
     moves: RateLimiter,
     budget: Budget,
-    /// Where instances are chosen by their load.
+    /// Set if instances are chosen by their load.
     tournament: ArcSwapOption<LeastLoadedIndex>,
     alarm: Notify,
 }
 
 impl UpstreamShared {
-    /// Requests and checks under way on all instances.
+    /// Requests and health checks in flight on all instances.
     pub fn load(&self) -> usize {
         self.load.load(Relaxed)
     }
 
-    /// What may be sent again.
+    /// The retry budget.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Requests that wait for a slot.
+    /// Number of requests that wait for a slot.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Joins those who wait for a slot; `None` when `length` wait already. Whoever joins must then look once more
-    /// for a free slot: one that became free just before is not handed out.
+    /// Joins the queue. Returns `None` if `length` requests wait already. The caller must then try once more
+    /// to take a free slot before it waits, because a slot that became free just before is not handed out.
     pub fn join(self: &Arc<Self>, wish: SlotRequest, length: usize) -> Option<QueueTicket> {
         Queue::join(self, wish, length)
     }
 
-    /// Finds places for those who wait after `instances`, their standing or their slots have changed; who waits
-    /// in vain now is told to choose again.
+    /// Re-evaluates the queue after the instances, their condition or their slots have changed. Free slots
+    /// are handed out. Waiters that cannot be granted their request any more are notified to choose again.
     pub fn rematch_waiters(&self, instances: &[Arc<Instance>]) {
         self.queue.rematch(instances);
         instances.iter().for_each(|instance| instance.offer());
     }
 
-    /// Wakes the health manager when requests have met something at an instance that it should look at.
+    /// Wakes the health manager when failures in a row have reached the limit on an instance.
     pub fn failure_signal(&self) -> &Notify {
         &self.alarm
     }
 
-    /// The instances among which the least loaded wins, in the order of their places; `None` when loads do not
-    /// matter.
+    /// Builds the index for least-loaded choices over `entrants`, and stores and returns it. The indexes it
+    /// returns are those of `entrants`. With `None` the index is removed, because loads do not matter.
     pub fn set_least_loaded_index(
         &self,
         entrants: Option<&[Arc<Instance>]>,
@@ -71,13 +71,13 @@ impl UpstreamShared {
         }
         self.tournament.store(tournament.clone());
         if let Some(tournament) = &tournament {
-            // What began or ended before the instances knew their places.
+            // Covers requests that began or ended before the instances had their new indexes.
             entrants.unwrap_or_default().iter().for_each(|instance| tournament.update(instance));
         }
         tournament
     }
 
-    /// Whether one more session may be moved now, where so many may per second.
+    /// Takes one permit to move a session, at a rate of `per_second`. Returns false if the rate is used up.
     pub fn may_move(&self, per_second: u32) -> bool {
         self.moves.allows(per_second)
     }
@@ -86,6 +86,7 @@ impl UpstreamShared {
         &self.queue
     }
 
+    /// Counts a slot taken on `instance`.
     pub(super) fn entered(&self, instance: &Instance) {
         self.load.fetch_add(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {
@@ -93,6 +94,8 @@ impl UpstreamShared {
         }
     }
 
+    /// Counts a slot returned on `instance`, and hands it to the next waiting request. The instance's own
+    /// load must be decremented before.
     pub(super) fn left(&self, instance: &Arc<Instance>) {
         self.load.fetch_sub(1, Relaxed);
         if let Some(tournament) = &*self.tournament.load() {

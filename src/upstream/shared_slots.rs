@@ -1,7 +1,8 @@
-//! Instances of several upstreams with one address, which are one server.
+//! Slot accounting for instances of several upstreams that have the same address and therefore are one
+//! server.
 //!
-//! Each upstream has its own limit there, and all together have the largest of these. What becomes free goes to whoever
-//! has waited longest, in whichever upstream.
+//! Each upstream has its own limit for the address. All of them together are limited to the largest of these.
+//! A freed slot goes to the request that has waited longest, in whichever upstream.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,15 +12,16 @@ use super::Upstream;
 use super::instance::Instance;
 use super::load::{Load, Work};
 
-/// The instances with one address, of at least two upstreams.
+/// The instances with one address, from at least two upstreams.
 #[derive(Debug)]
 pub(super) struct SharedSlots {
     members: Box<[Weak<Instance>]>,
-    /// Locked while somebody with a limit enters.
+    /// Held while an instance with a limit takes a slot, so that the sum of all loads and the increment are
+    /// one step.
     gate: Mutex<()>,
 }
 
-/// Makes the instances of `upstreams`, which are all there are, know of those with the same address.
+/// Links the instances that have the same address. `upstreams` must be all upstreams of the configuration.
 pub fn share_slots<'a>(upstreams: impl Iterator<Item = &'a Upstream>) {
     let mut by_address = BTreeMap::<SocketAddr, Vec<&Arc<Instance>>>::new();
     for instance in upstreams.flat_map(Upstream::instances) {
@@ -46,13 +48,15 @@ impl SharedSlots {
         self.members.iter().filter_map(Weak::upgrade)
     }
 
-    /// Most requests and connections of all together that those with a limit may bring about; `None` where nobody has
-    /// one.
+    /// Upper limit for the sum of all members' requests and connections: the largest of their limits. It
+    /// applies to members that have a limit; the load of the others counts but is not limited. `None` if no
+    /// member has a limit.
     pub(super) fn limit(&self) -> Option<usize> {
         self.members().filter_map(|instance| instance.slots()).max()
     }
 
-    /// Adds `what` to the load of an instance that may have `slots`, if there is room.
+    /// Adds one `what` to `load`, the load of a member with the limit `slots`. Returns false if the member's
+    /// limit or the common limit is reached.
     pub(super) fn enter(&self, load: &Load, what: Work, slots: usize) -> bool {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = self.members().map(|instance| instance.load()).sum();
@@ -60,7 +64,7 @@ impl SharedSlots {
         has_room && load.add_below(slots, what)
     }
 
-    /// Hands free slots to those who wait for them.
+    /// Hands free slots to the waiting requests of all member upstreams, oldest first.
     pub(super) fn serve(&self) {
         loop {
             let next_of =
@@ -73,6 +77,7 @@ impl SharedSlots {
         }
     }
 
+    /// Whether both have the same members, in the same order.
     pub(super) fn is_of(&self, other: &SharedSlots) -> bool {
         self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(one, other)| one.ptr_eq(other))

@@ -1,6 +1,7 @@
-//! Answers that take their time, so that they can be counted, and ended when their instance is taken out.
+//! Registry of the responses of an instance that are in flight for long, so that they can be counted, and
+//! aborted when the instance is taken down.
 //!
-//! Nothing is done for an answer that comes in one piece.
+//! A response that arrives in one piece is not registered.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{
@@ -16,10 +17,10 @@ use tokio::time::Instant;
 
 use super::instance::Instance;
 
-/// An answer that is under way for this long counts as a stream, whatever it is.
+/// Any response that is in flight for this long counts as a stream.
 pub const STREAM_AFTER: Duration = Duration::from_secs(10);
 
-/// The answers of one instance that are under way.
+/// The registered responses of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     book: Mutex<Book>,
@@ -29,7 +30,7 @@ pub(super) struct Streams {
 #[derive(Debug, Default)]
 struct Book {
     next: u64,
-    /// Whether what begins now ends at once.
+    /// Whether new responses are aborted at once.
     closing: bool,
     open: BTreeMap<u64, Arc<Entry>>,
 }
@@ -42,7 +43,7 @@ struct Entry {
     reader: AtomicWaker,
 }
 
-/// An answer under way, or a tunnel; dropping it is its end.
+/// A registered response or tunnel. Dropping it ends the registration.
 #[derive(Debug)]
 pub struct Stream {
     instance: Arc<Instance>,
@@ -55,12 +56,13 @@ impl Streams {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that are streams at `now`.
+    /// Number of responses that count as streams at `now`.
     pub(super) fn count(&self, now: Instant) -> usize {
         self.book().open.values().filter(|entry| entry.is_stream(now)).count()
     }
 
-    /// Ends all, and those that will begin before [`Streams::reopen`]; returns how many were told to end.
+    /// Aborts all, and those that begin before [`Streams::reopen`]. Returns how many were aborted by this
+    /// call.
     pub(super) fn close(&self) -> usize {
         let mut book = self.book();
         book.closing = true;
@@ -71,12 +73,12 @@ impl Streams {
         open.len()
     }
 
-    /// Lets those go on that begin from now on.
+    /// Stops aborting new responses. Those aborted before stay aborted.
     pub(super) fn reopen(&self) {
         self.book().closing = false;
     }
 
-    /// How many have been closed so far.
+    /// Total number of aborted responses.
     pub(super) fn closed(&self) -> u64 {
         self.closed.load(Relaxed)
     }
@@ -87,14 +89,15 @@ impl Entry {
         self.endless || now.saturating_duration_since(self.began) >= STREAM_AFTER
     }
 
-    /// Whether it was closed before.
+    /// Marks the response as aborted. Returns whether it was before.
     fn close(&self) -> bool {
         self.closed.swap(true, SeqCst)
     }
 }
 
 impl Stream {
-    /// Notes an answer of `instance` whose head has been passed on; `endless`: it counts as a stream at once.
+    /// Registers a response of `instance` whose head has been forwarded. With `endless` it counts as a stream
+    /// at once.
     pub fn begin(instance: &Arc<Instance>, endless: bool) -> Self {
         let streams = instance.streams_book();
         let mut book = streams.book();
@@ -109,7 +112,8 @@ impl Stream {
         Stream { instance: instance.clone(), number, entry }
     }
 
-    /// Ready when it has to end, because its instance has been closed. Only the last task that asked is woken.
+    /// Ready when the response must be aborted because its instance was closed. Only the last task that
+    /// polled is woken.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.entry.reader.register(cx.waker());
         if self.entry.closed.load(SeqCst) { Poll::Ready(()) } else { Poll::Pending }

@@ -1,4 +1,4 @@
-//! Asking resolvers, one after the other.
+//! DNS client that tries the resolvers one after the other.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -15,11 +15,11 @@ use super::names::candidates;
 use crate::config::{AddressFamily, DnsDiscovery};
 use crate::discovery::failure::Failure;
 
-/// Knows whom to ask. It remembers no answers.
+/// Resolvers and search settings. It has no cache.
 pub(super) struct Client {
     /// Never empty.
     servers: Vec<SocketAddr>,
-    /// For one server.
+    /// Timeout per resolver.
     patience: Duration,
     preferred: Arc<AtomicUsize>,
     search: Vec<Name>,
@@ -27,14 +27,14 @@ pub(super) struct Client {
     family: AddressFamily,
 }
 
-/// Addresses of a name.
+/// The addresses of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Addresses {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
 }
 
-/// SRV records of a name, with the addresses that came along.
+/// The SRV records of a name, with the addresses in the additional section.
 pub(super) struct Services {
     pub(super) records: Vec<SRV>,
     pub(super) along: Vec<Record>,
@@ -42,19 +42,20 @@ pub(super) struct Services {
 }
 
 impl Client {
-    /// Reads the system's configuration where that is asked. Blocks.
+    /// Uses the configured resolvers, or reads the system's configuration if there are none. Blocks.
     pub(super) fn new(config: &DnsDiscovery, preferred: Arc<AtomicUsize>) -> Result<Self, Failure> {
         let (servers, search, ndots) = match config.resolvers.as_slice() {
             [] => system()?,
             own => (own.to_vec(), Vec::new(), 1),
         };
-        // A second server gets its chance in the other half.
+        // Half of the timeout, so that a second resolver can be tried.
         let patience = config.timeout / 2;
         Ok(Client { servers, patience, preferred, search, ndots, family: config.family })
     }
 
-    /// The first good answer among those about the names that `name` may mean. A name that may or may not
-    /// exist ends the search: another one could mean something else.
+    /// Queries the names that `name` can stand for and returns the first success. If a name does not exist or
+    /// has no records, the next one is tried. Any other failure ends the search: the name may exist, and the
+    /// next one could be a different service.
     pub(super) async fn search<T, F>(&self, name: &str, ask: impl Fn(Name) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -80,7 +81,8 @@ impl Client {
         }
     }
 
-    /// All addresses of an absolute name. Where one family cannot be asked for, the other alone is no answer.
+    /// All addresses of an absolute name. If the query for one address family fails, the addresses of the
+    /// other alone are not returned, because the set would be incomplete.
     pub(super) async fn addresses(&self, name: Name) -> Result<Addresses, Failure> {
         match self.family {
             AddressFamily::Ipv4 => self.family(&name, RecordType::A).await,
@@ -102,7 +104,7 @@ impl Client {
         }
     }
 
-    /// All services of an absolute name.
+    /// All SRV records of an absolute name.
     pub(super) async fn services(&self, name: Name) -> Result<Services, Failure> {
         let (answers, mut along) = self.ask(&name, RecordType::SRV).await?;
         along.retain(|record| self.is_wanted(record.record_type()));
@@ -117,7 +119,8 @@ impl Client {
         }
     }
 
-    /// Answers and additional records of the first server that answers.
+    /// Returns the answers and additional records of the first resolver that responds with NOERROR. NXDOMAIN
+    /// is final: no further resolver is asked.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<(Vec<Record>, Vec<Record>), Failure> {
         let mut failure = Failure::System("there is no resolver".to_owned());
         let count = self.servers.len();
@@ -136,17 +139,19 @@ impl Client {
             if failure.is_negative() {
                 break;
             }
-            // Others that ask at the same time, and the next look-up if there is no time left, begin there.
+            // Concurrent queries start with the next resolver at once, as does the next look-up if the
+            // timeout ends this one.
             self.preferred.store(first + turn + 1, Relaxed);
         }
         Err(failure)
     }
 }
 
-/// The system's resolvers, its search domains, and how many dots a name has that is taken as it is first.
+/// The system's resolvers and search domains, and the number of dots (`ndots`) from which a name is first
+/// taken as absolute.
 fn system() -> Result<(Vec<SocketAddr>, Vec<Name>, usize), Failure> {
     let text = fs::read("/etc/resolv.conf").map_err(|error| Failure::System(error.to_string()))?;
-    // What is wrong in it is passed over, as by other programs.
+    // Invalid lines are ignored, as by other resolvers.
     let (config, _) = resolv_conf::Config::parse_with_errors(&text);
     let servers: Vec<SocketAddr> =
         config.nameservers.iter().map(|server| SocketAddr::new(server.into(), 53)).collect();
@@ -158,6 +163,7 @@ fn system() -> Result<(Vec<SocketAddr>, Vec<Name>, usize), Failure> {
     }
 }
 
+/// Merges the results of both address families. One negative response beside a success is ignored.
 fn both(four: Result<Addresses, Failure>, six: Result<Addresses, Failure>) -> Result<Addresses, Failure> {
     match (four, six) {
         (Ok(mut four), Ok(six)) => {
@@ -170,7 +176,7 @@ fn both(four: Result<Addresses, Failure>, six: Result<Addresses, Failure>) -> Re
     }
 }
 
-/// The address in a record, if a server can be there.
+/// The address in a record; `None` if no server can have it (unspecified, multicast or broadcast).
 pub(super) fn address(record: &Record) -> Option<IpAddr> {
     let address = match &record.data {
         RData::A(four) => IpAddr::V4(four.0),
@@ -181,7 +187,7 @@ pub(super) fn address(record: &Record) -> Option<IpAddr> {
     (!address.is_unspecified() && !address.is_multicast() && !is_broadcast).then_some(address)
 }
 
-/// The TTL of an answer, aliases included.
+/// The shortest TTL of all records of an answer, including CNAME records. 0 without records.
 fn shortest(records: &[Record]) -> Duration {
     Duration::from_secs(records.iter().map(|record| record.ttl).min().unwrap_or(0).into())
 }

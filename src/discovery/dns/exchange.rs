@@ -1,5 +1,4 @@
-//! One question to one resolver (RFC 1035 section 4.2): by datagram, and by connection where the answer is too long
-//! for that.
+//! One query to one resolver (RFC 1035 section 4.2): over UDP, and over TCP if the response is truncated.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// Longest datagram that crosses any network in one piece (DNS flag day 2020).
+/// Largest UDP payload that is not fragmented on any common network (DNS flag day 2020).
 const DATAGRAM: u16 = 1232;
 
-/// Why a resolver gave no answer.
+/// Why a resolver gave no usable response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExchangeError {
     #[error("{0}")]
@@ -27,8 +26,8 @@ pub(super) enum ExchangeError {
     Unreadable,
 }
 
-/// Asks `server`. A lost datagram is sent once more after half of the time; what does not answer this question is
-/// not listened to.
+/// Queries `server` within `patience`. The datagram is sent again once after half of the time, in case it was
+/// lost. UDP responses that do not match the query are ignored.
 pub(super) async fn ask(
     server: SocketAddr,
     name: &Name,
@@ -63,7 +62,7 @@ async fn by_datagram(
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
-    // The system then takes datagrams of this server only.
+    // After this the system delivers only datagrams from this server.
     socket.connect(server).await?;
     socket.send(bytes).await?;
     match timeout(again, answer_to(&socket, question)).await {
@@ -98,7 +97,7 @@ async fn by_connection(
     read(&answer, question).ok_or(ExchangeError::Unreadable)
 }
 
-/// `bytes` as the answer to `question`, if they are that.
+/// Parses `bytes`. Returns `None` unless they are a response to `question`: same id, same queries.
 fn read(bytes: &[u8], question: &Message) -> Option<Message> {
     let answer = Message::from_vec(bytes).ok()?;
     let is_ours = answer.metadata.id == question.metadata.id

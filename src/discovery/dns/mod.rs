@@ -1,4 +1,4 @@
-//! Instances in DNS: A and AAAA records of a name, or SRV records and the addresses of their targets.
+//! Discovery from DNS: A and AAAA records of a name, or SRV records and the addresses of their targets.
 
 mod client;
 mod exchange;
@@ -17,15 +17,15 @@ use super::failure::Failure;
 use crate::config::{DnsDiscovery, DnsQuestion, Instance};
 use client::Client;
 
-/// One question that is asked again and again.
+/// A DNS query that is repeated.
 #[derive(Debug)]
 pub(super) struct Dns {
     config: Arc<DnsDiscovery>,
-    /// Which of the resolvers is asked first: the one that answered last.
+    /// Index of the resolver that is asked first: the one that answered last.
     preferred: Arc<AtomicUsize>,
 }
 
-/// Instances, and how long the records may be believed.
+/// The instances, and how long the records are valid.
 struct Answer {
     instances: Vec<Instance>,
     ttl: Duration,
@@ -36,7 +36,8 @@ impl Dns {
         Dns { config: Arc::new(config.clone()), preferred: Arc::default() }
     }
 
-    /// Asks once, and tells when to ask again. What fails is asked again after the shortest time.
+    /// Makes one look-up. Returns its result and the pause until the next one: the TTL within `min_ttl` and
+    /// `max_ttl`, or `min_ttl` after a failure.
     pub(super) async fn look(&self) -> (Result<Vec<Instance>, Failure>, Duration) {
         let DnsDiscovery { min_ttl, max_ttl, timeout: patience, .. } = *self.config;
         let answer = timeout(patience, self.ask()).await;
@@ -61,7 +62,7 @@ impl Dns {
         }
     }
 
-    /// Made anew each time, so that a change of the system's resolvers needs no restart.
+    /// Created anew for each look-up, so that a change of the system's resolvers needs no restart.
     async fn client(&self) -> Result<Client, Failure> {
         let (config, preferred) = (self.config.clone(), self.preferred.clone());
         let made = spawn_blocking(move || Client::new(&config, preferred)).await;

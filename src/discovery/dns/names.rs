@@ -1,9 +1,9 @@
-//! Which names a written one may mean, as resolv.conf(5) says.
+//! The search list of names, as defined in resolv.conf(5).
 
 use hickory_proto::rr::Name;
 
-/// The absolute names to ask for, in this order. One with `ndots` dots or more is first taken as it is, others
-/// are first completed with the search domains. What becomes too long is left out.
+/// The absolute names to query, in order. A name with at least `ndots` dots is first taken as absolute,
+/// others are first completed with the search domains. Names that become too long are omitted.
 pub(super) fn candidates(name: &Name, search: &[Name], ndots: usize) -> Vec<Name> {
     let mut absolute = name.clone();
     absolute.set_fqdn(true);

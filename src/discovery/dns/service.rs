@@ -12,14 +12,15 @@ use super::client::{Addresses, Client, Services, address};
 use crate::config::Instance;
 use crate::discovery::failure::Failure;
 
-/// Targets that are looked up at the same time.
+/// Targets that are looked up concurrently.
 const AT_ONCE: usize = 16;
 
-/// The greatest weight of an instance.
+/// Largest weight of an instance.
 const GREATEST: u64 = 1000;
 
-/// The instances, of which all but those of the lowest priority are backups. Addresses that came along with the
-/// records are taken, others looked up; a target that has none is left out.
+/// The instances of SRV records. Those of the lowest priority value are primaries, all others are backups.
+/// Target addresses are taken from the additional section if present, else looked up. A target without
+/// addresses is omitted.
 pub(super) async fn instances(client: &Client, found: Services) -> Result<Answer, Failure> {
     let Services { records, along, ttl } = found;
     let resolved = stream::iter(shares(records)).map(async |Share { record, weight, backup }| {
@@ -39,7 +40,7 @@ pub(super) async fn instances(client: &Client, found: Services) -> Result<Answer
     Ok(Answer { instances: targets.into_iter().flat_map(|(instances, _)| instances).collect(), ttl })
 }
 
-/// What becomes of a record.
+/// A record with the settings of its instances.
 #[derive(Debug, PartialEq, Eq)]
 struct Share {
     record: SRV,
@@ -47,7 +48,8 @@ struct Share {
     backup: bool,
 }
 
-/// The target `.` says that there is no such service.
+/// Removes records with the target `.`, which means that the service does not exist, and with port 0.
+/// Computes weights and backups.
 fn shares(mut records: Vec<SRV>) -> Vec<Share> {
     records.retain(|record| !record.target.is_root() && record.port != 0);
     let lowest = records.iter().map(|record| record.priority).min();
@@ -60,7 +62,7 @@ fn shares(mut records: Vec<SRV>) -> Vec<Share> {
     weighted(first, false).chain(weighted(backups, true)).collect()
 }
 
-/// The target's addresses among the additional records, if there are any.
+/// The addresses of the target in the additional section, or `None`.
 fn came_along(record: &SRV, along: &[Record]) -> Option<Addresses> {
     let own = along.iter().filter(|other| other.name == record.target);
     let (mut addresses, mut ttl) = (Vec::new(), Duration::MAX);
@@ -73,8 +75,8 @@ fn came_along(record: &SRV, along: &[Record]) -> Option<Addresses> {
     (!addresses.is_empty()).then_some(Addresses { addresses, ttl })
 }
 
-/// Weights from 1 to 1000 in the same proportions, in the smallest numbers. A 0 beside others stands for a very
-/// small chance.
+/// Weights from 1 to 1000 in the proportions of `written`, as small as possible. RFC 2782 gives a weight of 0
+/// beside others a very small chance, so the others are scaled up to 1000 then.
 fn weights(written: &[u16]) -> Vec<u32> {
     let divisor = written.iter().fold(0, |divisor, weight| gcd(divisor, u64::from(*weight))).max(1);
     let greatest = written.iter().max().map_or(0, |weight| u64::from(*weight)) / divisor;

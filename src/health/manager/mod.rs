@@ -1,4 +1,4 @@
-//! Who decides about the instances of one upstream.
+//! The health manager of one upstream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +12,29 @@ use super::window::{STEPS, Window, slow};
 use crate::config::Outlier;
 use crate::upstream::{Cause, CheckResult, Ejection, Health, Instance, Upstream};
 
-/// Longest time until an ejection that is over is noticed.
+/// Bounds of the interval at which ejections and windows are evaluated. An ejection that is over is noticed
+/// after at most the longest.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 const SHORTEST_STEP: Duration = Duration::from_millis(10);
 
-/// Takes the evidence and writes the verdicts.
+/// Collects check results and request outcomes, and sets the health of the instances.
 pub(super) struct HealthManager<C> {
     upstream: Arc<Upstream>,
     wards: Vec<MemberHealth>,
     changed: C,
 }
 
-/// What it remembers of one instance.
+/// The manager's state of one instance.
 struct MemberHealth {
     instance: Arc<Instance>,
-    /// `None` without checks.
+    /// `None` without health checks.
     streak: Option<RiseFallCounter>,
     window: Window,
 }
 
 impl<C: Fn()> HealthManager<C> {
-    /// Goes on from the present standing of the instances, less what is not looked at any more.
+    /// Continues from the present health of the instances, except where it results from a mechanism that is
+    /// no longer configured.
     pub(super) fn new(upstream: Arc<Upstream>, changed: C) -> Self {
         let has_changed = release_stale(&upstream);
         let ward = |instance: &Arc<Instance>| MemberHealth {
@@ -53,7 +55,7 @@ impl<C: Fn()> HealthManager<C> {
         HealthManager { upstream, wards, changed }
     }
 
-    /// Decides until it is dropped, which may be done at any time.
+    /// Runs until it is dropped. Cancel-safe.
     pub(super) async fn run(mut self, mut findings: mpsc::Receiver<(usize, Finding)>) {
         let upstream = self.upstream.clone();
         let mut steps = interval(step(&upstream.config.outlier));
@@ -70,7 +72,7 @@ impl<C: Fn()> HealthManager<C> {
         }
     }
 
-    /// A check has ended. True when the balancer must be told; likewise below.
+    /// Processes a check result. Like the methods below, it returns true if the balancer must be refreshed.
     fn on_check_result(&mut self, place: usize, finding: &Finding, now: Instant) -> bool {
         let Some(MemberHealth { instance, streak: Some(streak), window }) = self.wards.get_mut(place) else {
             return false;
@@ -118,7 +120,7 @@ impl<C: Fn()> HealthManager<C> {
         has_changed || has_relented || is_proven_now
     }
 
-    /// Failures in a row may be too many.
+    /// Ejects instances with too many failures in a row.
     fn check_ejections(&mut self, now: Instant) -> bool {
         let Some(limit) = self.upstream.config.outlier.consecutive else { return false };
         let mut has_changed = false;
@@ -133,7 +135,8 @@ impl<C: Fn()> HealthManager<C> {
         has_changed
     }
 
-    /// Time has passed: some may come back, others have done badly for a while.
+    /// Periodic work: ends ejections that are over, and ejects instances that were outliers within the
+    /// window.
     fn tick(&mut self, now: Instant) -> bool {
         let mut has_changed = false;
         for ward in &mut self.wards {
@@ -173,7 +176,7 @@ impl<C: Fn()> HealthManager<C> {
         has_changed
     }
 
-    /// When nobody is left to serve, those who are merely ejected are better than nobody.
+    /// If no instance is left to serve, ends all ejections: an ejected instance is better than none.
     fn uneject_all(&mut self) -> bool {
         if self.wards.iter().any(|ward| serves(&ward.instance)) {
             return false;
@@ -187,7 +190,7 @@ impl<C: Fn()> HealthManager<C> {
         has_changed
     }
 
-    /// Ejects the instance, unless too many are out already or it is the last one.
+    /// Ejects the instance, unless too many are ejected already or no other instance serves.
     fn eject(&mut self, place: usize, cause: Cause, reason: &str, now: Instant) -> bool {
         let config = &self.upstream.config.outlier;
         let ejected = self.wards.iter().filter(|ward| ward.instance.health() == Health::Ejected).count();
@@ -216,7 +219,9 @@ impl<C: Fn()> HealthManager<C> {
     }
 }
 
-/// Whoever is held by what is configured no more, and more than may be out at a time. True when somebody was.
+/// Resets instances whose health results from a mechanism that is no longer configured: up or down without
+/// health checks, ejected without outlier detection. Also ends ejections beyond the permitted number. Returns
+/// true if the ability to serve of any instance changed.
 fn release_stale(upstream: &Upstream) -> bool {
     let config = &upstream.config;
     let mut may_be_out =
@@ -239,7 +244,7 @@ fn release_stale(upstream: &Upstream) -> bool {
     has_changed
 }
 
-/// A tenth of what is to be noticed.
+/// A tenth of the shorter of window and ejection time, so that both are measured accurately enough.
 fn step(config: &Outlier) -> Duration {
     let step = (config.window / STEPS).min(config.eject / STEPS);
     step.clamp(SHORTEST_STEP, LONGEST_STEP)
@@ -253,7 +258,8 @@ fn is_over(instance: &Instance, now: Instant) -> bool {
     instance.standing().ejection.until.is_none_or(|until| until <= now)
 }
 
-/// Each time twice as long, as long as there is no long time in between.
+/// The next ejection. Each lasts twice as long as the one before, up to `max_eject`. The series starts again
+/// after the instance was not ejected for `max_eject`.
 fn next_ejection(config: &Outlier, last: Ejection, now: Instant) -> Ejection {
     let has_done_well =
         last.returned.is_some_and(|returned| now.saturating_duration_since(returned) >= config.max_eject);

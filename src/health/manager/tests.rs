@@ -68,7 +68,7 @@ impl<C: Fn()> HealthManager<C> {
         assert!(self.check_ejections(Instant::now()));
     }
 
-    /// Until the instance is back, in steps of a second.
+    /// Seconds until the instance is able to serve again, found in steps of one second.
     async fn time_until_back(&mut self, place: usize) -> u64 {
         for seconds in 0..10_000 {
             if self.instance(place).is_healthy() {

@@ -1,4 +1,4 @@
-//! What checks, requests and drills make of an instance.
+//! The condition of an instance, derived from health checks, requests, connects and fault injection.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,22 +9,24 @@ use crate::upstream::fresh_check::UnprovenReason;
 use crate::upstream::health_state::{Cause, CheckResult, Ejection, Health, HealthState};
 use crate::upstream::request_stats::{Outcome, RequestStats};
 
-/// What is known of an instance's ability to serve.
+/// Whether an instance can serve, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// No checks are configured, or none has ended since it was let back in for want of others.
+    /// No health check is configured, or none has finished since an ejection ended because no other instance
+    /// was left.
     Unchecked,
-    /// Checks succeed.
+    /// Health checks succeed.
     Up,
-    /// Checks fail.
+    /// Health checks fail.
     Down,
-    /// Requests failed, so it is left alone for a while.
+    /// Ejected for a time because requests failed (outlier detection).
     Ejected,
-    /// Nothing of that, but connecting failed; it is left alone for a moment.
+    /// None of the above applies, but connecting failed. No connect is tried until the backoff is over.
     BackingOff,
-    /// Nothing of that, but no check has found it good since it was away, or since we began.
+    /// None of the above applies, but no health check has succeeded since the process started or since the
+    /// instance was away.
     Unproven,
-    /// It is treated as dead, for a rehearsal.
+    /// Treated as dead by fault injection.
     Fenced,
 }
 
@@ -42,13 +44,15 @@ impl Condition {
         }
     }
 
+    /// Whether the instance can serve new requests.
     pub fn is_able(self) -> bool {
         matches!(self, Condition::Unchecked | Condition::Up)
     }
 }
 
 impl Instance {
-    /// What checks, requests and connects tell; the operator's wish is [`Instance::state`].
+    /// The condition according to health checks, requests and connects. It does not include the operator's
+    /// setting, which is [`Instance::state`].
     pub fn condition(&self, now: Instant) -> Condition {
         match self.health() {
             _ if self.is_fenced() => Condition::Fenced,
@@ -61,7 +65,8 @@ impl Instance {
         }
     }
 
-    /// Why its condition is what it is, for people; empty when there is nothing to say. Takes a lock: not for requests.
+    /// The reason for the condition, as text for people; empty if there is none. Takes a lock, so it must not
+    /// be called per request.
     pub fn reason(&self, now: Instant) -> String {
         match (self.condition(now), self.doubts()) {
             (Condition::Fenced, _) => "a drill treats it as dead".to_owned(),
@@ -75,26 +80,28 @@ impl Instance {
         }
     }
 
+    /// Whether the health manager considers the instance able to serve.
     pub fn is_healthy(&self) -> bool {
         self.health().is_able()
     }
 
+    /// The health as set by the health manager. One atomic load.
     pub fn health(&self) -> Health {
         self.judgement.health()
     }
 
-    /// Its health with the reason, and what led to it. Takes a lock: not for requests.
+    /// The health with its reason and counters. Takes a lock, so it must not be called per request.
     pub fn standing(&self) -> HealthState {
         self.judgement.standing()
     }
 
-    /// Whether new requests may go there by what is known of it, if the operator wants that.
+    /// Whether health and fault injection permit new requests. The operator's setting is not considered.
     pub fn is_fit(&self) -> bool {
         self.is_healthy() && !self.is_fenced()
     }
 
-    /// The verdict of the upstream's warden, which alone calls this, and why. True when it begins or ceases to be fit
-    /// to serve, which the balancer must be told.
+    /// Sets the health and its reason. To be called by the upstream's health manager only. Returns true if
+    /// the ability to serve changes; the balancer must then be refreshed.
     pub fn judge(&self, health: Health, reason: &str) -> bool {
         let now = Instant::now();
         let before = self.judgement.set(health, reason, now);
@@ -106,49 +113,52 @@ impl Instance {
         before.is_able() != health.is_able()
     }
 
-    /// Leaves it alone for what requests met there; only the health manager calls this, and only when it is fit to serve. The
-    /// balancer must be told.
+    /// Ejects the instance (outlier detection). To be called by the health manager only, and only for an
+    /// instance that is able to serve. The balancer must then be refreshed.
     pub fn eject(&self, ejection: Ejection, cause: Cause, reason: &str) {
         self.judgement.eject(ejection, cause, reason, Instant::now());
     }
 
-    /// Counts a check; only the health manager calls this.
+    /// Counts a health check. To be called by the health manager only.
     pub fn count_check(&self, result: CheckResult) {
         self.judgement.count(result);
     }
 
-    /// Takes note of what a request met here.
+    /// Records the outcome of a request. Wakes the health manager if the limit of consecutive failures is
+    /// reached.
     pub fn note(&self, outcome: Outcome) {
         if self.record.add(outcome) {
             self.group.failure_signal().notify_one();
         }
     }
 
-    /// What requests met here.
+    /// The recorded outcomes of requests.
     pub fn record(&self) -> &RequestStats {
         &self.record
     }
 
-    /// Why it needs a good check before new requests go there; `None` without checks, and after a good one.
+    /// Why a health check must succeed before the instance gets new requests. `None` without health checks,
+    /// and after a successful one.
     pub fn doubts(&self) -> Option<UnprovenReason> {
         self.proof.doubts()
     }
 
-    /// Where there are checks, a good one that begins from now on is needed before new requests go there. The balancer
-    /// must be told.
+    /// If health checks are configured, requires one that starts from now on to succeed before the instance
+    /// gets new requests. The balancer must then be refreshed.
     pub fn doubt(&self, why: UnprovenReason) {
         if self.proof.doubt(why) {
             self.judgement.doubt();
         }
     }
 
-    /// A check has found it good; only the health manager calls this. True when that was in doubt, which the balancer must be
-    /// told.
+    /// Records a successful health check. To be called by the health manager only. Returns true if a
+    /// successful check was required; the balancer must then be refreshed.
     pub fn prove(&self) -> bool {
         self.proof.prove()
     }
 
-    /// Completes when a check is wanted, for the one who makes them. Cancel-safe.
+    /// Completes when a health check should start at once. There must be only one caller, the health check
+    /// task. Cancel-safe.
     pub async fn doubted(&self) {
         self.proof.doubted().await;
     }

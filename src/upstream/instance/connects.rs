@@ -1,4 +1,4 @@
-//! Whether an instance can be connected to.
+//! Connect results of an instance: backoff, refusals and restarts.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::backoff::Backoff;
 use crate::clock::unix_seconds;
 use crate::upstream::fresh_check::UnprovenReason;
 
-/// Pause after a failed connect: doubles from the first to the last.
+/// Pause after a failed connect. It doubles with each failure from the first value to the last.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
 impl Instance {
-    /// Whether connecting failed so recently that it is not tried again yet.
+    /// Whether connects are suspended at `now` because of a recent failure.
     pub fn is_backing_off(&self, now: Instant) -> bool {
         let retry_at = self.retry_at.load(Relaxed);
         retry_at != 0 && self.millis(now) < retry_at
     }
 
-    /// A connection was made: the instance is there.
+    /// Records a successful connect. Ends the backoff.
     pub fn connected(&self) {
         if self.connect_failures.load(Relaxed) != 0 {
             self.connect_failures.store(0, Relaxed);
@@ -31,28 +31,30 @@ impl Instance {
         }
     }
 
-    /// Nobody listens at its address: whatever it kept in memory is gone.
+    /// Records that a connect was refused: no process listens at the address, so state that the instance kept
+    /// in memory is lost.
     pub fn connect_refused(&self) {
         self.refused.store(true, Relaxed);
     }
 
-    /// Whether nobody listened at its address when it was last tried.
+    /// Whether the last connect was refused.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Relaxed)
     }
 
-    /// When it was first met again after nobody had listened at its address (Unix seconds); 0: that was never seen.
+    /// When the instance first accepted a connection again after a refused connect (Unix seconds); 0 = never.
     pub fn restarted(&self) -> u64 {
         self.restarted.load(Relaxed)
     }
 
-    /// Whether the last attempt to connect to it failed.
+    /// Whether the last connect failed.
     pub fn is_unreachable(&self) -> bool {
         self.connect_failures.load(Relaxed) != 0
     }
 
-    /// A connection could not be made: new requests leave the instance alone for a while, longer each time.
-    /// Of many that fail together, one counts. True when the balancer must be told.
+    /// Records a failed connect. New requests avoid the instance for a pause that grows with each failure.
+    /// Failures during a pause do not count, so many simultaneous failures count once. Returns true if the
+    /// balancer must be refreshed.
     pub fn connect_failed(&self, now: Instant, is_refused: bool) -> bool {
         if self.is_backing_off(now) {
             return false;

@@ -1,4 +1,4 @@
-//! What is under way on an instance, and how much more may be.
+//! Load and concurrency limits of an instance.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,7 @@ use crate::upstream::load::Work;
 use crate::upstream::shared_slots::SharedSlots;
 
 impl Instance {
-    /// Most requests at a time.
+    /// Limit of concurrent requests; `None` = unlimited.
     pub fn slots(&self) -> Option<usize> {
         Some(self.slots.load(Relaxed)).filter(|slots| *slots != usize::MAX)
     }
@@ -17,14 +17,15 @@ impl Instance {
         self.slots.store(slots.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// Most connections to its address; more than [`Instance::slots`] where other upstreams have more.
+    /// Limit of connections to the address; `None` if [`Instance::slots`] is. It is higher than that if
+    /// another upstream has a higher limit for the same address.
     pub fn connections(&self) -> Option<usize> {
         let own = self.slots()?;
         let seats = self.seats.load();
         Some(seats.as_ref().and_then(|seats| seats.limit()).map_or(own, |all| all.max(own)))
     }
 
-    /// True when that is a change.
+    /// Returns true if the value changed.
     pub(in crate::upstream) fn set_seats(&self, seats: Option<Arc<SharedSlots>>) -> bool {
         let before = self.seats.load();
         let is_same = match (&*before, &seats) {
@@ -38,7 +39,8 @@ impl Instance {
         !is_same
     }
 
-    /// Hands its free slots, and what they make room for in other upstreams, to those who wait for them.
+    /// Hands free slots of this instance, and slots that they free in other upstreams with the same address,
+    /// to waiting requests.
     pub(in crate::upstream) fn offer(self: &Arc<Self>) {
         match &*self.seats.load() {
             None => self.group.queue().serve(self),
@@ -46,23 +48,23 @@ impl Instance {
         }
     }
 
-    /// Requests under way: streams, upgraded connections and those that were given up but are worked on included, and
-    /// no checks.
+    /// Requests in flight. Includes streams, upgraded connections and aborted requests that the instance
+    /// still processes. Excludes health checks.
     pub fn in_flight(&self) -> usize {
         self.load.requests()
     }
 
-    /// Requests and checks under way: what it has to do, and the slots that are taken.
+    /// Requests and health checks in flight, which is the number of slots in use.
     pub fn load(&self) -> usize {
         self.load.all()
     }
 
-    /// Requests ever given to this instance.
+    /// Total number of requests given to this instance.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
-    /// Takes a slot; false when all are taken.
+    /// Takes a slot. Returns false if none is free.
     pub(in crate::upstream) fn enter(&self, what: Work) -> bool {
         let slots = self.slots.load(Relaxed);
         let entered = if slots == usize::MAX {
@@ -77,7 +79,7 @@ impl Instance {
         entered
     }
 
-    /// Gives a slot back.
+    /// Returns a slot.
     pub(in crate::upstream) fn leave(&self, what: Work) {
         self.load.remove(what);
     }

@@ -1,4 +1,4 @@
-//! What the operator wants of an instance, and whom it serves by that.
+//! The operator's settings of an instance, and the requests it takes according to them.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ const DRAIN: u8 = 1;
 const TAKEN_OUT: u8 = 2;
 
 impl Instance {
-    /// What the operator wants.
+    /// The administrative state.
     pub fn state(&self) -> InstanceState {
         match self.state.load(Relaxed) {
             READY => InstanceState::Ready,
@@ -25,23 +25,23 @@ impl Instance {
         }
     }
 
-    /// When it began to take sessions while others did so already, or did so again by the operator's wish (Unix
-    /// seconds); 0: it was there from the beginning.
+    /// When the instance began to take sessions although other instances already served, or was set to
+    /// `Ready` again by the operator (Unix seconds). 0 = it has served since the start of the process.
     pub fn joined(&self) -> u64 {
         self.joined.load(Relaxed)
     }
 
-    /// Since when.
+    /// When the administrative state last changed.
     pub fn state_since(&self) -> Instant {
         self.orders().since
     }
 
-    /// When it goes down for good, if that is decided.
+    /// When the instance goes down for good, if a deadline is set.
     pub fn deadline(&self) -> Option<Deadline> {
         self.orders().deadline
     }
 
-    /// Only notes the deadline; whoever sets it sees to it.
+    /// Stores the deadline. The caller must apply it when it passes.
     pub fn set_deadline(&self, deadline: Option<Deadline>) {
         self.orders().deadline = deadline;
     }
@@ -50,7 +50,7 @@ impl Instance {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes back a deadline, too. The balancer must be told.
+    /// Sets the administrative state and clears the deadline. The balancer must then be refreshed.
     pub fn set_state(&self, state: InstanceState) {
         if state == InstanceState::Ready && self.state() != InstanceState::Ready {
             self.joined.store(unix_seconds(), Relaxed);
@@ -72,12 +72,13 @@ impl Instance {
         }
     }
 
-    /// Whether it is treated as if it were dead, for a rehearsal.
+    /// Whether fault injection treats the instance as dead.
     pub fn is_fenced(&self) -> bool {
         self.fenced.load(Relaxed)
     }
 
-    /// The balancer must be told. Answers that were cut meanwhile stay so; later ones go on again.
+    /// Starts or ends fault injection. The balancer must then be refreshed. Responses that were aborted
+    /// meanwhile stay aborted; responses that begin afterwards are not aborted.
     pub fn set_fenced(&self, fenced: bool) {
         self.fenced.store(fenced, Relaxed);
         if !fenced && self.state.load(Relaxed) != TAKEN_OUT {
@@ -85,31 +86,32 @@ impl Instance {
         }
     }
 
-    /// Its share of requests, 0 to 1000; 0 is as good as [`InstanceState::Drain`].
+    /// Weight, 0 to 1000. A weight of 0 has the same effect as [`InstanceState::Drain`].
     pub fn weight(&self) -> u32 {
         self.weight.load(Relaxed)
     }
 
-    /// The balancer must be told.
+    /// Sets the weight. The balancer must then be refreshed.
     pub fn set_weight(&self, weight: u32) {
         if self.weight.swap(weight, Relaxed) == 0 && weight > 0 {
             self.doubt(UnprovenReason::Away);
         }
     }
 
-    /// Whether it would get new requests if it is fit to serve.
+    /// Whether the operator's settings permit new requests.
     pub fn is_in_use(&self) -> bool {
         self.state() == InstanceState::Ready && self.weight() > 0
     }
 
-    /// Whether it serves those who are tied to it. Doubt does not move them, unless what it kept of them is gone.
+    /// Whether the instance serves requests with affinity to it. A missing health check does not move sticky
+    /// sessions, except after a refused connect: then the sessions in the instance's memory are lost.
     pub fn keeps_ties(&self) -> bool {
         let is_in = self.state.load(Relaxed) != TAKEN_OUT;
         self.is_open() || (is_in && self.is_fit() && self.doubts() != Some(UnprovenReason::Gone))
     }
 
-    /// Whether it takes requests that a hash leads to it. As long as nothing else is known they are not led elsewhere,
-    /// as that may be a tie.
+    /// Whether the instance takes requests that a hash maps to it. Before the first health check has finished
+    /// after the start, they are not mapped elsewhere, because the hash may stand for an existing session.
     pub fn takes_led(&self) -> bool {
         self.is_open()
             || (self.doubts() == Some(UnprovenReason::Unknown) && self.is_in_use() && self.is_fit())

@@ -1,8 +1,10 @@
-//! Whatever comes between whatever: nobody waits while there is what they wait for, and no slot is lost.
+//! Model check of the queue: under any interleaving no request waits while it could be served, and no slot is
+//! lost.
 //!
-//! Clients, those who hold slots, and an operator take steps of what they do in turn: a slot is given back and offered in
-//! two steps, as is the standing of an instance changed and the line told. All orders of a few, and many of more, are
-//! played. When nobody can go on, whoever still waits must find, choosing again, that there is something to wait for.
+//! Clients, slot holders and an operator run as state machines that take one step at a time. Returning a slot
+//! and offering it are two steps, as are changing an instance's state and notifying the queue. For a few
+//! participants all interleavings are run, for more a random sample. When no participant can take a step,
+//! each client that still waits must find all suitable slots taken when it chooses again.
 
 use futures_util::FutureExt;
 use proptest::collection::vec;
@@ -15,15 +17,15 @@ use crate::upstream::load::Work;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Any instance will do.
+    /// Can use any instance.
     Free,
-    /// Tied to the first instance, and goes elsewhere when that keeps no ties.
+    /// Has affinity to the first instance. Goes elsewhere if that keeps no sticky sessions.
     Tied,
-    /// Led by a hash: to the first instance if it is open, else to the second.
+    /// Mapped by a hash: to the first instance if it is open, else to the second.
     Led,
 }
 
-/// Where a client is.
+/// The state of a client.
 #[derive(Debug)]
 enum At {
     Coming,
@@ -31,10 +33,10 @@ enum At {
     Choosing(QueueTicket),
     Wishing(QueueTicket, SlotRequest),
     Waiting(QueueTicket),
-    /// With the slot that has come, or told to choose again.
+    /// Granted a slot, or (`None`) notified to choose again.
     Called(QueueTicket, Option<Lease>),
     Served(Lease),
-    /// It has left, and its slot was not offered to others yet.
+    /// Its request has ended, but its slot has not been offered to others yet.
     Leaving(Arc<Instance>),
     Over,
 }
@@ -45,11 +47,11 @@ enum Choice {
     Nobody,
 }
 
-/// What the operator does next with an instance.
+/// The next step of the operator.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
     Set(usize, InstanceState),
-    /// The balancer learns what was set, and nobody has been told yet.
+    /// The balancer updates which instances are open. The queue is not notified yet.
     Open,
     Tell,
 }
@@ -85,7 +87,7 @@ impl World {
         }
     }
 
-    /// Those who can take a step: clients by number, then the operator.
+    /// The participants that can take a step: clients by number, then the operator.
     fn able(&mut self) -> Vec<usize> {
         let mut able = Vec::new();
         for (number, (_, at)) in self.clients.iter_mut().enumerate() {
@@ -131,7 +133,7 @@ impl World {
             At::Called(ticket, None) => At::Choosing(ticket),
             At::Served(lease) => {
                 let instance = lease.instance().clone();
-                // What dropping it does, in two steps.
+                // The two steps of dropping the lease: this is the first, `Leaving` is the second.
                 std::mem::forget(lease);
                 instance.leave(Work::Request);
                 At::Leaving(instance)
@@ -174,7 +176,7 @@ impl World {
         }
     }
 
-    /// Nobody can go on.
+    /// To be called when no participant can take a step.
     fn check(&self) {
         let waiting: Vec<_> = self
             .clients
@@ -192,8 +194,8 @@ impl World {
     }
 }
 
-/// Plays by these choices, and by the first where there are none left. Returns how many there were to choose from each
-/// time.
+/// Runs the steps given by `choices`, then always the first possible one. Returns the number of possible
+/// steps at each point.
 fn play(clients: &[Kind], deeds: &[Deed], choices: &[usize]) -> Vec<usize> {
     let (mut world, mut widths) = (World::new(clients, deeds), Vec::new());
     loop {
@@ -209,7 +211,7 @@ fn play(clients: &[Kind], deeds: &[Deed], choices: &[usize]) -> Vec<usize> {
     widths
 }
 
-/// All orders; returns how many there are.
+/// Runs all interleavings and returns how many there are.
 fn play_all(clients: &[Kind], deeds: &[Deed]) -> usize {
     let (mut choices, mut orders) = (Vec::new(), 0);
     loop {
@@ -245,7 +247,7 @@ fn no_order_of_a_few_steps_leaves_anybody_waiting_in_vain() {
         }
     }
     assert!(orders > 1_000, "{orders}");
-    // One instance only: it goes and comes back.
+    // A single client with one instance: it goes down and comes back.
     for kind in [Kind::Free, Kind::Tied, Kind::Led] {
         let away = [Deed::Set(1, Down), Deed::Open, Deed::Tell];
         let back = [away, changes(Down), changes(Ready)].concat();
