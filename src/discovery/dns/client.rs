@@ -171,7 +171,11 @@ fn both(four: Result<Addresses, Failure>, six: Result<Addresses, Failure>) -> Re
             Ok(Addresses { ttl: four.ttl.min(six.ttl), ..four })
         }
         (Ok(found), Err(failure)) | (Err(failure), Ok(found)) if failure.is_negative() => Ok(found),
-        (Err(four), Err(six)) if six.is_negative() && !matches!(six, Failure::Empty(_)) => Err(four),
+        // A failure proves nothing about the name, so it outranks a negative response: that one would empty the set.
+        (Err(four), _) if !four.is_negative() => Err(four),
+        (_, Err(six)) if !six.is_negative() => Err(six),
+        // The name exists with records of another type, which says more than NXDOMAIN.
+        (Err(four @ Failure::Empty(_)), _) => Err(four),
         (_, Err(failure)) | (Err(failure), _) => Err(failure),
     }
 }
@@ -190,4 +194,39 @@ pub(super) fn address(record: &Record) -> Option<IpAddr> {
 /// The shortest TTL of all records of an answer, including CNAME records. 0 without records.
 fn shortest(records: &[Record]) -> Duration {
     Duration::from_secs(records.iter().map(|record| record.ttl).min().unwrap_or(0).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_query_outranks_a_negative_response_of_the_other() {
+        let found = || Ok(Addresses { addresses: Vec::new(), ttl: Duration::ZERO });
+        let (empty, unknown) =
+            (|| Err(Failure::Empty("n".to_owned())), || Err(Failure::Unknown("n".to_owned())));
+        let failed = || Err(Failure::TimedOut(Duration::ZERO));
+        for (four, six, kind) in [
+            (failed(), empty(), "failed"),
+            (empty(), failed(), "failed"),
+            (failed(), unknown(), "failed"),
+            (unknown(), failed(), "failed"),
+            (failed(), found(), "failed"),
+            (found(), failed(), "failed"),
+            (empty(), unknown(), "empty"),
+            (unknown(), empty(), "empty"),
+            (unknown(), unknown(), "unknown"),
+            (found(), empty(), "found"),
+            (unknown(), found(), "found"),
+        ] {
+            let name = format!("{four:?} {six:?}");
+            let got = match both(four, six) {
+                Ok(_) => "found",
+                Err(Failure::Empty(_)) => "empty",
+                Err(Failure::Unknown(_)) => "unknown",
+                Err(_) => "failed",
+            };
+            assert_eq!(got, kind, "{name}");
+        }
+    }
 }
