@@ -19,7 +19,7 @@ use crate::session::{
 };
 use crate::transport::{ConnectError, MalformedHead, SendError};
 
-/// hyper's behaviour for input that is not a request.
+/// The error that hyper returns for input that is not a request.
 async fn broken() -> hyper::Error {
     let (ours, theirs) = tokio::io::duplex(64);
     tokio::io::AsyncWriteExt::write_all(&mut { ours }, b"\0\r\n\r\n").await.unwrap();
