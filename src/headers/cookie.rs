@@ -223,7 +223,7 @@ mod tests {
         assert!(headers.get(COOKIE).unwrap().is_sensitive());
     }
 
-    /// Name and value of each cookie, read the slow and obvious way.
+    /// Reference implementation: name and value of each cookie.
     fn cookies(headers: &HeaderMap) -> Vec<(String, String)> {
         let lines = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned());
         lines

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(https("https,http , http", "1.2.3.4, 10.0.0.3, 10.0.0.2"), Some(true));
         assert_eq!(https("https", "1.2.3.4, 10.0.0.2"), Some(true));
         assert_eq!(https("https, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(true));
-        // What the client wrote itself does not count.
+        // Elements written by the client itself are ignored.
         assert_eq!(https("https, http", "1.2.3.4"), Some(false));
         assert_eq!(https("https, http, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(false));
         assert_eq!(https("https, http", ""), Some(false));

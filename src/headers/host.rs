@@ -276,7 +276,7 @@ mod tests {
         assert!(routing_path(&Method::OPTIONS, &star).is_ok_and(|path| path.decoded == "/"));
     }
 
-    /// `path` with the characters percent-encoded that `chosen` says, slashes never.
+    /// `path` with the characters selected by `chosen` percent-encoded, except slashes.
     fn encoded(path: &str, chosen: &[bool]) -> String {
         let encode = |(letter, chosen): (u8, &bool)| match *chosen && letter != b'/' {
             true => format!("%{letter:02x}"),

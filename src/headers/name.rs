@@ -175,7 +175,7 @@ mod tests {
         assert!(headers.contains_key("accept"));
     }
 
-    /// Equal for all spellings of a name.
+    /// A canonical form, equal for all spellings of a name.
     fn plain(name: &str) -> String {
         let plain = name.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "?");
         plain.trim_end_matches('?').to_owned()

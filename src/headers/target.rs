@@ -66,7 +66,7 @@ mod tests {
             prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'));
             let mut bytes = Vec::new();
             let mut rest = encoded.as_bytes();
-            // Only what we encoded has upper-case digits here.
+            // Only the encoder writes upper-case digits here.
             while let Some((first, tail)) = rest.split_first() {
                 let digits = tail.get(..2).filter(|two| !two.iter().any(u8::is_ascii_lowercase));
                 let digits = digits.and_then(|two| std::str::from_utf8(two).ok()).unwrap_or_default();

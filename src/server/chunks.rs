@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// How much of `input`, cut at `cuts`, is the body; `None` when it is not over.
+    /// The length of the body in `input`, fed in parts cut at `cuts`. `None` when the body is incomplete.
     fn body(input: &[u8], cuts: &[usize]) -> Result<Option<usize>, Violation> {
         let (mut chunks, mut used, mut from) = (Chunks::new(), 0, 0);
         let ends = cuts.iter().map(|cut| cut % (input.len() + 1)).chain([input.len()]);

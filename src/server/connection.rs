@@ -122,14 +122,14 @@ async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
 mod tests {
     use super::*;
 
-    /// The size of what `make` makes.
+    /// The size of the future that `make` returns.
     fn size<A, B, C, D, F>(_make: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn an_idle_client_fits_into_a_task_of_512_bytes() {
-        let own = 120; // what the runtime and the drain add
+        let own = 120; // overhead of the runtime and the drain
         assert!(size(serve) + own <= 512, "{} bytes", size(serve));
     }
 }

@@ -292,8 +292,8 @@ mod tests {
         }
     }
 
-    /// All that is handed over of `input`, in pieces of at most `room`, when each head is followed by what `follows`
-    /// says; and in how many heads.
+    /// Everything handed over of `input` in pieces of at most `room`, with `follows` applied after each head,
+    /// and the number of heads.
     fn handed_over(input: &[u8], room: usize, follows: &[Follows]) -> Result<(String, usize), Violation> {
         let (mut reader, mut used, mut all, mut heads) = (RequestReader::new(), 0, Vec::new(), 0);
         while used < input.len() {
@@ -348,7 +348,7 @@ mod tests {
         let read = |input: &str| handed_over(input.as_bytes(), 4096, &[]).map(|(text, _)| text);
         assert_eq!(read(&"A".repeat(MAX_METHOD)), Ok("A".repeat(MAX_METHOD)));
         assert_eq!(read(&"A".repeat(MAX_METHOD + 1)), Err(Violation::Method));
-        // hyper says what is wrong with these.
+        // hyper reports the error for these.
         for odd in ["GET\r\nä /ä", " GET /ä", "(ä) /ä"] {
             assert_eq!(read(odd), Ok(odd.to_owned()));
         }
