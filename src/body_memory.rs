@@ -49,7 +49,8 @@ pub struct StreamMemory {
     connection: Arc<ConnectionMemory>,
     answer: Direction,
     upload: Direction,
-    /// The value of `taken` of the response direction at the last check, and the time of its last change.
+    /// The number of response bytes taken at the last check, and since when it has been unchanged while bytes
+    /// were held.
     seen: Mutex<(u64, Instant)>,
     cut: AtomicBool,
     ended: AtomicBool,

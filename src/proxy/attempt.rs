@@ -84,6 +84,7 @@ impl Attempt<'_> {
         self.send_fresh(instance, &pool, request).await
     }
 
+    /// Sends the request on a new connection.
     async fn send_fresh(
         &self,
         instance: &Instance,
@@ -110,6 +111,7 @@ impl Attempt<'_> {
         Box::pin(self.send_fresh(instance, pool, &mut Some(duplicate.request()))).await
     }
 
+    /// Opens a connection, reports the result to the instance and counts it.
     async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Box<Connection>, ConnectError> {
         let result = pool.connect().await;
         match &result {

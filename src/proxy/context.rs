@@ -103,12 +103,15 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct RequestContext {
     pub(super) service: Arc<Service>,
+    /// The configuration for the whole request.
     pub(super) plan: Arc<RuntimeConfig>,
     pub(super) started: Instant,
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
+    /// The client's address, as determined from trusted peers.
     pub(super) client: IpAddr,
+    /// The client connection on which the request arrived.
     pub(super) connection: Arc<Client>,
     /// `Host` as sent by the client, set after validation.
     pub(super) host: Option<HeaderValue>,
@@ -122,17 +125,25 @@ pub(super) struct RequestContext {
     /// Counterfactual outcome in another mode, while modes are compared.
     pub(super) comparison: Option<Comparison>,
     pub(super) session: SessionOutcome,
+    /// The session id, where one was found.
     pub(super) session_id: Option<SessionId>,
+    /// Set in sticky mode once an instance is chosen.
     pub(super) affinity: Option<AffinityOutcome>,
+    /// The lease on the instance of the current or last attempt.
     pub(super) lease: Option<Lease>,
     /// The registered stream, once the response is classified as long-lived or large.
     pub(super) stream: Option<Stream>,
+    /// Number of attempts begun.
     pub(super) attempts: u32,
+    /// State of the request body; `None` without a body.
     pub(super) upload: Option<Arc<RequestBodyState>>,
+    /// Status of the response head; `None` before it.
     pub(super) status: Option<StatusCode>,
     /// Time from the start of the request to the head of the response.
     pub(super) first_byte: Option<Duration>,
+    /// Payload bytes of the request body.
     pub(super) received: u64,
+    /// Payload bytes of the response body.
     pub(super) sent: u64,
     pub(super) ending: Ending,
     /// Short stable reason for a failure.
@@ -142,6 +153,7 @@ pub(super) struct RequestContext {
 }
 
 impl RequestContext {
+    /// Starts the context of a request and counts the request as in flight until the context is dropped.
     pub(super) fn begin(
         service: &Arc<Service>,
         plan: Arc<RuntimeConfig>,

@@ -24,6 +24,7 @@ use super::sticky_binding::StickyBinding;
 pub(super) struct UpstreamSelection<'a> {
     pub(super) balancer: &'a Balancer,
     pub(super) connections: &'a PoolSettings,
+    /// The client's affinity binding, in sticky mode.
     pub(super) tie: Option<StickyBinding>,
     /// The hash key, where instances are selected by hash.
     pub(super) key: Option<u64>,
@@ -47,6 +48,7 @@ pub(super) async fn forward(
     }
 }
 
+/// Runs the retry loop within `limit`. Fails with [`ProxyError::TotalTimeout`].
 async fn within(
     limit: Duration,
     exchange: &mut RequestContext,
@@ -59,7 +61,8 @@ async fn within(
         if let Ok(outcome) = timeout(limit, sending.as_mut()).await {
             return outcome;
         }
-        // The timeout restarts while the client is still uploading: that time is not the instances' fault.
+        // The timeout restarts as long as the client's upload makes progress: that time is not the instances'
+        // fault.
         let upload = upload.as_ref().filter(|upload| !upload.is_over());
         let bytes = upload.map_or(0, |upload| upload.bytes());
         if bytes == uploaded || bytes == 0 {
@@ -75,6 +78,8 @@ impl UpstreamSelection<'_> {
         self.bound || self.tie.and_then(StickyBinding::instance) == Some(instance.id)
     }
 
+    /// Selects an instance that is not in `tried`: the bound instance if it can serve, otherwise one chosen
+    /// by the balancer, unless `on_lost = fail` forbids the move.
     pub(super) fn select(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
         let wanted = Wanted { key: self.key, tried, now };
         let tied =

@@ -38,7 +38,7 @@ pub(super) fn of(
     Some(plan.affinity.key(text))
 }
 
-/// Whether the hash key binds the client to its instance. Otherwise it only influences the choice.
+/// Whether the hash key binds the client to its instance. Otherwise the key only selects an instance.
 pub(super) fn is_tie(is_sticky: bool, route: &Route, balancer: &Balancer) -> bool {
     let is_stuck = || matches!(balancer.upstream().config.stick, Stick::Hash(_));
     route.single || (is_sticky && is_stuck())

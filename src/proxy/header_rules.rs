@@ -82,7 +82,8 @@ impl HeaderRules {
         }
     }
 
-    /// Removes headers that the sender of a request must not set. Claims of a `trusted` peer are kept.
+    /// Removes headers that the sender of a request must not set. Claims of a `trusted` peer and claims in
+    /// `passed` are kept.
     ///
     /// Improper spellings (such as `X_User_Id`) are removed even from trusted peers: they come from the
     /// client, forwarded by a peer that strips only the proper spelling.

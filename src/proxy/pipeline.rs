@@ -109,6 +109,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Runs the steps in order. Cookies set before a failure remain in `cookies` and reach the client.
 async fn run_steps(
     mut request: Box<Request<RequestBody>>,
     client: &Client,
@@ -394,12 +395,14 @@ fn check_response<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     Ok(())
 }
 
+/// Whether the response is a server-sent event stream.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     const KIND: &[u8] = b"text/event-stream";
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
+/// Whether the response sets a cookie called `name`.
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
     let names = |line: &HeaderValue| {
         split_set_cookie(line.as_bytes()).is_some_and(|(own, _, _)| own == name.as_bytes())

@@ -29,6 +29,7 @@ pub(super) struct RetryLoop<'a> {
     request: Option<Box<Request<RequestBody>>>,
     /// The replayable copy. Present only for a request that may be sent twice.
     duplicate: Option<Arc<ReplayableRequest<'a>>>,
+    /// Remaining retries. `None` when the request must not or cannot be sent to a second instance.
     repeat: Option<RetryState<'a>>,
     /// Instances already tried. They are not selected again.
     tried: Vec<Arc<Instance>>,
@@ -52,8 +53,8 @@ impl<'a> RetryLoop<'a> {
         RetryLoop { exchange, to, request: Some(request), duplicate, repeat, tried: Vec::new() }
     }
 
-    /// Attempts instances until one returns a response that is not retried, or no attempt is left. Afterwards
-    /// `exchange.lease` belongs to the instance that the response or the error came from.
+    /// Attempts instances until one returns a response that is not retried, or no retry or instance is left.
+    /// Afterwards `exchange.lease` belongs to the instance that the response or the error came from.
     pub(super) async fn run(mut self) -> AttemptResult {
         let mut now = Instant::now();
         let upstream = self.to.balancer.upstream();
@@ -105,6 +106,7 @@ impl<'a> RetryLoop<'a> {
         self.exchange.lease.as_mut().and_then(Lease::share)
     }
 
+    /// Whether the attempt on `instance` may be hedged or time out in favour of another instance.
     fn has_deadline(&self, instance: &Instance) -> bool {
         self.repeat.as_ref().is_some_and(|repeat| {
             let is_timed = repeat.policy.per_try_timeout.is_some() || repeat.hedge_after.is_some();
@@ -201,7 +203,8 @@ impl<'a> RetryLoop<'a> {
     }
 
     /// Returns the lease for the next attempt after a failure on `instance`, or the error when there is no
-    /// retry.
+    /// retry. A request that was not sent goes to another instance without spending a retry, because no
+    /// instance has received it.
     async fn after_failure(
         &mut self,
         error: ProxyError,
@@ -238,6 +241,7 @@ impl<'a> RetryLoop<'a> {
         self.free(instance, |counts| *counts.reasons.entry(reason).or_default() += 1)
     }
 
+    /// Takes a free slot of an instance that was not tried, if the budget allows, and counts the retry.
     fn free(&mut self, instance: &Arc<Instance>, count: impl FnOnce(&mut RetryCounts)) -> Option<Lease> {
         let now = Instant::now();
         if !self.is_allowed(now) {
@@ -249,6 +253,7 @@ impl<'a> RetryLoop<'a> {
         Some(lease)
     }
 
+    /// Whether the retry policy covers `reason`.
     fn is_worth_it(&self, reason: RetryReason, instance: &Instance) -> bool {
         let tied = self.to.is_tied_to(instance);
         self.repeat.as_ref().is_some_and(|repeat| retry_policy::is_retryable(&repeat.policy.on, reason, tied))
@@ -281,6 +286,7 @@ impl<'a> RetryLoop<'a> {
         }
     }
 
+    /// Starts an attempt with `lease`.
     fn enter(&mut self, lease: Lease) -> Arc<Instance> {
         let instance = lease.instance().clone();
         self.exchange.attempts += 1;
@@ -288,11 +294,13 @@ impl<'a> RetryLoop<'a> {
         instance
     }
 
+    /// Makes `lease` the lease of the request. This releases the previous one.
     fn hold(&mut self, lease: Lease) {
         self.exchange.affinity = self.to.tie.map(|tie| tie.outcome(lease.instance().id));
         self.exchange.lease = Some(lease);
     }
 
+    /// Excludes `instance` from the following selections.
     fn leave(&mut self, instance: &Arc<Instance>) {
         if !self.tried.iter().any(|other| Arc::ptr_eq(other, instance)) {
             self.tried.push(instance.clone());
@@ -323,6 +331,7 @@ async fn prefer(
     }
 }
 
+/// Whether the result is a response with a status below 500.
 fn is_good(answered: &AttemptResult) -> bool {
     answered.as_ref().is_ok_and(|answer| !answer.status().is_server_error())
 }

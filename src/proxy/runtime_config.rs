@@ -35,7 +35,9 @@ pub struct RuntimeConfig {
     /// Indexed like the configuration's routes.
     pub(super) route_headers: Arc<[RouteHeaders]>,
     pub(super) identity: Arc<Identity>,
+    /// Affinity cookies and hash keys.
     pub(super) affinity: Arc<Affinity>,
+    /// Writer of session cookies.
     pub(super) cookies: Arc<CookieWriter>,
     /// Indexed like the configuration's upstreams.
     pub(super) balancers: Arc<[Arc<Balancer>]>,
@@ -45,6 +47,7 @@ pub struct RuntimeConfig {
     pub(super) affinity_cookies: Arc<[String]>,
     pub(super) canaries: Arc<Canaries>,
     pub(super) labels: Arc<RouteLabels>,
+    /// Headers and trailers that are not forwarded.
     pub(super) rules: Arc<HeaderRules>,
     pub(super) body_rules: RequestBodyRules,
 }

@@ -36,30 +36,38 @@ use super::runtime_config::RuntimeConfig;
 /// State shared by all workers.
 #[derive(Debug)]
 pub struct Shared {
+    /// The current configuration. A request uses the value that it loaded at its start.
     pub plan: ArcSwap<RuntimeConfig>,
     /// Content of the embedded session store.
     pub memory: MemoryStore,
     /// The session cache, where sessions are used.
     pub sessions: Option<Arc<SessionCache>>,
+    /// Session state that the workers share.
     pub session_state: Arc<SharedState>,
     /// State shared by the workers' session store clients, set when the proxy starts. The inner value is
     /// `None` when the store cannot be used.
     pub backend: OnceLock<Option<Backend>>,
+    /// Fingerprints of session ids for the access log.
     pub marks: Fingerprints,
     /// Limits the connections to instances over all workers.
     pub lines: ConnectionLimiter,
     /// Memory held for bodies of HTTP/2 clients, over all connections.
     pub stock: Arc<BodyMemory>,
+    /// Fault injection drills.
     pub drills: Drills,
 }
 
 /// State of one worker.
 pub struct Worker {
+    /// Connection pools to the instances.
     pub(super) pools: Pools,
+    /// Counters of this worker.
     pub(super) counts: Arc<Shard>,
+    /// Buffer of the access log; `None` without an access log.
     lines: Option<LineBuffer>,
     /// Requests in flight.
     pub(super) running: AtomicUsize,
+    /// The session store client, opened on first use.
     store: OnceLock<Result<Store, StoreError>>,
     /// Built for the latest configuration for which a request needed sessions.
     sessions: ArcSwapOption<Sessions>,
@@ -192,6 +200,7 @@ impl Service {
         }
     }
 
+    /// Keeps the configured number of warm connections to each open instance.
     fn keep_warm(&self) {
         let plan = self.shared.plan.load();
         for (balancer, settings) in plan.balancers.iter().zip(&*plan.connections) {
@@ -222,6 +231,7 @@ impl Service {
         self.shared.plan.load().config.shutdown.deadline
     }
 
+    /// Whether [`Service::cut_off`] was called.
     pub(super) fn is_cutting(&self) -> bool {
         self.worker.cutting.load(Relaxed)
     }

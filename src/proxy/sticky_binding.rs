@@ -20,7 +20,7 @@ const SUFFIX: u8 = b'.';
 /// Maximum length of cookie name and value together. Browsers ignore longer cookies (RFC 6265bis section
 /// 5.6).
 const LARGEST_COOKIE: usize = 4096;
-/// The cookie is rewritten after this fraction (1/4) of the time after which a session counts as idle.
+/// The cookie is rewritten after 1/`SIGHTINGS` of the time after which a session counts as idle.
 const SIGHTINGS: u64 = 4;
 
 /// The binding of one request to one upstream.
@@ -35,8 +35,9 @@ pub(super) struct StickyBinding {
 }
 
 impl StickyBinding {
-    /// Reads the binding to the upstream with this index and removes its cookie from the request. May decide
-    /// to move the session. Returns `None` where the upstream keeps no binding (hash affinity).
+    /// Reads the binding to the upstream with this index and removes the sealed part from the request's
+    /// cookies. May decide to move the session. Returns `None` where the upstream keeps no binding (hash
+    /// affinity).
     pub(super) fn read_and_strip(
         plan: &RuntimeConfig,
         upstream: usize,

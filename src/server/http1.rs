@@ -124,6 +124,7 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     }
 }
 
+/// The hyper builder with the limits of the current configuration.
 fn builder(server: &Server) -> Builder {
     let (mut builder, limits) = (Builder::new(), server.service.limits());
     builder.half_close(false).max_header_size(limits.header_bytes);
@@ -146,6 +147,7 @@ fn section(frame: Frame<Bytes>) -> Vec<u8> {
     section
 }
 
+/// Concatenates unread bytes in order.
 fn joined(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
@@ -173,6 +175,7 @@ async fn close(server: &Server, mut stream: TcpStream) -> ConnectionOutcome {
     ConnectionOutcome::Closed
 }
 
+/// Writes an error response without a body, outside hyper, and closes the connection.
 async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> ConnectionOutcome {
     let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     // Errors do not matter: the connection is closed anyway.

@@ -120,6 +120,7 @@ impl ConnectionActivity {
         self.http10.load(Relaxed)
     }
 
+    /// Counts a request as in flight until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.http10.store(version == Version::HTTP_10, Relaxed);
         self.active.store(self.active() + 1, Relaxed);
@@ -179,6 +180,7 @@ impl ConnectionActivity {
         Poll::Pending
     }
 
+    /// Wakes the task that waits for the end of all requests.
     fn rest(&self) {
         if self.is_awaited.swap(false, Relaxed)
             && let Some(waker) = self.awaiting.lock().unwrap_or_else(PoisonError::into_inner).take()
