@@ -66,8 +66,8 @@ pub(super) fn check(request: &mut Request<RequestBody>, config: &Config) -> Resu
     }
 }
 
-/// Rejects `CONNECT` and `TRACE`, and methods with other characters than capital letters and hyphens. Methods
-/// are tokens, but servers disagree on unusual ones.
+/// Rejects `CONNECT` and `TRACE`, methods longer than [`MAX_METHOD`], and methods with other characters than
+/// capital letters and hyphens. Methods are tokens, but servers disagree on unusual ones.
 fn check_method(method: &Method) -> Result<(), ProxyError> {
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         Err(ProxyError::Method)

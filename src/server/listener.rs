@@ -27,8 +27,8 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
         0 => return spread(bind_one(address, true)?, count),
         _ => address,
     };
-    // The kernel checks for conflicts when the first socket is bound. A bind without `SO_REUSEPORT` detects
-    // any other listener.
+    // With `SO_REUSEPORT` the bind would succeed beside another socket that sets it too. A first bind without
+    // it detects any other listener.
     drop(bind_one(address, false)?);
     spread(bind_one(address, true)?, count)
 }
