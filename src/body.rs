@@ -1,4 +1,4 @@
-//! Bodies that keep their promises while they stream: bounded, never stalled, no forbidden trailers.
+//! Request bodies with limits on size and idle time, and with filtered trailers.
 
 use std::error::Error;
 use std::future::Future;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::body_memory::{Piece, StreamMemory, Way};
 use crate::headers::name::NameSet;
 
-/// Why a request body could not be read to its end.
+/// Reason why a request body could not be read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
 pub enum RequestBodyError {
@@ -33,7 +33,7 @@ pub enum RequestBodyError {
 }
 
 impl RequestBodyError {
-    /// Why a body could not be read on.
+    /// Classifies a hyper body error: invalid data is a malformed body, anything else an aborted one.
     fn of(error: &hyper::Error) -> Self {
         let mut source = error.source();
         while let Some(error) = source {
@@ -47,13 +47,13 @@ impl RequestBodyError {
     }
 }
 
-/// What has become of a streaming request body, readable while another task owns the body.
+/// State of a streaming request body. It can be read while another task owns the body.
 #[derive(Debug, Default)]
 pub struct RequestBodyState {
     bytes: AtomicU64,
     failure: AtomicU8,
     over: AtomicBool,
-    /// Whether the body may be sent although the client waits for leave to.
+    /// Whether the body may be sent although the client waits for `100 Continue`.
     has_leave: AtomicBool,
     waiting: AtomicWaker,
 }
@@ -64,18 +64,18 @@ impl RequestBodyState {
         self.bytes.load(Relaxed)
     }
 
-    /// Whether nothing more of the body will be asked for: it came to its end, failed or was dropped.
+    /// Whether the body is not polled any more: it ended, failed or was dropped.
     pub fn is_over(&self) -> bool {
         self.over.load(Relaxed)
     }
 
-    /// Lets a body go that waits for leave.
+    /// Releases a body that waits for `100 Continue`.
     pub fn give_leave(&self) {
         self.has_leave.store(true, Relaxed);
         self.waiting.wake();
     }
 
-    /// The failure that ended the body, if one did.
+    /// The failure that ended the body, if there was one.
     pub fn failure(&self) -> Option<RequestBodyError> {
         match self.failure.load(Relaxed) {
             1 => Some(RequestBodyError::TooLarge),
@@ -90,45 +90,47 @@ impl RequestBodyState {
 /// Rules for one request body.
 #[derive(Debug, Clone)]
 pub struct RequestBodyRules {
-    /// Most payload bytes; `None` = unlimited.
+    /// Maximum number of payload bytes; `None` means unlimited.
     pub max_bytes: Option<u64>,
-    /// Longest pause between two frames.
+    /// Maximum pause between two frames.
     pub idle: Duration,
-    /// Trailer fields that the client may not send on.
+    /// Trailer fields to remove.
     pub forbidden_trailers: Arc<NameSet>,
 }
 
 /// A client's request body on its way to an upstream.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// There is none.
+    /// The request has no body.
     Empty,
     Streaming(Box<StreamingBody>),
 }
 
-/// The part of [`RequestBody`] that exists only when there is a body.
+/// State of a [`RequestBody`] that is not empty.
 #[derive(Debug)]
 pub struct StreamingBody {
     incoming: Incoming,
     rules: RequestBodyRules,
     state: Arc<RequestBodyState>,
     pause: Option<Pin<Box<Sleep>>>,
-    /// What counts its pieces until the instance has taken them, where a connection carries several bodies.
+    /// Accounts for the body's pieces until the instance has taken them. Used where one connection carries
+    /// several bodies (HTTP/2).
     hold: Option<Arc<StreamMemory>>,
     leave: Leave,
 }
 
-/// Whether the body waits for leave to be sent.
+/// Whether the body waits for `100 Continue`.
 #[derive(Debug)]
 enum Leave {
     Given,
-    /// It will, this long.
+    /// The body waits at most this long once it is polled.
     Needed(Duration),
     Awaited(Pin<Box<Sleep>>),
 }
 
 impl RequestBody {
-    /// Puts `rules` on `incoming`, whose pieces `hold` counts; the state is `None` for a request without a body.
+    /// Applies `rules` to `incoming`, with `hold` accounting for its pieces. The returned state is `None` for
+    /// a request without a body.
     pub fn new(
         incoming: Incoming,
         rules: &RequestBodyRules,
@@ -149,8 +151,8 @@ impl RequestBody {
         (RequestBody::Streaming(Box::new(body)), Some(state))
     }
 
-    /// Nothing of the body is asked of the client before [`RequestBodyState::give_leave`], or until it was wanted for
-    /// `patience`: an instance may not know what it is to say.
+    /// Delays reading from the client until [`RequestBodyState::give_leave`], or until `patience` has passed
+    /// since the first poll. The timeout is needed because an instance may not support `100 Continue`.
     pub fn wait_for_leave(&mut self, patience: Duration) {
         if let RequestBody::Streaming(body) = self {
             body.leave = Leave::Needed(patience);

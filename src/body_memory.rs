@@ -1,8 +1,9 @@
-//! What is held of bodies that somebody is slow to take, counted for the process, for a connection and for a stream.
+//! Accounting of the memory held for bodies with a slow reader, per process, connection and stream.
 //!
-//! A stream of a connection that carries many takes another piece of a body only when there is room for it: for as long
-//! as its connection holds little, otherwise piece by piece, and not at all while the process holds all that it may. So
-//! a client decides by its pace alone how long memory is used for it, never how much.
+//! A stream of a multiplexed connection reads another piece of a body only when there is room for it. While
+//! its connection holds little, there is always room. Above [`CONNECTION`] bytes each stream reads piece by
+//! piece. While the process is at its limit, streams do not read at all. A client's speed thus determines how
+//! long memory is held for it, but never how much.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,44 +15,46 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Bytes that a connection may hold before each of its streams waits until a piece is taken before it takes another.
+/// Bytes that a connection may hold before each of its streams must wait for a piece to be taken before it
+/// reads the next.
 pub const CONNECTION: usize = 512 * 1024;
-/// Most bytes of a piece, and of the memory behind it.
+/// Maximum size in bytes of a piece, and of the allocation behind it.
 pub const PIECE: usize = 16 * 1024;
 
-/// Pieces up to this size are copied, so that they do not keep the memory in which others came.
+/// Pieces up to this size are copied, so that they do not keep the shared read buffer allocated.
 const COPIED: usize = 4 * 1024;
-/// What keeping a piece costs besides its bytes, about.
+/// Approximate overhead in bytes of keeping a piece.
 const OVERHEAD: usize = 256;
 
-/// What all connections together hold, in bytes.
+/// Memory held by all connections together, in bytes.
 #[derive(Debug)]
 pub struct BodyMemory {
     held: AtomicUsize,
     limit: usize,
 }
 
-/// What the streams of one connection hold.
+/// Memory held by the streams of one connection.
 #[derive(Debug)]
 pub struct ConnectionMemory {
     stock: Arc<BodyMemory>,
     held: AtomicUsize,
     streams: Mutex<Vec<Weak<StreamMemory>>>,
-    /// Told when a stream has to wait for other connections.
+    /// Notified when a stream must wait because the process-wide limit is reached.
     short: Notify,
 }
 
-/// What one stream holds.
+/// Memory held by one stream.
 #[derive(Debug)]
 pub struct StreamMemory {
     connection: Arc<ConnectionMemory>,
     answer: Direction,
     upload: Direction,
-    /// Of the answer when it was last looked at, and since when it has been so.
+    /// The number of response bytes taken at the last check, and since when it has been unchanged while bytes
+    /// were held.
     seen: Mutex<(u64, Instant)>,
     cut: AtomicBool,
     ended: AtomicBool,
-    /// Who ends with the stream.
+    /// Waker of the stream's task.
     task: AtomicWaker,
 }
 
@@ -59,21 +62,21 @@ pub struct StreamMemory {
 #[derive(Debug, Default)]
 struct Direction {
     held: AtomicUsize,
-    /// Bytes taken.
+    /// Total number of bytes taken.
     taken: AtomicU64,
     waker: AtomicWaker,
 }
 
-/// Which way a body goes.
+/// Direction of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// To the client.
+    /// Response body, to the client.
     Answer,
-    /// To the instance.
+    /// Request body, to the instance.
     Upload,
 }
 
-/// A part of a body, counted until it is taken or dropped.
+/// A part of a body. It is accounted for until it is fully taken or dropped.
 #[derive(Debug)]
 pub struct Piece {
     bytes: Bytes,
@@ -88,7 +91,8 @@ struct Reservation {
 }
 
 impl BodyMemory {
-    /// A stock of at most `limit` bytes, and a piece more for each worker.
+    /// Creates the accounting with a limit of `limit` bytes. The limit is checked before a piece is read, so
+    /// each worker may exceed it by one piece.
     pub fn new(limit: usize) -> Self {
         BodyMemory { held: AtomicUsize::new(0), limit }
     }
@@ -98,14 +102,14 @@ impl BodyMemory {
         self.held.load(Relaxed)
     }
 
-    /// Whether nobody may take more.
+    /// Whether the limit is reached, so that no stream may read.
     pub fn is_full(&self) -> bool {
         self.held.load(SeqCst) >= self.limit
     }
 }
 
 impl ConnectionMemory {
-    /// The holdings of a new connection.
+    /// The accounting of a new connection.
     pub fn new(stock: Arc<BodyMemory>) -> Arc<Self> {
         Arc::new(ConnectionMemory {
             stock,
@@ -115,12 +119,12 @@ impl ConnectionMemory {
         })
     }
 
-    /// The stock of all connections.
+    /// The accounting of all connections.
     pub fn stock(&self) -> &BodyMemory {
         &self.stock
     }
 
-    /// A new stream.
+    /// Registers a new stream.
     pub fn begin(self: &Arc<Self>) -> Arc<StreamMemory> {
         let hold = Arc::new(StreamMemory {
             connection: self.clone(),
@@ -139,13 +143,15 @@ impl ConnectionMemory {
         hold
     }
 
-    /// Completes when a stream waits because the stock is full.
+    /// Completes when a stream waits because the process-wide limit is reached.
     pub async fn shortage(&self) {
         self.short.notified().await;
     }
 
-    /// Ends each stream of whose answer something is held and nothing was taken for `patience`; when `excused` because
-    /// the connection as a whole is slow, none. True when some are left that nothing but the connection's end ends.
+    /// Cuts each stream that holds response bytes of which none were taken for `patience`. With `excused` the
+    /// stall clocks restart and no stream is cut, because the connection as a whole is slow. Returns true
+    /// when some stalled stream has no task left that could end it; such a stream ends only with the
+    /// connection.
     pub fn cut_stalled(&self, now: Instant, patience: Duration, excused: bool) -> bool {
         let mut stuck = false;
         self.each(|stream| {
@@ -156,7 +162,7 @@ impl ConnectionMemory {
         stuck
     }
 
-    /// Has every stream ask for room again.
+    /// Wakes every stream to check for room again.
     pub fn wake(&self) {
         self.each(|stream| {
             stream.answer.waker.wake();
@@ -165,7 +171,8 @@ impl ConnectionMemory {
     }
 
     fn each(&self, mut act: impl FnMut(&Arc<StreamMemory>)) {
-        // Whoever is woken or ended may drop the last handle of a stream, which must not happen under the lock.
+        // The streams are collected first: a woken or cut task may drop the last handle of a stream, which
+        // must not happen under the lock.
         let streams: Vec<_> = self.streams().iter().filter_map(Weak::upgrade).collect();
         streams.iter().for_each(&mut act);
     }
@@ -180,7 +187,7 @@ impl ConnectionMemory {
 }
 
 impl StreamMemory {
-    /// Ready when a piece may be taken from the body that goes this way; otherwise the task is woken when it may.
+    /// Ready when a piece may be read from the body in this direction. Otherwise registers the waker.
     pub fn poll_room(&self, way: Way, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_room(way) {
             return Poll::Ready(());
@@ -195,18 +202,18 @@ impl StreamMemory {
         Poll::Pending
     }
 
-    /// Ready when all that was handed out this way has been taken.
+    /// Ready when everything handed out in this direction was taken.
     pub fn poll_taken(&self, way: Way, cx: &mut Context<'_>) -> Poll<()> {
         let side = self.side(way);
         side.waker.register(cx.waker());
         if side.held.load(SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Counts a part of the body that goes this way.
+    /// Accounts for a part of the body in this direction.
     pub fn piece(self: &Arc<Self>, way: Way, bytes: Bytes) -> Piece {
         let (bytes, weight) = match bytes.len() {
             length @ ..=COPIED => (Bytes::copy_from_slice(&bytes), length + OVERHEAD),
-            // The rest of the memory in which it came may be kept as well.
+            // The piece may keep its whole allocation alive, so at least [`PIECE`] bytes are counted.
             length => (bytes, length.max(PIECE)),
         };
         for held in [&self.side(way).held, &self.connection.held, &self.connection.stock.held] {
@@ -215,13 +222,13 @@ impl StreamMemory {
         Piece { bytes, held: Some(Reservation { hold: self.clone(), way, weight }) }
     }
 
-    /// Ready when the stream has to end; polled by whoever ends it.
+    /// Ready when the stream must be aborted. Polled by the stream's task.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
         if self.cut.load(SeqCst) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// To be called when there is nobody any more who could end the stream.
+    /// Must be called when the stream's task ends: afterwards no task can abort the stream.
     pub fn ended(&self) {
         self.ended.store(true, SeqCst);
     }
@@ -240,7 +247,7 @@ impl StreamMemory {
         now.saturating_duration_since(seen.1) >= patience
     }
 
-    /// Ends the stream; false when there is nobody left to do so.
+    /// Requests the abort of the stream. Returns false when its task has already ended.
     fn cut(&self) -> bool {
         self.cut.store(true, SeqCst);
         self.task.wake();
@@ -276,7 +283,7 @@ impl Drop for Reservation {
 }
 
 impl From<Bytes> for Piece {
-    /// A part that is not counted.
+    /// Creates a piece without accounting.
     fn from(bytes: Bytes) -> Self {
         Piece { bytes, held: None }
     }

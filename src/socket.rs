@@ -1,4 +1,4 @@
-//! A TCP socket as hyper wants it.
+//! A TCP socket with hyper's I/O traits.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use tokio::net::TcpStream;
 
 use crate::body_memory::PIECE;
 
-/// Most bytes of one read. hyper reads into a buffer that it doubles when a read has filled it, so with one less its
-/// buffers, and the pieces of bodies that are cut from them, stay at [`PIECE`].
+/// Maximum number of bytes per read. hyper doubles its read buffer when a read fills it. One byte less than
+/// [`PIECE`] keeps the buffers, and the body pieces cut from them, at [`PIECE`].
 const READ: u64 = PIECE as u64 - 1;
-/// Most bytes that hyper may hold of a body in each direction of an HTTP/1 connection, and a piece more.
+/// Maximum number of body bytes that hyper buffers per direction of an HTTP/1 connection, plus one piece.
 pub const BUFFER: usize = 64 * 1024;
 
-/// Vectored writes of up to this many bytes are gathered first: a plain send costs the kernel less than
-/// a vector, and most heads with their small bodies fit.
+/// Vectored writes of up to this many bytes are copied into one buffer first. A plain send is cheaper for the
+/// kernel than a vectored one, and most heads with small bodies fit.
 const GATHER: usize = 2048;
 
-/// A connected socket, or something around one.
+/// A connected socket, optionally with an inspector of the bytes read.
 #[derive(Debug)]
 pub struct Socket<I = ()>(TokioIo<BoundedReads<I>>);
 
-/// Sees what is read from a socket before hyper does.
+/// Inspects bytes read from a socket before hyper receives them.
 pub trait Inspect: Unpin {
-    /// The next bytes. An error is that of the read.
+    /// Called with the next bytes. An error becomes the error of the read.
     fn inspect(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -44,12 +44,12 @@ impl Socket {
 }
 
 impl<I> Socket<I> {
-    /// A socket whose bytes `inspector` sees.
+    /// A socket whose incoming bytes pass `inspector`.
     pub fn inspected(stream: TcpStream, inspector: I) -> Self {
         Socket(TokioIo::new(BoundedReads { stream: stream.take(READ), inspector }))
     }
 
-    /// The error that the system has noted without being asked to read or write, such as a reset.
+    /// The pending socket error (`SO_ERROR`), for example a reset, without reading or writing.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.0.inner().stream.get_ref().take_error()
     }
@@ -59,7 +59,7 @@ impl<I> Socket<I> {
     }
 }
 
-/// A stream of which no read takes more than [`READ`].
+/// A stream whose reads return at most [`READ`] bytes.
 #[derive(Debug)]
 struct BoundedReads<I> {
     stream: Take<TcpStream>,
@@ -146,7 +146,7 @@ impl<I: Unpin> Write for Socket<I> {
     }
 }
 
-/// All `slices` in one piece, when they fit.
+/// Copies all `slices` into `space`. Returns `None` when they do not fit.
 fn gather<'a>(space: &'a mut [u8; GATHER], slices: &[IoSlice<'_>]) -> Option<&'a [u8]> {
     let mut used = 0;
     for slice in slices {

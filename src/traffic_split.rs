@@ -1,4 +1,4 @@
-//! Which part a client is given when clients are divided: drawn once, then kept in a sealed cookie.
+//! Sticky traffic splits: each client is assigned to a part once and keeps the assignment in a sealed cookie.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::headers::cookie::{cookie_values, unquoted};
 use crate::seal::{self, Sealer};
 use crate::secret::RandomError;
 
-/// What all divisions of one kind have in common.
+/// Keys shared by all splits of one kind.
 #[derive(Clone)]
 pub struct Keys {
     sealer: Arc<Sealer>,
@@ -21,8 +21,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Keys for cookies and for draws, each for its purpose, from the operator's secret where there is one. Fails when
-    /// the system gives no random numbers, needed where there is none.
+    /// Derives the cookie key and the draw key, each for its own purpose, from the operator's secret if there
+    /// is one. Otherwise random keys are used, and this fails when the system's random number generator
+    /// fails.
     pub fn new(config: &Affinity, cookies: &str, draws: &str) -> Result<Self, RandomError> {
         let secret = config.secret.as_ref();
         let draws = seal::key(secret, draws)?;
@@ -33,13 +34,13 @@ impl Keys {
     }
 }
 
-/// One division.
+/// One traffic split.
 pub struct TrafficSplit {
     keys: Keys,
     cookie: String,
-    /// What a cookie is good for.
+    /// Binds the cookie to this split: a cookie with another context is invalid.
     context: String,
-    /// Draws for another subject have nothing to do with these.
+    /// Makes the draws of different splits independent of each other.
     subject: String,
     attributes: CookieAttributes,
     max_age: Duration,
@@ -52,7 +53,7 @@ impl fmt::Debug for TrafficSplit {
 }
 
 impl TrafficSplit {
-    /// `config` is for the attributes and the age of the cookie.
+    /// `config` supplies the attributes and the lifetime of the cookie.
     pub fn new(keys: Keys, cookie: String, context: String, subject: String, config: &Affinity) -> Self {
         let (attributes, max_age) = (config.attributes.clone(), config.max_age);
         TrafficSplit { keys, cookie, context, subject, attributes, max_age }
@@ -63,8 +64,9 @@ impl TrafficSplit {
         &self.cookie
     }
 
-    /// What `read` makes of the content of the client's cookie, and whether the cookie should be renewed since half
-    /// of its life is over. `None` when there is none, or none of ours that is still alive and says something.
+    /// The result of `read` for the content of the client's cookie, and whether half of the cookie's lifetime
+    /// has passed, so that it should be renewed. Returns `None` when no valid cookie has a content that
+    /// `read` accepts.
     pub fn given<T>(&self, headers: &HeaderMap, read: impl Fn(u64) -> Option<T>) -> Option<(T, bool)> {
         cookie_values(headers, &self.cookie).find_map(|value| {
             let (content, is_old) = self.open(unquoted(value))?;
@@ -81,22 +83,22 @@ impl TrafficSplit {
         Some((content, now > issued + (expires - issued) / 2))
     }
 
-    /// The `Set-Cookie` value that keeps `content`. `None` when the system gives no random numbers; the client may
-    /// then be given another part.
+    /// The `Set-Cookie` value that holds `content`. Returns `None` when the system's random number generator
+    /// fails; the client may then be assigned to another part next time.
     pub fn set_cookie(&self, content: u64, https: bool) -> Option<HeaderValue> {
         let (issued, life) = (unix_seconds(), self.max_age.as_secs());
         let value = self.keys.sealer.seal(&self.context, [content, issued, issued + life])?;
         self.attributes.set_cookie(&self.cookie, &value, self.max_age, https).ok()
     }
 
-    /// A place of 0 to 9999, one as likely as the other: the same one for the same session in every process with the
-    /// secret, without a session by chance.
+    /// A bucket from 0 to 9999, uniformly distributed. It is a function of the session and the secret;
+    /// without a session it is random.
     pub fn bucket(&self, session: Option<&[u8]>) -> u16 {
         let lot = match session {
             Some(session) => self.bucket_of(session),
             None => fastrand::u32(..),
         };
-        // Below 10,000, so that it fits.
+        // The result is below 10,000, so it fits into a `u16`.
         ((u64::from(lot) * u64::from(Percent::ALL.hundredths())) >> 32) as u16
     }
 

@@ -1,4 +1,4 @@
-//! Which instance a client is tied to, in sticky mode.
+//! Affinity cookies for sticky mode.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::seal::{self, Sealer};
 use crate::secret::{RandomError, Secret};
 use crate::upstream::InstanceId;
 
-/// Binds a key made from the operator's secret to this one use.
+/// Domain separation: the key derived from the operator's secret is used for this purpose only.
 const PURPOSE: &str = "vestibule affinity cookie v1";
 
 /// Reads and writes the affinity cookies of all upstreams.
 ///
-/// A cookie is named after the configured name and the upstream, and holds a sealed value: the client can
-/// neither read nor steer it, and one upstream's cookie is worthless to another.
+/// The cookie name consists of the configured name and the upstream. The value is sealed: the client can
+/// neither read nor change it, and the cookie of one upstream is invalid for another.
 #[derive(Debug)]
 pub struct Affinity {
     cookie: String,
@@ -27,35 +27,37 @@ pub struct Affinity {
     hashing: hmac::Key,
 }
 
-/// What a request's cookie says.
+/// Result of reading an affinity cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AffinityCookie {
     /// There is no cookie.
     None,
-    /// The cookie is not one of ours: forged, altered, of another upstream or sealed with another secret.
+    /// The cookie failed verification: it was forged, altered, issued for another upstream or sealed with
+    /// another secret.
     Forged,
-    /// Its life is over by our clock.
+    /// The cookie has expired.
     Expired,
-    /// The client is tied to an instance.
+    /// The client is bound to an instance.
     Tied(Binding),
 }
 
-/// A tie. Times are Unix seconds.
+/// A binding of a client to an instance. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
     pub instance: InstanceId,
-    /// Tells clients apart: any number, drawn when the client got its first tie.
+    /// Random client number, drawn when the client got its first binding.
     pub client: u64,
     /// When the instance was chosen.
     pub since: u64,
-    /// When the cookie was last written: the client was there.
+    /// When the cookie was last written, which is a lower bound of the client's last request.
     pub seen: u64,
-    /// Whether more than half of its life is over.
+    /// Whether more than half of the cookie's lifetime has passed.
     pub old: bool,
 }
 
 impl Affinity {
-    /// Fails when the system gives no random numbers for a key, needed where no secret is configured.
+    /// Fails when the system's random number generator fails. Random numbers are needed for a key when no
+    /// secret is configured.
     pub fn new(config: &config::Affinity) -> Result<Self, RandomError> {
         Ok(Affinity {
             cookie: config.cookie.clone(),
@@ -66,7 +68,8 @@ impl Affinity {
         })
     }
 
-    /// A number for a property of requests, which clients cannot foresee; the same in every process with the secret.
+    /// Keyed hash of a request property. Clients cannot predict it, and it is equal in all processes with the
+    /// same secret.
     pub fn key(&self, text: &[u8]) -> u64 {
         let tag = hmac::sign(&self.hashing, text);
         tag.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
@@ -97,13 +100,13 @@ impl Affinity {
         }
     }
 
-    /// Whether a value looks like [`Affinity::seal`]'s, of whatever process and secret.
+    /// Whether a value has the format of [`Affinity::seal`], with any secret.
     pub fn is_like_ours(value: &[u8]) -> bool {
         Sealer::is_laid_out::<5>(value)
     }
 
-    /// The sealed tie of `client` to `instance`, chosen at `since` (Unix seconds), seen now. `None` when the system
-    /// gives no random numbers; the client then stays untied.
+    /// Seals the binding of `client` to `instance`, chosen at `since` (Unix seconds) and seen now. Returns
+    /// `None` when the system's random number generator fails; the client then gets no binding.
     pub fn seal(&self, upstream: &str, client: u64, instance: InstanceId, since: u64) -> Option<String> {
         let seen = unix_seconds();
         self.sealer.seal(upstream, [instance.0, client, since, seen, seen + self.max_age.as_secs()])
@@ -123,7 +126,7 @@ impl Affinity {
     }
 }
 
-/// A key for choosing instances, made from the operator's secret or a random one.
+/// Derives the hash key from the operator's secret, or from random bytes.
 fn hashing_key(secret: Option<&Secret<Vec<u8>>>) -> Result<hmac::Key, RandomError> {
     let key = seal::key(secret, "vestibule choice by hash v1")?;
     Ok(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))

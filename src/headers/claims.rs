@@ -1,12 +1,12 @@
-//! Headers in which a request claims what only a proxy in front of the application may say: where it comes from, whose
-//! it is, and what else than its request line asks for.
+//! Headers whose claims only a proxy in front of the application may make: the origin of the request, the
+//! user's identity, and a target that differs from the request line.
 //!
-//! An application that believes one of them believes whoever can reach it, so they come from those the operator trusts,
-//! from vestibule itself, or not at all.
+//! An application that trusts such a header trusts every client that can set it. These headers are therefore
+//! accepted only from trusted peers or set by vestibule itself; otherwise they are removed.
 
 use super::name::NameSet;
 
-/// Where the request comes from.
+/// Origin of the request.
 const ORIGIN: &[&str] = &[
     "forwarded",
     "x-forwarded",
@@ -47,7 +47,7 @@ const ORIGIN: &[&str] = &[
     "x-request-id",
 ];
 
-/// Whose it is: the headers of every identity preset, and those of other authenticating proxies.
+/// Identity of the user: the headers of all identity presets and those of other authenticating proxies.
 const IDENTITY: &[&str] = &[
     "x-user-id",
     "x-user-name",
@@ -66,7 +66,7 @@ const IDENTITY: &[&str] = &[
     "cf-access-authenticated-user-email",
 ];
 
-/// What it asks for, in place of its own method, target and body.
+/// Replacements for the method, target or body of the request.
 const TARGET: &[&str] = &[
     "x-original-url",
     "x-original-uri",
@@ -89,7 +89,7 @@ const TARGET: &[&str] = &[
     "x-accel-mapping",
 ];
 
-/// Beginnings of families that are a proxy's as a whole.
+/// Prefixes of header families that belong to proxies.
 const PREFIXES: &[&str] = &[
     "x-forwarded-",
     "x-auth-request-",
@@ -105,30 +105,31 @@ const PREFIXES: &[&str] = &[
     "tailscale-user-",
 ];
 
-/// What nobody may say: CGI turns it into the variable `HTTP_PROXY`, through which programs send their own requests.
+/// Never accepted. CGI maps `Proxy` to the variable `HTTP_PROXY`, which many programs use as the proxy for
+/// their own outgoing requests ("httpoxy").
 pub const NEVER: [&str; 1] = ["proxy"];
 
-/// What frames a message, says where it goes and for whom, and has one spelling only. Another one is none of ours to
-/// read, and the same to an application behind CGI or WSGI.
+/// Headers that determine the framing, target or user of a message and have a single valid spelling. The
+/// proxy ignores other spellings, but an application behind CGI or WSGI reads them as the same header.
 const FRAME: [&str; 7] =
     ["host", "authorization", "cookie", "content-type", "content-length", "content-encoding", "trailer"];
 
-/// Every claim.
+/// The set of all claims.
 pub fn claims() -> NameSet {
     claims_and([])
 }
 
-/// Every claim and `others`.
+/// The set of all claims and `others`.
 pub fn claims_and<'a>(others: impl IntoIterator<Item = &'a str>) -> NameSet {
     NameSet::new(ORIGIN.iter().chain(IDENTITY).chain(TARGET).copied().chain(others)).with_prefixes(PREFIXES)
 }
 
-/// Names of which only the [proper](is_proper) spelling may pass.
+/// Names that may pass in their [proper](is_proper) spelling only.
 pub fn frame() -> NameSet {
     NameSet::new(FRAME)
 }
 
-/// Whether `name`, in lower case, is spelled as headers are: in letters and digits, joined by `-`.
+/// Whether `name`, in lower case, consists of letters, digits and `-` only and does not end with `-`.
 pub fn is_proper(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.ends_with('-')
 }

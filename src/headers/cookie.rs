@@ -1,13 +1,13 @@
-//! The `Cookie` request header: reading and removing cookies by name, byte for byte.
+//! Reading and removing cookies of the `Cookie` request header, byte-exact.
 //!
-//! A request may carry several `Cookie` lines (HTTP/2 splits them into crumbs, RFC 9113 section
-//! 8.2.3); all are read. As in RFC 6265bis section 5.6, spaces and tabs around names and values do
-//! not count, names are compared exactly, and a part without `=` has no name. Quotes belong to the value.
+//! A request may have several `Cookie` lines (HTTP/2 splits them, RFC 9113 section 8.2.3); all are read. As
+//! in RFC 6265bis section 5.6, spaces and tabs around names and values are ignored, names are compared
+//! exactly, and a part without `=` has no name. Quotes are part of the value.
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
-/// The values of all cookies called `name`, in the order of the request. Allocates nothing.
+/// The values of all cookies called `name`, in the order of the request. Does not allocate.
 pub fn cookie_values<'h, 'n>(
     headers: &'h HeaderMap,
     name: &'n str,
@@ -19,8 +19,8 @@ pub fn cookie_values<'h, 'n>(
         .filter_map(move |part| value_of(part, name.as_bytes()))
 }
 
-/// Takes every cookie called `name` out of the `Cookie` lines. All other cookies stay byte for byte
-/// and in order; a line in which nothing is left goes. Requests without the cookie are not touched.
+/// Removes every cookie called `name`. All other cookies stay byte for byte and in order. A line without
+/// remaining cookies is removed. Requests without the cookie are not changed.
 pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     if cookie_values(headers, name).next().is_none() {
         return;
@@ -33,14 +33,14 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
-/// A value without the quotes around it, if there are both (`cookie-value`, RFC 6265 section 4.1.1). Whether a client
-/// sends them back is its own affair, so they tell nothing.
+/// The value without a pair of surrounding quotes (`cookie-value`, RFC 6265 section 4.1.1). Clients may or
+/// may not send the quotes back, so they carry no information.
 pub fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// Name, value and the rest, from the first semicolon on, of a `Set-Cookie` value, read as clients do (RFC 6265 section
-/// 5.2). `None` for one without `=`, which sets no cookie of a name.
+/// Splits a `Set-Cookie` value into name, value and the rest from the first semicolon on, as clients do (RFC
+/// 6265 section 5.2). Returns `None` without `=`: such a value sets no named cookie.
 pub fn split_set_cookie(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let end = memchr::memchr(b';', line).unwrap_or(line.len());
     let (pair, attributes) = line.split_at_checked(end)?;
@@ -48,8 +48,8 @@ pub fn split_set_cookie(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((trim(name), trim(value.get(1..)?), attributes))
 }
 
-/// Lets of the value of every cookie called `name` only that part stand which `keep` says of what is between the quotes,
-/// if there are any. All else stays byte for byte.
+/// Replaces the value of every cookie called `name` by the part that `keep` returns. `keep` gets the value
+/// without surrounding quotes; the quotes are kept. Everything else stays byte for byte.
 pub fn shorten_cookie(headers: &mut HeaderMap, name: &str, keep: impl Fn(&[u8]) -> &[u8]) {
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).into_iter().cloned().collect();
     headers.remove(COOKIE);
@@ -69,21 +69,21 @@ fn shortened(part: &[u8], name: &[u8], keep: impl Fn(&[u8]) -> &[u8]) -> Vec<u8>
     [before.unwrap_or_default(), quote, keep(inner), quote].concat()
 }
 
-/// Makes several `Cookie` lines one, as HTTP/1.1 has it (RFC 9113 section 8.2.3): what follows may read only one
-/// of them, or join them wrongly.
+/// Joins several `Cookie` lines into one, as HTTP/1.1 requires (RFC 9113 section 8.2.3). Otherwise the next
+/// server might read only one of them or join them incorrectly.
 pub fn join_lines(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).into_iter().nth(1).is_none() {
         return;
     }
     let lines: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
-    // Whatever stood in header values is valid in one.
+    // Cannot fail: bytes of valid header values are valid.
     if let Ok(mut line) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         line.set_sensitive(true);
         headers.insert(COOKIE, line);
     }
 }
 
-/// `line` without the cookies called `name`; `None` when no cookie is left.
+/// `line` without the cookies called `name`. Returns `None` when no cookie is left.
 fn without(line: &HeaderValue, name: &[u8]) -> Option<HeaderValue> {
     if parts(line.as_bytes()).all(|part| value_of(part, name).is_none()) {
         return Some(line.clone());
@@ -97,7 +97,7 @@ fn without(line: &HeaderValue, name: &[u8]) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// `line` cut at each semicolon.
+/// Splits `line` at semicolons.
 fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
@@ -119,7 +119,8 @@ fn value_of<'a>(part: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     trim(tail).strip_prefix(b"=").map(trim)
 }
 
-/// Header values hold no other white space than these two (RFC 9110 section 5.5).
+/// Trims ASCII white space. Header values contain no white space other than spaces and tabs (RFC 9110 section
+/// 5.5).
 fn trim(text: &[u8]) -> &[u8] {
     text.trim_ascii()
 }
@@ -222,7 +223,7 @@ mod tests {
         assert!(headers.get(COOKIE).unwrap().is_sensitive());
     }
 
-    /// Name and value of each cookie, read the slow and obvious way.
+    /// Reference implementation: name and value of each cookie.
     fn cookies(headers: &HeaderMap) -> Vec<(String, String)> {
         let lines = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned());
         lines

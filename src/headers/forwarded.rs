@@ -1,7 +1,8 @@
-//! Forwarding headers: who the client is and what we tell the upstream about it.
+//! Forwarding headers: reading the client's origin and writing it for the upstream.
 //!
-//! Only a *trusted* peer (a proxy the operator names) is believed. Addresses are read from right to
-//! left, because every proxy appends on the right: the first one that is not trusted is the client.
+//! Only *trusted* peers (proxies configured by the operator) are taken into account. Addresses are read from
+//! right to left, because every proxy appends on the right: the first address that is not trusted is the
+//! client.
 
 use std::net::IpAddr;
 
@@ -18,7 +19,7 @@ pub static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-p
 pub static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Whether `address` lies in one of the `trusted` networks; an IPv4-mapped IPv6 address counts as IPv4.
+/// Whether `address` lies in one of the `trusted` networks. An IPv4-mapped IPv6 address counts as IPv4.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     !trusted.is_empty() && {
         let address = address.to_canonical();
@@ -26,14 +27,14 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     }
 }
 
-/// The client's address behind a trusted peer: the first untrusted address from the right of all
-/// `X-Forwarded-For` lines; when all are trusted, the leftmost; when an element is not an address, the
-/// last one that was.
+/// The client's address behind a trusted peer: the first untrusted address from the right over all
+/// `X-Forwarded-For` lines. If all are trusted, the leftmost one. If an element is not an address, the last
+/// valid one before it.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     find_client(headers, peer, trusted).0
 }
 
-/// The client's address, and how many elements of `X-Forwarded-For` lead to it.
+/// The client's address, and the number of `X-Forwarded-For` elements from the right up to it.
 fn find_client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr, usize) {
     let (mut client, mut hops) = (peer, 0);
     let elements: Vec<&str> = tokens(headers, &X_FORWARDED_FOR).collect();
@@ -47,7 +48,7 @@ fn find_client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAddr,
     (client, hops)
 }
 
-/// An address with or without brackets and port, as found in `X-Forwarded-For`.
+/// Parses an address with or without brackets and port, as found in `X-Forwarded-For`.
 fn parse_address(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -58,8 +59,9 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether a trusted peer says the client used https. Of a list the word counts that was written by the same proxy as
-/// the client's address (see [`client_address`]); of a shorter one the first. `None` when it is none we know.
+/// Whether the client used https, according to a trusted peer. In a list, the element written by the same
+/// proxy as the client's address counts (see [`client_address`]); in a shorter list, the first. Returns
+/// `None` for a missing or unknown value.
 pub fn claimed_https(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<bool> {
     let words: Vec<&str> = tokens(headers, &X_FORWARDED_PROTO).collect();
     let hops = if words.len() > 1 { find_client(headers, peer, trusted).1.max(1) } else { 1 };
@@ -70,14 +72,14 @@ pub fn claimed_https(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Op
     }
 }
 
-/// A request id of a trusted peer that is fit to be logged and passed on: 1 to 128 visible characters.
+/// The request id of a trusted peer, if it is safe to log and forward: 1 to 128 visible ASCII characters.
 pub fn claimed_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let value = headers.get(&X_REQUEST_ID)?;
     let fit = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     fit.then_some(value)
 }
 
-/// Appends `element` to a comma-separated list header, keeping what is there.
+/// Appends `element` to a comma-separated list header and keeps the existing elements.
 pub fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
     let mut list: Vec<u8> = Vec::new();
     for line in headers.get_all(name).iter().filter(|line| !line.is_empty()) {
@@ -94,7 +96,7 @@ pub fn append(headers: &mut HeaderMap, name: &HeaderName, element: &HeaderValue)
     }
 }
 
-/// One `Forwarded` element (RFC 7239 section 4) for a client at `address` that asked for `host`.
+/// One `Forwarded` element (RFC 7239 section 4) for a client at `address` that requested `host`.
 pub fn forwarded_element(address: IpAddr, https: bool, host: &str) -> Option<HeaderValue> {
     let node = match address {
         IpAddr::V4(v4) => v4.to_string(),
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(https("https,http , http", "1.2.3.4, 10.0.0.3, 10.0.0.2"), Some(true));
         assert_eq!(https("https", "1.2.3.4, 10.0.0.2"), Some(true));
         assert_eq!(https("https, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(true));
-        // What the client wrote itself does not count.
+        // Elements written by the client itself are ignored.
         assert_eq!(https("https, http", "1.2.3.4"), Some(false));
         assert_eq!(https("https, http, http", "9.9.9.9, 1.2.3.4, 10.0.0.2"), Some(false));
         assert_eq!(https("https, http", ""), Some(false));

@@ -1,11 +1,11 @@
-//! What tells where a message ends.
+//! Message framing by `Content-Length`.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 
-/// Makes a length that is given several times, on several lines or as a list, a single number (RFC 9110 section 8.6).
-/// False where the numbers differ, or one is none: then no length is left, and other means must tell where the message
-/// ends.
+/// Reduces a length that is repeated, on several lines or as a list, to a single number (RFC 9110 section
+/// 8.6). Returns false when the values differ or one is not a number. In that case all `Content-Length` lines
+/// are removed, and the message needs other framing.
 pub fn keep_one_length(headers: &mut HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return true };
@@ -20,7 +20,7 @@ pub fn keep_one_length(headers: &mut HeaderMap) -> bool {
     length.is_some()
 }
 
-/// The number that all lines and elements agree on.
+/// The number on which all lines and elements agree.
 fn common_length(headers: &HeaderMap) -> Option<u64> {
     let mut common = None;
     for line in headers.get_all(CONTENT_LENGTH) {

@@ -1,4 +1,4 @@
-//! Headers that belong to one connection and end at this hop (RFC 9110 section 7.6.1).
+//! Hop-by-hop headers, which apply to one connection and are not forwarded (RFC 9110 section 7.6.1).
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
@@ -14,20 +14,20 @@ pub const NAMES: [&str; 7] = [
     "upgrade",
 ];
 
-/// Not removable by naming them in `Connection`: without them the message would mean something else.
+/// Not removed when `Connection` names them: without them the message would have a different meaning.
 static NEVER_NOMINATED: [HeaderName; 4] = [HOST, CONTENT_LENGTH, COOKIE, AUTHORIZATION];
 
-/// What the hop's headers said that the next hop needs to know.
+/// Information from hop-by-hop headers that the next hop needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hop {
-    /// The sender asks to switch to, or agrees on, the WebSocket protocol.
+    /// The sender requests or accepts a switch to the WebSocket protocol.
     pub websocket: bool,
     /// The sender accepts trailer fields (`TE: trailers`).
     pub trailers: bool,
 }
 
-/// Reads the hop's headers of a message that came as `version`, and removes what any `Connection` line
-/// names. The fixed [`NAMES`] are left for the caller to remove.
+/// Reads the hop-by-hop headers of a message of `version` and removes the headers that `Connection` names.
+/// The fixed [`NAMES`] are left for the caller to remove.
 pub fn take_nominated(headers: &mut HeaderMap, version: Version) -> Hop {
     if version != Version::HTTP_2 && says_nothing(headers) {
         return Hop::default();
@@ -42,7 +42,7 @@ pub fn take_nominated(headers: &mut HeaderMap, version: Version) -> Hop {
     hop
 }
 
-/// Whether there is no `Connection` at all, or only the one word that most clients and servers send.
+/// Fast path: whether there is no `Connection` header, or only the common `keep-alive`.
 fn says_nothing(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONNECTION).iter();
     match lines.next() {
@@ -51,7 +51,7 @@ fn says_nothing(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the hop's headers ask for the WebSocket protocol and no other.
+/// Whether the headers request or accept the WebSocket protocol and no other.
 pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
     if !headers.contains_key(UPGRADE) {
         return false;
@@ -69,7 +69,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// The comma-separated elements of all lines of one header; a line that is not visible ASCII has none.
+/// The comma-separated elements of all lines of one header. A line that is not visible ASCII is skipped.
 pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
@@ -80,7 +80,7 @@ pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
         .filter(|token| !token.is_empty())
 }
 
-/// Writes the headers that ask for, or agree on, the WebSocket protocol on the next hop.
+/// Sets the headers that request or accept the WebSocket protocol on the next hop.
 pub fn set_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -1,11 +1,11 @@
-//! Which host a request is for, and whether its target is safe to route by.
+//! The requested host, and the validation of the request target for routing.
 
 use std::borrow::Cow;
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 
-/// Why a request cannot be routed; all are the client's fault (400).
+/// Reason why a request cannot be routed. All are client errors (400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     #[error("the request has no Host")]
@@ -24,9 +24,9 @@ pub enum TargetError {
     UnsafePath,
 }
 
-/// The host and optional port the client asked for: from the target where it has one (HTTP/2, absolute
-/// form), which `Host` must then equal (RFC 9112 section 3.2.2), otherwise from the only `Host` line. In HTTP/1.0 there
-/// may be neither; then they are empty.
+/// The requested host and optional port. If the target has an authority (HTTP/2, absolute form), it is used
+/// and `Host` must equal it (RFC 9112 section 3.2.2). Otherwise the single `Host` line is used. In HTTP/1.0
+/// both may be missing; the result is then empty.
 pub fn authority<'a>(
     headers: &'a HeaderMap,
     uri: &'a Uri,
@@ -55,12 +55,12 @@ pub fn authority<'a>(
     }
 }
 
-/// A host name or address with an optional port, as a client wrote it.
+/// A host name or address with an optional port, as written by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostPort<'a> {
-    /// All of it, less a colon without a port.
+    /// The whole text, without a trailing colon that has no port.
     pub text: &'a str,
-    /// Without the port; an IPv6 address keeps its brackets.
+    /// The host without the port. An IPv6 address keeps its brackets.
     pub host: &'a str,
     port: Option<u16>,
     /// The `Host` line, if there is one.
@@ -68,7 +68,7 @@ pub struct HostPort<'a> {
 }
 
 impl<'a> HostPort<'a> {
-    /// `None`: `text` is not well formed.
+    /// Returns `None` when `text` is malformed.
     fn parse(text: &'a str, line: Option<&'a HeaderValue>) -> Option<Self> {
         let name_end =
             if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
@@ -85,14 +85,14 @@ impl<'a> HostPort<'a> {
         is_host(host).then_some(HostPort { text, host, port, line })
     }
 
-    /// The port, for a target of `scheme` (RFC 9110 section 4.2.3).
+    /// The port, or the default port of `scheme` (RFC 9110 section 4.2.3).
     fn port_for(&self, scheme: Option<&str>) -> u16 {
         self.port.unwrap_or(if scheme == Some("https") { 443 } else { 80 })
     }
 }
 
-/// A bracketed IPv6 address, or a name of the characters that RFC 3986 section 3.2.2 allows without
-/// percent-encoding, less those that no name in use has.
+/// Whether `host` is a bracketed IPv6 address, or a name of letters, digits, `-`, `.`, `_` and `~`. RFC 3986
+/// section 3.2.2 allows more characters without percent-encoding, but they do not occur in practice.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -103,19 +103,19 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The path as an application behind us may read it, to choose a route by: percent-encodings decoded,
-/// runs of `/` merged. The path that is forwarded stays as the client wrote it.
+/// The path as the application may interpret it, for route lookup only: percent-encodings decoded, repeated
+/// `/` merged. The forwarded path stays as the client wrote it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RoutingPath<'a> {
-    /// Every percent-encoding decoded.
+    /// The path with every percent-encoding decoded.
     pub decoded: Cow<'a, str>,
-    /// Further readings of a path on which applications disagree: `%2F` left encoded, `;` and what follows
-    /// it in a segment left out. All must lead to the same route.
+    /// Alternative interpretations on which applications disagree: with `%2F` left encoded, and without `;`
+    /// parameters in segments. All must match the same route.
     pub others: Vec<String>,
 }
 
-/// Reads the path of `uri` for routing; refuses what servers are known to read in different ways. What is asked of a
-/// server as a whole (`OPTIONS *`, RFC 9110 section 9.3.7) is asked of whoever has the root.
+/// Interprets the path of `uri` for routing. Rejects paths that servers are known to interpret differently.
+/// `OPTIONS *` (RFC 9110 section 9.3.7) addresses the server as a whole and is routed like `/`.
 pub fn routing_path<'a>(method: &Method, uri: &'a Uri) -> Result<RoutingPath<'a>, TargetError> {
     let path = match uri.path() {
         "*" if *method == Method::OPTIONS => "/",
@@ -140,7 +140,7 @@ pub fn routing_path<'a>(method: &Method, uri: &'a Uri) -> Result<RoutingPath<'a>
     Ok(RoutingPath { decoded: Cow::Owned(decoded), others })
 }
 
-/// Whether a path has nothing that could be read in two ways: nearly all have not.
+/// Fast path: whether a path has a single interpretation. Nearly all paths do.
 fn is_plain(path: &str) -> bool {
     let mut after_slash = false;
     path.bytes().all(|byte| {
@@ -172,7 +172,7 @@ fn normalise(path: &str, decode_slash: bool) -> Result<String, TargetError> {
             out.push(byte);
         }
     }
-    // An invalid sequence cannot equal a configured path, so its replacement character routes the same.
+    // Invalid UTF-8 cannot equal a configured path, so the replacement character does not change the route.
     let text = String::from_utf8_lossy(&out).into_owned();
     if text.split('/').any(|segment| matches!(name_of(segment), "." | "..")) {
         return Err(TargetError::UnsafePath);
@@ -276,7 +276,7 @@ mod tests {
         assert!(routing_path(&Method::OPTIONS, &star).is_ok_and(|path| path.decoded == "/"));
     }
 
-    /// `path` with the characters percent-encoded that `chosen` says, slashes never.
+    /// `path` with the characters selected by `chosen` percent-encoded, except slashes.
     fn encoded(path: &str, chosen: &[bool]) -> String {
         let encode = |(letter, chosen): (u8, &bool)| match *chosen && letter != b'/' {
             true => format!("%{letter:02x}"),

@@ -1,22 +1,23 @@
-//! The lines of a head (RFC 9112 sections 2.1 and 2.2).
+//! Lines of a message head (RFC 9112 sections 2.1 and 2.2).
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-/// Behind the last line of a head.
+/// The end of the last line and the empty line after it.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
-/// The length of the head that begins, or goes on with a line, where `bytes` begin. `None` where that takes a closer
-/// look: the head is not whole, has nothing but its empty line, or has a line that ends in a line feed alone.
+/// The length of the head, or of the rest of a head, at the start of `bytes`. `bytes` must begin at the start
+/// of a line. Returns `None` when the lines must be examined one by one: the head is incomplete, begins with
+/// the empty line, or contains a line that ends in a bare line feed.
 ///
-/// Nearly all heads come whole and well formed, and are not worth a look at every line.
+/// Fast path: nearly all heads are complete and well formed.
 pub fn whole_head(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b"\n") || bytes.starts_with(b"\r\n") {
         return None;
     }
     let head = bytes.get(..EMPTY_LINE.find(bytes)? + 4)?;
-    // Without a branch, so that many bytes are compared at a time.
+    // Branch-free, so that the compiler can vectorize the loop.
     let lone = head
         .iter()
         .zip(head.get(1..)?)

@@ -1,4 +1,4 @@
-//! Header rules as plain functions over `HeaderMap`; nothing here knows sessions or upstreams.
+//! Header rules as plain functions over `HeaderMap`, independent of sessions and upstreams.
 
 pub mod claims;
 pub mod cookie;

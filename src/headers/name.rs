@@ -1,33 +1,34 @@
-//! Header names compared as an application may read them.
+//! Header name matching by the rules of applications.
 //!
-//! CGI, WSGI, Rack and PHP turn `X-User-Id`, `X_User_Id` and `x.user.id` into the same variable, so a
-//! name that we assert must be taken from the client in every such spelling.
+//! CGI, WSGI, Rack and PHP map `X-User-Id`, `X_User_Id` and `x.user.id` to the same variable. A header that
+//! the proxy asserts must therefore be removed from client requests in all these spellings.
 
 use http::{HeaderMap, HeaderName};
 
-/// A set of header names that matches every spelling of each: case is ignored, any character that is neither letter
-/// nor digit equals any other, and at the end of a name it counts for nothing.
+/// A set of header names that matches every spelling of each name. Case is ignored. All characters other than
+/// letters and digits are equal to each other, and are ignored at the end of a name.
 #[derive(Debug, Clone, Default)]
 pub struct NameSet {
-    /// By length.
+    /// Indexed by length.
     names: Box<[Equal]>,
-    /// Beginnings of names.
+    /// Prefixes of names.
     prefixes: Equal,
 }
 
-/// Folded names or prefixes, most others being dismissed by their first letter.
+/// Folded names or prefixes, with a filter by first letter that rejects most other names quickly.
 #[derive(Debug, Clone, Default)]
 struct Equal {
     first: Letters,
     all: Vec<Box<[u8]>>,
 }
 
-/// A set of folded letters. Letters that share a bit are told apart by the names themselves.
+/// A set of folded letters as a bit mask. Different letters may share a bit; the full comparison
+/// distinguishes them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Letters(u64);
 
 impl NameSet {
-    /// The set of `names`, duplicates (by spelling) merged.
+    /// The set of `names`. Different spellings of a name are merged.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut by_length: Vec<Equal> = Vec::new();
         for name in names.into_iter().map(trimmed) {
@@ -41,7 +42,7 @@ impl NameSet {
         NameSet { names: by_length.into(), prefixes: Equal::default() }
     }
 
-    /// The same set and every name that begins with one of `prefixes`.
+    /// The same set, extended by every name that begins with one of `prefixes`.
     pub fn with_prefixes(mut self, prefixes: &[&str]) -> Self {
         self.prefixes = Equal::default();
         for prefix in prefixes {
@@ -57,7 +58,7 @@ impl NameSet {
             || self.prefixes.begins(name)
     }
 
-    /// Removes every header of the set, in any spelling; returns how many names went.
+    /// Removes every header in the set, in any spelling. Returns the number of removed names.
     pub fn strip(&self, headers: &mut HeaderMap) -> usize {
         strip_if(headers, |name| self.matches(name))
     }
@@ -72,7 +73,7 @@ impl Equal {
         }
     }
 
-    /// Whether one of them begins `name`.
+    /// Whether one of the entries is a prefix of `name`.
     fn begins(&self, name: &[u8]) -> bool {
         self.first.has(name.first())
             && self.all.iter().any(|own| {
@@ -91,12 +92,12 @@ impl Letters {
     }
 }
 
-/// The bit of a letter, or of there being none.
+/// The bit of a letter, or the bit for the empty name.
 fn bit(letter: Option<&u8>) -> u64 {
     letter.map_or(1, |letter| 1 << (fold(*letter) % 64))
 }
 
-/// Removes every header whose name, in lower case, `goes`; returns how many names went.
+/// Removes every header for whose lower-case name `goes` returns true. Returns the number of removed names.
 pub fn strip_if(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) -> usize {
     let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
     for name in &going {
@@ -116,7 +117,7 @@ fn fold(byte: u8) -> u8 {
     FOLDED.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-/// Every byte folded: names are read for every header of every message.
+/// Table of folded bytes. A table is used for speed: every header name of every message is folded.
 #[expect(clippy::indexing_slicing, reason = "an index out of bounds would be an error of the compiler's")]
 static FOLDED: [u8; 256] = {
     let mut folded = [b'-'; 256];
@@ -174,7 +175,7 @@ mod tests {
         assert!(headers.contains_key("accept"));
     }
 
-    /// Equal for all spellings of a name.
+    /// A canonical form, equal for all spellings of a name.
     fn plain(name: &str) -> String {
         let plain = name.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "?");
         plain.trim_end_matches('?').to_owned()

@@ -1,39 +1,39 @@
-//! `Set-Cookie` values with the attributes that an operator wants (RFC 6265 section 4.1, RFC 6265bis).
+//! `Set-Cookie` values with configured attributes (RFC 6265 section 4.1, RFC 6265bis).
 
 use std::time::Duration;
 
 use http::header::{HeaderValue, InvalidHeaderValue};
 
-/// To which requests of other sites a browser adds the cookie.
+/// Cross-site requests with which a browser sends the cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
     /// Navigations only.
     Lax,
     /// None.
     Strict,
-    /// All, frames in pages of other sites included. Browsers take it with `Secure` only.
+    /// All, including frames in pages of other sites. Browsers require `Secure`.
     None,
 }
 
-/// Whether the cookie is for https only.
+/// Whether the cookie has the `Secure` attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecureAttribute {
-    /// When the client came by https.
+    /// If the client used https.
     Auto,
     Always,
     Never,
 }
 
-/// The attributes of a cookie but its age. It is never for scripts.
+/// The attributes of a cookie except its age. `HttpOnly` is always set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieAttributes {
     /// Begins with `/`.
     pub path: String,
-    /// `None`: this host only.
+    /// `None`: host-only cookie.
     pub domain: Option<String>,
     pub same_site: SameSite,
     pub secure: SecureAttribute,
-    /// Whether each site that embeds this one has a cookie of its own (CHIPS). Browsers take it with `Secure` only.
+    /// Whether each embedding site has its own cookie (CHIPS). Browsers require `Secure`.
     pub partitioned: bool,
 }
 
@@ -50,8 +50,9 @@ impl Default for CookieAttributes {
 }
 
 impl CookieAttributes {
-    /// A cookie for a client that came by https or not; an age of zero removes it. What browsers would refuse without
-    /// `Secure` is left out when that is: `SameSite=None` becomes `Lax`. Fails when a part cannot stand in a header.
+    /// Formats a cookie for a client that used https or not. A `max_age` of zero removes the cookie. Without
+    /// `Secure`, attributes that browsers would reject are adapted: `Partitioned` is omitted and
+    /// `SameSite=None` becomes `Lax`. Fails when a part is not valid in a header.
     pub fn set_cookie(
         &self,
         name: &str,

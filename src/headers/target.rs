@@ -1,10 +1,11 @@
-//! Request targets as clients write them, and as they may be written (RFC 3986).
+//! Percent-encoding of request targets (RFC 3986).
 
 use http::Uri;
 use http::uri::{InvalidUriParts, PathAndQuery};
 
-/// Whether `byte` of a path, or of a query, is one that has to be percent-encoded, but that clients are known to send
-/// as it is: what is not ASCII, and what browsers encode. Control bytes are none: they are nobody's mistake.
+/// Whether `byte` of a path or query must be percent-encoded but is known to be sent raw by clients:
+/// non-ASCII bytes and the characters that browsers encode. Control bytes are not included: no legitimate
+/// client sends them.
 pub fn must_be_encoded(byte: u8, in_query: bool) -> bool {
     matches!(byte, 0x80..|b'"'| b'<' | b'>') || (byte == b'`' && !in_query)
 }
@@ -15,7 +16,8 @@ pub fn percent_encoded(byte: u8) -> [u8; 3] {
     [b'%', digit(byte >> 4), digit(byte & 15)]
 }
 
-/// Percent-encodes what has to be in the path and the query of `uri`; all else stays as it is.
+/// Percent-encodes the bytes of path and query of `uri` that [must be encoded](must_be_encoded). Everything
+/// else stays unchanged.
 pub fn encode(uri: &mut Uri) -> Result<(), InvalidUriParts> {
     let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.bytes().all(|byte| byte.is_ascii() && !must_be_encoded(byte, false)) {
@@ -64,7 +66,7 @@ mod tests {
             prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'));
             let mut bytes = Vec::new();
             let mut rest = encoded.as_bytes();
-            // Only what we encoded has upper-case digits here.
+            // Only the encoder writes upper-case digits here.
             while let Some((first, tail)) = rest.split_first() {
                 let digits = tail.get(..2).filter(|two| !two.iter().any(u8::is_ascii_lowercase));
                 let digits = digits.and_then(|two| std::str::from_utf8(two).ok()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! One JSON object per request. No query, cookie, session id or other credential is ever in it.
+//! The access log: one JSON object per request. It never contains query strings, cookies, session ids or
+//! other credentials.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -12,7 +13,7 @@ use super::context::RequestContext;
 use crate::config::Mode;
 use crate::secret::Fingerprints;
 
-/// Writes the line of `exchange`, which took `took`.
+/// Writes the log entry of `exchange`, which took `took`.
 pub(super) fn write(out: &mut Vec<u8>, exchange: &RequestContext, took: Duration, marks: &Fingerprints) {
     let config = &exchange.plan.config;
     let route = exchange.route.and_then(|index| config.routes.get(index));
@@ -45,7 +46,7 @@ pub(super) fn write(out: &mut Vec<u8>, exchange: &RequestContext, took: Duration
     line.text("cause", exchange.cause.as_deref());
 }
 
-/// While modes are compared: the client's cohort, and what another mode would have made of the request.
+/// Writes the cohort and the counterfactual outcome in another mode, while modes are compared.
 fn cohort(line: &mut Line<'_>, exchange: &RequestContext) {
     if exchange.plan.cohorts.is_none() {
         return;
@@ -56,7 +57,7 @@ fn cohort(line: &mut Line<'_>, exchange: &RequestContext) {
     line.number("tie_lost", comparison.tie_lost);
 }
 
-/// Writes the line of a request that could not be read as one.
+/// Writes the log entry of a request that could not be parsed.
 pub(super) fn write_refused(out: &mut Vec<u8>, client: &Client, status: StatusCode, reason: &str) {
     let mut line = Line(out);
     line.show("client", client.address);
@@ -72,7 +73,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The members of a JSON object, each with a comma before it. Writing to memory cannot fail, so results are dropped.
+/// Writer for the members of a JSON object, each preceded by a comma. Writing to memory cannot fail, so
+/// results are discarded.
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
@@ -80,7 +82,7 @@ impl Line<'_> {
         let _ = write!(self.0, ",\"{name}\":");
     }
 
-    /// A string from anywhere; absent when there is none.
+    /// Writes a string from any source, escaped. Writes nothing for `None`.
     fn text(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.name(name);
@@ -88,7 +90,7 @@ impl Line<'_> {
         }
     }
 
-    /// A string of characters that need no escaping.
+    /// Writes a string that needs no escaping.
     fn show(&mut self, name: &str, value: impl Display) {
         self.name(name);
         let _ = write!(self.0, "\"{value}\"");

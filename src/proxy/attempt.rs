@@ -1,4 +1,4 @@
-//! One attempt on one instance: a connection to it, the request sent, the head of the answer.
+//! One attempt on one instance: gets a connection, sends the request and reads the response head.
 
 use std::sync::Arc;
 
@@ -17,26 +17,28 @@ use super::outlier_report;
 use super::replayable::ReplayableRequest;
 use super::service::Service;
 
-/// What an attempt comes to.
+/// Result of one attempt.
 pub(super) type AttemptResult = Result<Response<UpstreamBody>, ProxyError>;
 
-/// What the attempts of one request have in common.
+/// Parameters that the attempts of one request share.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) service: &'a Service,
     pub(super) balancer: &'a Balancer,
     pub(super) upload: Option<&'a Arc<RequestBodyState>>,
     pub(super) connections: &'a PoolSettings,
-    /// Whether the answer is wanted only when it really begins: see [`UpstreamBody::begin`].
+    /// Whether to wait for the first piece of the body: see [`UpstreamBody::begin`].
     pub(super) until_begun: bool,
-    /// Of a request that may run twice.
+    /// The replayable copy. Present only for a request that may be sent twice.
     pub(super) duplicate: Option<&'a ReplayableRequest<'a>>,
-    /// The slot, where slots are limited: it is held as long as the instance is at work.
+    /// The concurrency slot, where slots are limited. It is held for as long as the instance works on the
+    /// request.
     pub(super) claim: Option<&'a SlotShare>,
 }
 
 impl Attempt<'_> {
-    /// Asks `instance`. When it fails, or is dropped, and the request is still in its place, nothing was sent.
+    /// Sends the request to `instance` and waits for the response head. If the attempt fails or is dropped
+    /// while `request` is still `Some`, nothing was sent.
     pub(super) async fn run(
         &self,
         instance: &Instance,
@@ -70,7 +72,8 @@ impl Attempt<'_> {
     ) -> AttemptResult {
         let settings = PoolSettings { limit: instance.connections(), ..*self.connections };
         let pool = self.service.worker().pools.to(instance.address, &settings);
-        // An idle connection may be closed by the instance just now; then it is as if it had not been there.
+        // The instance may close an idle connection at any moment. A connection that proves unusable before
+        // anything is sent is skipped.
         while let Some(idle) = pool.take(now) {
             match idle.send(request, self.upload, self.claim.cloned(), &pool, now).await {
                 Err(SendError::Unsent) => {}
@@ -81,6 +84,7 @@ impl Attempt<'_> {
         self.send_fresh(instance, &pool, request).await
     }
 
+    /// Sends the request on a new connection.
     async fn send_fresh(
         &self,
         instance: &Instance,
@@ -92,20 +96,22 @@ impl Attempt<'_> {
         sent.map_err(|error| self.classify(error))
     }
 
-    /// A connection that was used before and ends without a byte has probably been closed while the request was on its
-    /// way (RFC 9112 section 9.3.1), which says nothing of the instance. What may run twice is sent there again, on a fresh
-    /// connection; how that ends counts.
+    /// A reused connection that ends without a byte of response was probably closed while the request was in
+    /// transit (RFC 9112 section 9.3.1), which is no evidence against the instance. A replayable request is
+    /// sent again to the same instance on a fresh connection, and only that result counts.
     async fn resend(&self, instance: &Instance, pool: &Arc<Pool>, error: hyper::Error) -> AttemptResult {
         let Some(duplicate) = self.duplicate else { return Err(self.classify(SendError::Silent(error))) };
         self.service
             .worker()
             .counts
             .update(|counts| counts.retries(self.balancer.upstream().name()).resends += 1);
-        // Not in the place of the first, so that a failure to connect does not look as if nothing had been sent.
-        // By option, so its state is not part of every request's.
+        // A temporary `Some` is passed instead of the caller's `request`, so that a connect failure is not
+        // mistaken for "nothing was sent". Boxing keeps the state of this optional feature out of every
+        // request's future.
         Box::pin(self.send_fresh(instance, pool, &mut Some(duplicate.request()))).await
     }
 
+    /// Opens a connection, reports the result to the instance and counts it.
     async fn connect(&self, instance: &Instance, pool: &Pool) -> Result<Box<Connection>, ConnectError> {
         let result = pool.connect().await;
         match &result {
@@ -132,7 +138,7 @@ impl Attempt<'_> {
         result
     }
 
-    /// A request body that failed is why the exchange broke, not the instance.
+    /// A failed request body is the cause of a broken exchange, so it takes precedence over the send error.
     fn classify(&self, error: SendError) -> ProxyError {
         match self.upload.and_then(|upload| upload.failure()) {
             Some(failure) => ProxyError::Body(failure),
@@ -141,7 +147,8 @@ impl Attempt<'_> {
     }
 }
 
-/// An answer that broke while its client could still be told is none.
+/// Converts a body error that occurs before the response head is passed on. The client can still get an error
+/// response.
 fn unbegun(error: UpstreamBodyError) -> ProxyError {
     ProxyError::Send(match error {
         UpstreamBodyError::Broken(error) => SendError::Broken(error),

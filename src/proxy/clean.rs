@@ -1,5 +1,5 @@
-//! Step two of a request: nothing the client said about who it is or where it comes from survives, unless
-//! a trusted proxy said it.
+//! Step 2 of the pipeline: request validation and header cleaning. Claims of the client about its identity or
+//! origin are removed unless a trusted proxy made them.
 
 use std::net::IpAddr;
 
@@ -21,22 +21,22 @@ use super::client::{Client, address_value};
 use super::error::ProxyError;
 use super::runtime_config::RuntimeConfig;
 
-/// Longest method we pass on; the longest registered one has 17 letters.
+/// Maximum length of a method in bytes. The longest registered method has 17.
 pub const MAX_METHOD: usize = 32;
 
-/// Where a request comes from, after asking only those we trust.
+/// Origin of a request, taking into account only trusted peers.
 #[derive(Debug)]
 pub(super) struct ForwardedInfo {
     pub(super) address: IpAddr,
-    /// Whether the peer is one whose word on the client counts.
+    /// Whether the peer is in `trusted_peers`.
     trusted: bool,
-    /// Whether the client used https, as far as a trusted peer tells.
+    /// Whether the client used https, according to a trusted peer.
     pub(super) https: bool,
     pub(super) hop: Hop,
 }
 
-/// Refuses what must not be forwarded whatever the route: odd methods, oversized targets and declared
-/// bodies, unclear framing. A length that was said several times is said once afterwards.
+/// Rejects requests that must not be forwarded on any route: invalid methods, oversized targets, heads and
+/// declared bodies, ambiguous framing. Merges repeated equal `Content-Length` values into one.
 pub(super) fn check(request: &mut Request<RequestBody>, config: &Config) -> Result<(), ProxyError> {
     check_method(request.method())?;
     let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
@@ -51,7 +51,7 @@ pub(super) fn check(request: &mut Request<RequestBody>, config: &Config) -> Resu
     {
         return Err(ProxyError::HeaderCount);
     }
-    // In HTTP/1 hyper counts the bytes of the head while it reads them.
+    // For HTTP/1 hyper enforces the limit while it reads the head.
     if request.version() == Version::HTTP_2
         && target.len() + list_size(request.headers()) > config.limits.header_bytes
     {
@@ -66,7 +66,8 @@ pub(super) fn check(request: &mut Request<RequestBody>, config: &Config) -> Resu
     }
 }
 
-/// Methods are tokens, but servers disagree on any that are not written like those in use.
+/// Rejects `CONNECT` and `TRACE`, methods longer than [`MAX_METHOD`], and methods with other characters than
+/// capital letters and hyphens. Methods are tokens, but servers disagree on unusual ones.
 fn check_method(method: &Method) -> Result<(), ProxyError> {
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         Err(ProxyError::Method)
@@ -79,21 +80,22 @@ fn check_method(method: &Method) -> Result<(), ProxyError> {
     }
 }
 
-/// Header lines as the next hop gets them: HTTP/2 splits cookies (RFC 9113 section 8.2.3).
+/// Number of header lines on the upstream connection. HTTP/2 may split cookies (RFC 9113 section 8.2.3); they
+/// are joined into one line.
 fn lines(headers: &HeaderMap, version: Version) -> usize {
     let cookies = headers.get_all(header::COOKIE).iter().count();
     let joined = if version == Version::HTTP_2 { cookies.saturating_sub(1) } else { 0 };
     headers.len() - joined
 }
 
-/// The size of `headers` as RFC 9113 section 6.5.2 counts it: 32 bytes for each line besides its text.
+/// Size of `headers` according to RFC 9113 section 6.5.2: names, values and 32 bytes per line.
 fn list_size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 fn check_body(headers: &HeaderMap, config: &Config) -> Result<(), ProxyError> {
-    // hyper has checked that a length is one number and that chunked comes last; `identity, chunked` and
-    // the like it would still read, and the next server might not.
+    // hyper verifies that a length is one number and that `chunked` is the last coding. It accepts codings
+    // such as `identity, chunked`, which the next server may interpret differently.
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -110,7 +112,8 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The request's id: a trusted peer's, otherwise our own. `None` when ids are switched off.
+/// The request id: taken from a trusted peer, otherwise generated. Returns `None` when request ids are
+/// disabled.
 pub(super) fn request_id(
     headers: &HeaderMap,
     forwarding: &Forwarding,
@@ -127,7 +130,7 @@ pub(super) fn request_id(
     claimed.or_else(new_request_id)
 }
 
-/// The client's address, as far as trusted peers tell.
+/// The client's address, taking into account only trusted peers.
 pub(super) fn client_address(headers: &HeaderMap, forwarding: &Forwarding, client: &Client) -> IpAddr {
     let trusted = &forwarding.trusted_peers;
     if forwarded::is_trusted(client.address, trusted) {
@@ -137,7 +140,8 @@ pub(super) fn client_address(headers: &HeaderMap, forwarding: &Forwarding, clien
     }
 }
 
-/// Strips and rebuilds the head. `host` and `request_id` are what the request was found to be.
+/// Strips the request head and rebuilds it for the upstream connection. `host` and `request_id` are the
+/// values determined for the request.
 pub(super) fn clean(
     request: &mut Request<RequestBody>,
     plan: &RuntimeConfig,
@@ -155,7 +159,7 @@ pub(super) fn clean(
     let trusted = forwarded::is_trusted(client.address, &forwarding.trusted_peers);
     plan.rules.strip_request(headers, trusted);
     cookie::join_lines(headers);
-    // Room for what we add, so that the map grows at most once.
+    // Capacity for the headers added below, so that the map grows at most once.
     headers.reserve(12);
 
     let https = trusted
@@ -182,12 +186,13 @@ pub(super) fn clean(
     origin
 }
 
-/// RFC 6455 section 4.1: a WebSocket begins with a `GET`. What a body would be before it, servers disagree on.
+/// RFC 6455 section 4.1: a WebSocket handshake is a `GET`. Servers disagree on the meaning of a body in the
+/// handshake, so a request with a body is not upgraded.
 fn may_upgrade(request: &Request<RequestBody>) -> bool {
     *request.method() == Method::GET && matches!(request.body(), RequestBody::Empty)
 }
 
-/// Whether the client sends its body only when it is told to (RFC 9110 section 10.1.1).
+/// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
 fn waits_for_leave(request: &Request<RequestBody>) -> bool {
     let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     request.version() != Version::HTTP_10
@@ -195,7 +200,7 @@ fn waits_for_leave(request: &Request<RequestBody>) -> bool {
         && request.headers().get(header::EXPECT).is_some_and(expects)
 }
 
-/// Without a length, hyper sends the body of some methods only when told to.
+/// Without a length, hyper sends the body of some methods only if `Transfer-Encoding` is set explicitly.
 fn keep_body(request: &mut Request<RequestBody>) {
     if matches!(request.body(), RequestBody::Streaming(_)) && request.body().size_hint().exact().is_none() {
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -211,18 +216,18 @@ fn set_hop(headers: &mut HeaderMap, hop: Hop) {
     }
 }
 
-/// The next hop is always HTTP/1.1 and gets a path.
+/// Converts the request to HTTP/1.1 with a target in origin form.
 fn as_origin_form<B>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
     if request.uri().authority().is_some() {
         let mut bare = http::uri::Parts::default();
         bare.path_and_query = request.uri().path_and_query().cloned();
-        // A path with query is always a valid target by itself.
+        // Cannot fail: a path with query is always a valid target.
         *request.uri_mut() = Uri::from_parts(bare).unwrap_or_default();
     }
 }
 
-/// Who the client is.
+/// Sets `X-Forwarded-For` and `X-Real-IP`.
 fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client, origin: &ForwardedInfo) {
     let direct = origin.address == client.address;
     let resolved = || if direct { client.address_value.clone() } else { address_value(origin.address) };
@@ -242,7 +247,8 @@ fn set_address(headers: &mut HeaderMap, forwarding: &Forwarding, client: &Client
     }
 }
 
-/// What the client asked for, and how; a trusted peer's word on it stands.
+/// Sets `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Port`. Host and port of a trusted peer are
+/// kept.
 fn set_target(headers: &mut HeaderMap, client: &Client, origin: &ForwardedInfo, host: Option<&HeaderValue>) {
     let proto = if origin.https { "https" } else { "http" };
     headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
@@ -252,7 +258,8 @@ fn set_target(headers: &mut HeaderMap, client: &Client, origin: &ForwardedInfo, 
     headers.entry(&X_FORWARDED_PORT).or_insert_with(|| client.port_value.clone());
 }
 
-/// 128 random bits as hexadecimal digits: unique, not secret.
+/// 128 random bits as hexadecimal digits. The id is unique but not a secret, so a non-cryptographic generator
+/// is sufficient.
 fn new_request_id() -> Option<HeaderValue> {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     let mut digits = [0u8; 32];

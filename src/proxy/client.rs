@@ -1,4 +1,4 @@
-//! What is known of a client from its connection alone.
+//! Data of a client connection that its requests share.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::interim::Interim;
 
-/// One client connection's ends, with the header values made from them.
+/// Endpoints of one client connection, with the header values derived from them.
 #[derive(Debug)]
 pub struct Client {
     pub(super) address: IpAddr,
@@ -16,7 +16,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that connected from `address` to our `port`. IPv4-mapped addresses count as IPv4.
+    /// Creates the data for a client that connected from `address` to the local `port`. IPv4-mapped addresses
+    /// are converted to IPv4.
     pub fn new(address: IpAddr, port: u16) -> Self {
         let address = address.to_canonical();
         Client {
@@ -27,14 +28,14 @@ impl Client {
         }
     }
 
-    /// Takes the interim responses that wait to be written.
+    /// Takes the interim responses to be written.
     pub fn take_interim(&self) -> Option<Vec<u8>> {
         self.interim.take()
     }
 }
 
-/// `address` as a header value.
+/// Formats `address` as a header value.
 pub(super) fn address_value(address: IpAddr) -> HeaderValue {
-    // Digits, letters, dots and colons are always valid.
+    // Cannot fail: digits, letters, dots and colons are valid in header values.
     HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }

@@ -1,8 +1,10 @@
-//! Requests while modes are compared: the mode of each, and what another mode would have made of it.
+//! Comparison of session modes: assigns each request a mode and determines its counterfactual outcome in
+//! another mode.
 //!
-//! Sticky mode is compared with the other two, which choose instances freely. So every client has a tie, obeyed in
-//! sticky mode and elsewhere only kept: it tells where sticky mode would have sent the request. Where a request of
-//! sticky mode would have gone otherwise, the balancer tells ([`Balancer::foresee`]).
+//! Sticky mode is compared with the other two modes, which choose instances freely. Every client therefore
+//! has an affinity binding. In sticky mode it is applied. In the other modes it is only maintained, and shows
+//! where sticky mode would have sent the request. For a request in sticky mode, the balancer predicts the
+//! free choice ([`Balancer::foresee`]).
 
 use std::collections::BTreeMap;
 
@@ -27,14 +29,14 @@ use super::sticky_binding::StickyBinding;
 pub enum OtherModeOutcome {
     /// To the same instance.
     Same,
-    /// To another one.
+    /// To another instance.
     Elsewhere,
-    /// The client had no tie yet, so that any mode chooses freely.
+    /// The client had no binding yet, so every mode chooses freely.
     New,
 }
 
 impl OtherModeOutcome {
-    /// The word used in logs and metrics.
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             OtherModeOutcome::Same => "same",
@@ -48,28 +50,28 @@ impl OtherModeOutcome {
     }
 }
 
-/// What is known of one request in other modes.
+/// Outcome of one request in another mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Comparison {
-    /// `None` when it cannot be known.
+    /// `None` when it cannot be determined.
     pub(super) other: Option<OtherModeOutcome>,
-    /// The instance that the client's tie names is gone, and with it a session in its memory: in fact in sticky mode,
-    /// and as it would have been in others.
+    /// Whether the bound instance is gone and with it a session in its memory. This is real in sticky mode
+    /// and counterfactual in the others.
     pub(super) tie_lost: bool,
 }
 
-/// What is counted of one cohort in one upstream, of requests that an instance answered.
+/// Counters of one cohort in one upstream. Only requests that an instance answered are counted.
 #[derive(Debug, Clone, Default)]
 pub struct CohortCounts {
-    /// By instance.
+    /// Requests by instance.
     pub requests: BTreeMap<String, u64>,
     pub others: BTreeMap<OtherModeOutcome, u64>,
-    /// Requests that met a lost tie.
+    /// Requests whose binding was lost.
     pub ties_lost: u64,
 }
 
 impl CohortCounts {
-    /// Adds the numbers of `other`.
+    /// Adds the counters of `other`.
     pub(super) fn merge(&mut self, other: &CohortCounts) {
         add_all(&mut self.requests, &other.requests);
         add_all(&mut self.others, &other.others);
@@ -77,8 +79,8 @@ impl CohortCounts {
     }
 }
 
-/// Chooses the mode of a request, and hides the cookie that keeps it from the instance. Returns the cookie to be set,
-/// if any.
+/// Chooses the mode of a request and removes the cohort cookie from the request, so that the instance does
+/// not see it. Returns the cookie to set, if any.
 pub(super) fn choose(
     headers: &mut HeaderMap,
     plan: &RuntimeConfig,
@@ -95,18 +97,19 @@ pub(super) fn choose(
     cohorts.set_cookie(choice, https)
 }
 
-/// What is noted of a request before its instance is chosen.
+/// Inputs of the comparison, recorded before the instance is chosen.
 pub(super) enum Counterfactual {
-    /// Where another mode would send it.
+    /// The instance that the other mode would choose.
     Foreseen(Option<InstanceId>),
-    /// It is new to sticky mode, in which it is.
+    /// The request is in sticky mode and has no binding yet.
     New,
-    /// The tie that sticky mode would obey.
+    /// The binding that sticky mode would apply.
     Tie(StickyBinding),
 }
 
 impl Counterfactual {
-    /// Of a request that `tie` leads, where it is in sticky mode. `None` where all modes choose alike.
+    /// Records the inputs for a request; `tie` is its binding in sticky mode. Returns `None` where all modes
+    /// choose in the same way.
     pub(super) fn of(
         plan: &RuntimeConfig,
         route: &Route,
@@ -128,7 +131,7 @@ impl Counterfactual {
             (Mode::Sticky, Some(tie)) if tie.binding().is_none() => Counterfactual::New,
             (Mode::Sticky, _) => foresee(false, headers),
             (Mode::Shared | Mode::Local, _) => match StickyBinding::read(plan, upstream, headers) {
-                // The application's own cookies are left as they are: who has no tie gets none.
+                // Cookies of the application are not modified, so a client without a binding gets none.
                 Some(tie) if is_in_app_cookie(balancer) && tie.binding().is_none() => {
                     Counterfactual::Foreseen(None)
                 }
@@ -138,7 +141,7 @@ impl Counterfactual {
         })
     }
 
-    /// Compares, once the request has got an answer. Returns the tie as it is from now on, with its instance.
+    /// Compares the outcomes after the response arrived. Returns the binding to keep and its instance.
     pub(super) fn compare(
         self,
         balancer: &Balancer,
@@ -168,8 +171,8 @@ impl Counterfactual {
     }
 }
 
-/// What sticky mode would have made of a request with this tie that went to `chosen`, whether the tie would have been
-/// lost, and where the client would be tied then.
+/// Returns for a request with this binding that went to `chosen`: the outcome in sticky mode, whether the
+/// binding would have been lost, and the binding that would result.
 fn other_choice(
     tie: StickyBinding,
     balancer: &Balancer,
@@ -183,22 +186,22 @@ fn other_choice(
             let tie = if is_forgotten { tie.rebound() } else { tie };
             (other, is_forgotten, Some((tie, tied.instance)))
         }
-        // Without its instance sticky mode would have chosen freely, too.
+        // Without its instance, sticky mode would have chosen freely too.
         _ => (Some(OtherModeOutcome::Same), true, Some((tie, chosen))),
     }
 }
 
-/// As far as checks and requests have found out.
+/// Whether the instance can serve bound clients, according to health checks and outlier detection.
 fn serves(instance: &Instance) -> bool {
     instance.keeps_ties() && !instance.is_unreachable() && !instance.is_backing_off(Instant::now())
 }
 
-/// Whether sticky mode would have refused the request rather than send it elsewhere.
+/// Whether sticky mode would have failed the request (`on_lost = fail`) and not moved the client.
 fn waits_for(instance: &Instance, balancer: &Balancer) -> bool {
     balancer.upstream().config.on_lost == OnLost::Fail && instance.state() != InstanceState::Down
 }
 
-/// Whether the instance of the tie was restarted since the client got there.
+/// Whether the bound instance was restarted after the client was bound to it.
 fn is_forgotten(balancer: &Balancer, tie: StickyBinding) -> bool {
     tie.binding().is_some_and(|tied| {
         let instance = balancer.upstream().find(tied.instance);
@@ -210,7 +213,8 @@ fn is_in_app_cookie(balancer: &Balancer) -> bool {
     matches!(balancer.upstream().config.stick, Stick::AppCookie(_))
 }
 
-/// Whether a loss is met once: a tie in a cookie of the application's stays what it is until that sets it again.
+/// Whether a loss is counted once only. A binding in a cookie of the application stays unchanged until the
+/// application sets the cookie again, so its loss would be counted repeatedly.
 fn is_countable(balancer: &Balancer) -> bool {
     balancer.upstream().config.stick == Stick::Cookie
 }

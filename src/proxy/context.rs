@@ -1,5 +1,5 @@
-//! The facts of one request, gathered on its way. When it is dropped, the request is over: its line is
-//! written and it is counted, however it ended.
+//! The per-request context that the pipeline fills in. Dropping it ends the request: the drop writes the
+//! access-log line and updates the metrics, whatever the result.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,16 +24,17 @@ use super::outlier_report;
 use super::runtime_config::RuntimeConfig;
 use super::service::Service;
 
-/// nginx's status for a client that left before its answer began; never sent, only logged and counted.
+/// nginx's status for a client that disconnected before the response began. It is logged and counted but
+/// never sent.
 const CLIENT_LEFT: u16 = 499;
 
-/// What is known of the request's session.
+/// Result of the session resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionOutcome {
-    /// Sessions are not resolved here.
+    /// Sessions are not resolved for this request.
     Off,
     Active,
-    /// As last known, because the store does not answer.
+    /// The session comes from the cache because the store is unavailable.
     Stale,
     Absent(AbsentReason),
     Ended,
@@ -57,20 +58,20 @@ impl SessionOutcome {
     }
 }
 
-/// Why the request went to its instance, in sticky mode.
+/// Reason for the choice of the instance, in sticky mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AffinityOutcome {
-    /// The client stays where it is tied.
+    /// The client stays on its instance.
     Kept,
-    /// The client had no tie.
+    /// The client had no affinity.
     New,
-    /// The session was idle, and was moved to an instance that came later.
+    /// The session was idle and was moved to an instance that was added later.
     Moved,
-    /// The instance of the tie cannot serve or is not a member any more.
+    /// The instance that the client was bound to cannot serve or is no longer a member.
     Lost,
-    /// The tie's life was over.
+    /// The affinity cookie had expired.
     Expired,
-    /// The cookie was not ours.
+    /// The cookie failed verification: this proxy did not issue it.
     Forged,
 }
 
@@ -87,60 +88,72 @@ impl AffinityOutcome {
     }
 }
 
-/// How the answer came to its end.
+/// How the response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It has not: dropped like this, the client left.
+    /// The response has not ended. A context dropped in this state means that the client disconnected.
     Open,
-    /// The last byte was handed over.
+    /// The last byte was handed to the server connection.
     Whole,
-    /// The upstream's part broke off.
+    /// The upstream body ended prematurely.
     Cut,
 }
 
-/// One request.
+/// State of one request.
 #[derive(Debug)]
 pub(super) struct RequestContext {
     pub(super) service: Arc<Service>,
+    /// The configuration for the whole request.
     pub(super) plan: Arc<RuntimeConfig>,
     pub(super) started: Instant,
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
+    /// The client's address, as determined from trusted peers.
     pub(super) client: IpAddr,
+    /// The client connection on which the request arrived.
     pub(super) connection: Arc<Client>,
-    /// As the client wrote it, once it is known to be well formed.
+    /// `Host` as sent by the client, set after validation.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
     /// Index into the configuration's routes.
     pub(super) route: Option<usize>,
-    /// On a route with a canary, once its side is chosen.
+    /// The canary assignment, set on a route with a canary once the variant is chosen.
     pub(super) visit: Option<CanaryAssignment>,
-    /// `None` until it is chosen, while modes are compared.
+    /// `None` until the cohort is chosen, while modes are compared.
     pub(super) mode: Option<Mode>,
-    /// What another mode would have made of the request, while modes are compared.
+    /// Counterfactual outcome in another mode, while modes are compared.
     pub(super) comparison: Option<Comparison>,
     pub(super) session: SessionOutcome,
+    /// The session id, where one was found.
     pub(super) session_id: Option<SessionId>,
+    /// Set in sticky mode once an instance is chosen.
     pub(super) affinity: Option<AffinityOutcome>,
+    /// The lease on the instance of the current or last attempt.
     pub(super) lease: Option<Lease>,
-    /// The answer, as long as it does not come in one piece.
+    /// The registered stream, once the response is classified as long-lived or large.
     pub(super) stream: Option<Stream>,
+    /// Number of attempts begun.
     pub(super) attempts: u32,
+    /// State of the request body; `None` without a body.
     pub(super) upload: Option<Arc<RequestBodyState>>,
+    /// Status of the response head; `None` before it.
     pub(super) status: Option<StatusCode>,
-    /// From the beginning to the head of the answer.
+    /// Time from the start of the request to the head of the response.
     pub(super) first_byte: Option<Duration>,
+    /// Payload bytes of the request body.
     pub(super) received: u64,
+    /// Payload bytes of the response body.
     pub(super) sent: u64,
     pub(super) ending: Ending,
-    /// A word for what went wrong.
+    /// Short stable reason for a failure.
     pub(super) reason: Option<&'static str>,
-    /// What lay behind it, for the log only.
+    /// Error chain behind the failure, for the log only.
     pub(super) cause: Option<String>,
 }
 
 impl RequestContext {
+    /// Starts the context of a request and counts the request as in flight until the context is dropped.
     pub(super) fn begin(
         service: &Arc<Service>,
         plan: Arc<RuntimeConfig>,
@@ -181,13 +194,13 @@ impl RequestContext {
         }
     }
 
-    /// Notes the head of the answer.
+    /// Records the status and the time of the response head.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());
     }
 
-    /// Index of the upstream that the request goes to, once it has a route.
+    /// Index of the upstream that serves the request. `None` before a route is found.
     pub(super) fn upstream(&self) -> Option<usize> {
         let route = self.route?;
         match (self.plan.canaries.of_route(route), &self.visit) {
@@ -196,14 +209,14 @@ impl RequestContext {
         }
     }
 
-    /// Notes that the answer takes its time; `endless`: it counts as a stream at once.
+    /// Registers the response as a stream on its instance. With `endless` it counts as a stream immediately.
     pub(super) fn takes_its_time(&mut self, endless: bool) {
         if let (None, Some(lease)) = (&self.stream, &self.lease) {
             self.stream = Some(Stream::begin(lease.instance(), endless));
         }
     }
 
-    /// Ready when the answer has to end, because its instance has been closed.
+    /// Ready when the response must be aborted because its instance was closed. Records the reason.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(stream) = &self.stream else { return Poll::Pending };
         ready!(stream.poll_closed(cx));
@@ -212,12 +225,12 @@ impl RequestContext {
         Poll::Ready(())
     }
 
-    /// The status as logged and counted.
+    /// The status for the log and the metrics.
     pub(super) fn final_status(&self) -> u16 {
         self.status.map_or(CLIENT_LEFT, |status| status.as_u16())
     }
 
-    /// The reason as logged.
+    /// The failure reason for the log.
     pub(super) fn final_reason(&self) -> Option<&'static str> {
         self.reason.or(match self.ending {
             Ending::Open if self.service.is_cutting() => Some("shutdown"),

@@ -1,6 +1,6 @@
-//! Why a request got no answer from an upstream, whose fault that was, and which status says so.
+//! Proxy errors and the HTTP status of each.
 //!
-//! This is the only place where failures become HTTP statuses.
+//! This is the only place where failures are mapped to HTTP statuses.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::identity::IdentityError;
 use crate::session::{LifecycleError, SessionCommandError, StoreError, Unreadable};
 use crate::transport::{ConnectError, SendError};
 
-/// Clients that are told to come back are told to wait this long.
+/// Value of the `Retry-After` header.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A failed request. The text is for the log; the client sees only [`ProxyError::response`].
+/// A failed request. The error text is for the log. The client sees only [`ProxyError::response`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
     #[error("the method is not one we forward")]
@@ -76,17 +76,17 @@ pub(super) enum ProxyError {
     Control(#[from] SessionCommandError),
 }
 
-/// What the client is told.
+/// The error response sent to the client.
 pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
-    /// Stable word for logs.
+    /// Stable identifier for logs.
     pub(super) reason: &'static str,
-    /// One neutral sentence.
+    /// One neutral sentence for the client.
     pub(super) detail: &'static str,
-    /// The configuration key of the limit that was hit.
+    /// Configuration key of the limit that was exceeded.
     pub(super) limit: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
-    /// Whether the client's connection is of no further use: where the next request begins is in doubt.
+    /// Whether to close the client connection because the start of the next request is uncertain.
     pub(super) close: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Step five of a request: where it may go, and what leads it there.
+//! Step 5 of the pipeline: selects an instance of the upstream and queues for a slot.
 
 use std::future::pending;
 use std::pin::pin;
@@ -20,21 +20,22 @@ use super::interim::Relay;
 use super::retry_loop::RetryLoop;
 use super::sticky_binding::StickyBinding;
 
-/// Where a request may go, and what leads it there.
+/// The upstream of a request and the inputs of the instance selection.
 pub(super) struct UpstreamSelection<'a> {
     pub(super) balancer: &'a Balancer,
     pub(super) connections: &'a PoolSettings,
+    /// The client's affinity binding, in sticky mode.
     pub(super) tie: Option<StickyBinding>,
-    /// What is hashed, where instances are chosen by that.
+    /// The hash key, where instances are selected by hash.
     pub(super) key: Option<u64>,
-    /// Whether that ties the request to its instance.
+    /// Whether the hash key binds the request to its instance.
     pub(super) bound: bool,
-    /// Where interim responses go.
+    /// Destination of interim responses.
     pub(super) relay: Option<Relay>,
 }
 
-/// Sends `request` to an instance, and to others where one is not enough (see [`RetryLoop`]), at most for the time that it
-/// may take until the head of the answer.
+/// Sends `request` to an instance and retries on others as [`RetryLoop`] decides. `total_timeout` limits the
+/// time until the response head.
 pub(super) async fn forward(
     exchange: &mut RequestContext,
     to: &UpstreamSelection<'_>,
@@ -42,11 +43,12 @@ pub(super) async fn forward(
 ) -> Result<Response<UpstreamBody>, ProxyError> {
     match to.balancer.upstream().config.retry.total_timeout {
         None => RetryLoop::new(exchange, to, request).run().await,
-        // By option, so its state is not part of every request's.
+        // Optional feature. Boxing keeps its state out of every request's future.
         Some(limit) => Box::pin(within(limit, exchange, to, request)).await,
     }
 }
 
+/// Runs the retry loop within `limit`. Fails with [`ProxyError::TotalTimeout`].
 async fn within(
     limit: Duration,
     exchange: &mut RequestContext,
@@ -59,7 +61,8 @@ async fn within(
         if let Ok(outcome) = timeout(limit, sending.as_mut()).await {
             return outcome;
         }
-        // While the client sends its body, it is not the instances that take long.
+        // The timeout restarts as long as the client's upload makes progress: that time is not the instances'
+        // fault.
         let upload = upload.as_ref().filter(|upload| !upload.is_over());
         let bytes = upload.map_or(0, |upload| upload.bytes());
         if bytes == uploaded || bytes == 0 {
@@ -70,11 +73,13 @@ async fn within(
 }
 
 impl UpstreamSelection<'_> {
-    /// Whether `instance` has what others have not: the client's session.
+    /// Whether `instance` holds the client's session, which other instances do not have.
     pub(super) fn is_tied_to(&self, instance: &Instance) -> bool {
         self.bound || self.tie.and_then(StickyBinding::instance) == Some(instance.id)
     }
 
+    /// Selects an instance that is not in `tried`: the bound instance if it can serve, otherwise one chosen
+    /// by the balancer, unless `on_lost = fail` forbids the move.
     pub(super) fn select(&self, tried: &[Arc<Instance>], now: Instant) -> Pick {
         let wanted = Wanted { key: self.key, tried, now };
         let tied =
@@ -86,7 +91,8 @@ impl UpstreamSelection<'_> {
         }
     }
 
-    /// Why nobody was chosen, as the client should know it.
+    /// Replaces `NoInstance` by `TieLost` when the client is bound to an instance that cannot serve and must
+    /// not be moved.
     pub(super) fn with_affinity_cause(&self, error: ProxyError) -> ProxyError {
         let tied =
             self.tie.and_then(StickyBinding::instance).and_then(|id| self.balancer.upstream().find(id));
@@ -98,14 +104,14 @@ impl UpstreamSelection<'_> {
         }
     }
 
-    /// Whether a client tied to `instance`, which cannot serve, goes nowhere else.
+    /// Whether a client bound to `instance`, which cannot serve, must not be moved to another instance.
     fn holds_on_to(&self, instance: &Instance) -> bool {
         let on_lost = self.balancer.upstream().config.on_lost;
         on_lost == OnLost::Fail && instance.state() != InstanceState::Down
     }
 
-    /// Waits for a slot, and chooses again when what is waited for cannot come any more; `None` when there is nothing
-    /// left to wait for.
+    /// Queues for a slot and selects again whenever the queued-for instance becomes unavailable. Returns
+    /// `None` when no instance is left. Fails with `QueueFull` or `QueueTimeout`.
     pub(super) async fn wait_for_slot(
         &self,
         exchange: &mut RequestContext,
@@ -134,7 +140,7 @@ impl UpstreamSelection<'_> {
             return self.unproven(tried).ok_or(ProxyError::QueueFull).map(Some);
         };
         loop {
-            // A slot that became free before we stood in the line for it is not handed to us.
+            // Slots freed before the ticket joined the queue are not granted to it, so select again first.
             let wish = match self.select(tried, Instant::now()) {
                 Pick::Taken(lease) => return Ok(Some(lease)),
                 Pick::None => return Ok(None),
@@ -154,7 +160,8 @@ impl UpstreamSelection<'_> {
         }
     }
 
-    /// An instance that no check has found good yet is better than none for a request that cannot wait for that.
+    /// Takes an instance that has not passed a health check yet. Used when the request cannot wait any
+    /// longer.
     fn unproven(&self, tried: &[Arc<Instance>]) -> Option<Lease> {
         self.balancer.take_unproven(Wanted { key: self.key, tried, now: Instant::now() })
     }

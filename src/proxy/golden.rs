@@ -1,4 +1,4 @@
-//! What clients, logs and metrics are told of requests, as written down in `tests/golden/problems.txt`.
+//! Golden test of the error responses, log reasons and metrics labels in `tests/golden/problems.txt`.
 
 use std::fmt::Write;
 use std::io;
@@ -19,7 +19,7 @@ use crate::session::{
 };
 use crate::transport::{ConnectError, MalformedHead, SendError};
 
-/// What hyper says of a request that is none.
+/// The error that hyper returns for input that is not a request.
 async fn broken() -> hyper::Error {
     let (ours, theirs) = tokio::io::duplex(64);
     tokio::io::AsyncWriteExt::write_all(&mut { ours }, b"\0\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! The property of a request that leads it to an instance, where instances are chosen by hash.
+//! Hash keys for instance selection by hash.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,11 @@ use crate::session::Session;
 
 use super::runtime_config::RuntimeConfig;
 
-/// What leads all requests of a single-active route.
+/// Common key of all requests on a single-active route.
 const SINGLE: u64 = 0;
 
-/// In sticky mode or in another. `None` where nothing is hashed, and when the request does not have what is.
+/// The hash key of a request. Returns `None` where no hash is configured and when the request lacks the
+/// hashed property.
 pub(super) fn of(
     plan: &RuntimeConfig,
     is_sticky: bool,
@@ -37,7 +38,7 @@ pub(super) fn of(
     Some(plan.affinity.key(text))
 }
 
-/// Whether what is hashed ties a client to its instance, rather than only leading it there.
+/// Whether the hash key binds the client to its instance. Otherwise the key only selects an instance.
 pub(super) fn is_tie(is_sticky: bool, route: &Route, balancer: &Balancer) -> bool {
     let is_stuck = || matches!(balancer.upstream().config.stick, Stick::Hash(_));
     route.single || (is_sticky && is_stuck())
@@ -52,7 +53,8 @@ fn hashed(is_sticky: bool, balancer: &Balancer) -> Option<&HashKey> {
     }
 }
 
-/// As the client sent it, in whatever mode: nobody is trusted for it.
+/// The session id as sent by the client, in every mode. It is not verified, because it only selects an
+/// instance.
 fn session_id<'a>(plan: &RuntimeConfig, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let config = &plan.config.session;
     let in_header = || headers.get(config.header.as_ref()?).map(|value| value.as_bytes());

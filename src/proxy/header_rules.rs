@@ -1,4 +1,4 @@
-//! Which headers and trailers end here.
+//! Rules for the headers and trailers that the proxy does not forward.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::headers::hop_by_hop;
 use crate::headers::name::{NameSet, strip_if};
 use crate::session::CONTROL_HEADER;
 
-/// Fields that no trailer may add: they would change how the head is to be understood, after it was acted upon
-/// (RFC 9110 section 6.5.1).
+/// Fields that are never accepted in trailers. They would change the meaning of the head after it has been
+/// processed (RFC 9110 section 6.5.1).
 const NEVER_IN_TRAILERS: [&str; 27] = [
     "age",
     "authorization",
@@ -46,19 +46,19 @@ const NEVER_IN_TRAILERS: [&str; 27] = [
 /// The rules of one configuration.
 #[derive(Debug)]
 pub(super) struct HeaderRules {
-    /// What ends here, and what a trusted peer may say, properly spelled, and others may not.
+    /// Names in `ends_here` and claims that only a trusted peer may make, in the proper spelling.
     suspects: NameSet,
-    /// Of requests, whoever sent them.
+    /// Removed from all requests.
     ends_here: NameSet,
-    /// Claims that are passed on for everybody, properly spelled.
+    /// Claims accepted from every client, in the proper spelling.
     passed: Vec<HeaderName>,
-    /// What may come in its proper spelling only.
+    /// Names accepted in their proper spelling only.
     frame: NameSet,
-    /// Of answers.
+    /// Removed from responses.
     pub(super) from_upstream: NameSet,
-    /// Of requests.
+    /// Removed from request trailers.
     pub(super) request_trailers: Arc<NameSet>,
-    /// Of answers.
+    /// Removed from response trailers.
     pub(super) answer_trailers: NameSet,
 }
 
@@ -66,7 +66,7 @@ impl HeaderRules {
     pub(super) fn new(config: &Config) -> Self {
         let asserted: Vec<&str> = config.identity.headers.iter().map(|header| header.name.as_str()).collect();
         let control = CONTROL_HEADER;
-        // The one expectation there is, `100-continue`, is written anew.
+        // `Expect: 100-continue` is the only defined expectation. The pipeline adds it again when it applies.
         let ours = ["expect", control.as_str()];
         let base = asserted.iter().copied().chain(ours).chain(NEVER).chain(hop_by_hop::NAMES);
         let set = config.routes.iter().flat_map(|route| &route.headers).map(|header| header.name.as_str());
@@ -82,9 +82,11 @@ impl HeaderRules {
         }
     }
 
-    /// Removes what the sender of a request may not say; of a `trusted` peer its claims stay.
+    /// Removes headers that the sender of a request must not set. Claims of a `trusted` peer and claims in
+    /// `passed` are kept.
     ///
-    /// Another spelling than the proper one is the client's, passed on by a peer that knows only the proper one.
+    /// Improper spellings (such as `X_User_Id`) are removed even from trusted peers: they come from the
+    /// client, forwarded by a peer that strips only the proper spelling.
     pub(super) fn strip_request(&self, headers: &mut HeaderMap, trusted: bool) {
         strip_if(headers, |name| {
             if !self.suspects.matches(name) {

@@ -1,6 +1,6 @@
-//! What the operator wants of instances while the proxy runs.
+//! Runtime changes to instances by the operator.
 //!
-//! Instances keep it through changes of the configuration, unless that changes what it says of the instance.
+//! They survive configuration reloads unless the new configuration changes the same setting of the instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,21 +14,22 @@ use crate::upstream::{Deadline, DeadlineAction, Instance, InstanceId};
 
 use super::runtime_config::RuntimeConfig;
 
-/// One wish. What it does not name stays as it is; a state without a deadline has none.
+/// One update. `None` fields are left unchanged. Setting a state without a deadline removes the deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceUpdate {
-    /// `None`: every upstream in which the instance is.
+    /// `None`: all upstreams that contain the instance.
     pub upstream: Option<String>,
-    /// Its address or its name.
+    /// Address or name.
     pub instance: String,
     pub state: Option<InstanceState>,
     /// 0 to 1000.
     pub weight: Option<u32>,
-    /// When the instance goes down whatever still runs; only with a state other than ready.
+    /// Time at which the instance goes down even with requests in flight. Only valid with a state other than
+    /// ready.
     pub deadline: Option<Deadline>,
 }
 
-/// Why an order was not carried out; holds those whom it could concern.
+/// Reason why an update failed. Holds the possible candidates.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InstanceUpdateError {
     #[error("there is no such upstream; there are: {}", .0.join(", "))]
@@ -41,8 +42,9 @@ pub enum InstanceUpdateError {
     Over,
 }
 
-/// Carries out `order`, its deadline included if that is now; the address of the instance. To say the same again changes
-/// nothing but the deadline. Whoever puts plans to use calls this, and nobody else, so that no plan misses what was ordered.
+/// Applies `order` and returns the address of the instance. A deadline that has already passed is executed at
+/// once. Repeating an update changes nothing but the deadline. Only the task that installs new configurations
+/// may call this, so that no new configuration misses an update.
 pub fn apply(plan: &RuntimeConfig, order: &InstanceUpdate) -> Result<SocketAddr, InstanceUpdateError> {
     let meant = find(plan, order.upstream.as_deref(), &order.instance)?;
     for (balancer, instance) in meant.members {
@@ -60,13 +62,14 @@ pub fn apply(plan: &RuntimeConfig, order: &InstanceUpdate) -> Result<SocketAddr,
     Ok(meant.address)
 }
 
-/// When [`expire`] is to be called next.
+/// When [`expire`] must be called next. `None` when no deadline is set.
 pub fn next_deadline(plan: &RuntimeConfig) -> Option<Instant> {
     let instances = plan.upstreams().flat_map(|upstream| upstream.instances());
     instances.filter_map(|instance| instance.deadline()).map(|deadline| deadline.at).min()
 }
 
-/// Takes down the instances whose deadline has passed at `now`; the same holds for who calls it.
+/// Takes down the instances whose deadline has passed at `now`. The same caller restriction as for [`apply`]
+/// holds.
 pub fn expire(plan: &RuntimeConfig, now: Instant) {
     for balancer in plan.balancers() {
         let deadline_of = |instance: &Instance| instance.deadline().filter(|deadline| deadline.at <= now);
@@ -92,15 +95,15 @@ pub fn expire(plan: &RuntimeConfig, now: Instant) {
     }
 }
 
-/// One server that an operator means.
+/// The server that an update addresses.
 pub(super) struct Meant<'a> {
     pub(super) address: SocketAddr,
-    /// In each upstream; at least one.
+    /// Its membership in each upstream; not empty.
     pub(super) members: Vec<(&'a Balancer, &'a Arc<Instance>)>,
 }
 
-/// The server that is meant by `name`, its address or its name in an upstream, wherever it is, or only in `upstream`.
-/// A name that means one server here and another one there is refused: nobody knows which was meant.
+/// Finds the server by `name` (its address, or its name in an upstream), in all upstreams or only in
+/// `upstream`. Fails with [`InstanceUpdateError::Several`] when the name is ambiguous.
 pub(super) fn find<'a>(
     plan: &'a RuntimeConfig,
     upstream: Option<&str>,
@@ -125,7 +128,7 @@ pub(super) fn find<'a>(
     Ok(Meant { address, members })
 }
 
-/// The address of the one server that is called so.
+/// The address of the single server with this name.
 fn address_of(asked: &[&Balancer], name: &str) -> Result<SocketAddr, InstanceUpdateError> {
     let called = asked.iter().filter_map(|one| Some((one.upstream(), one.upstream().find_named(name)?)));
     let called: Vec<_> = called.collect();
@@ -140,7 +143,7 @@ fn address_of(asked: &[&Balancer], name: &str) -> Result<SocketAddr, InstanceUpd
     }
 }
 
-/// The addresses of all instances, each with what it is called.
+/// The addresses of all instances, each with its names.
 fn known(asked: &[&Balancer]) -> Vec<String> {
     let mut names = BTreeMap::<&str, BTreeSet<&str>>::new();
     for (instance, config) in asked.iter().flat_map(|balancer| balancer.upstream().members()) {

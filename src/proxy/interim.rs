@@ -1,4 +1,4 @@
-//! Interim responses (1xx) on their way from an instance to the client (RFC 9110 section 15.2).
+//! Forwarding of interim responses (1xx) from an instance to the client (RFC 9110 section 15.2).
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,10 +14,10 @@ use super::client::Client;
 use super::context::RequestContext;
 use super::header_rules::HeaderRules;
 
-/// Most bytes that wait for a client; what comes beyond is dropped, as an interim response may be.
+/// Maximum number of buffered bytes per client. Further interim responses are dropped, which is permitted.
 const MOST_WAITING: usize = 64 * 1024;
 
-/// Interim responses, as bytes, that wait to be written to a client's HTTP/1.1 connection. They are those of the one
+/// Serialized interim responses to be written to a client's HTTP/1.1 connection. They belong to the one
 /// request whose final response has not begun.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
@@ -26,7 +26,7 @@ pub(super) struct Interim {
 }
 
 impl Interim {
-    /// Takes what waits.
+    /// Takes the buffered bytes.
     pub(super) fn take(&self) -> Option<Vec<u8>> {
         self.is_waiting
             .swap(false, Relaxed)
@@ -42,18 +42,19 @@ impl Interim {
     }
 }
 
-/// What becomes of the interim responses to one request.
+/// Forwards the interim responses to one request.
 #[derive(Debug, Clone)]
 pub(super) struct Relay {
-    /// `None` when the client cannot be told: HTTP/1.0 knows none, and hyper writes none over HTTP/2.
+    /// `None` when the client cannot receive them: HTTP/1.0 has no interim responses, and hyper does not
+    /// write them over HTTP/2.
     client: Option<Arc<Client>>,
-    /// The body that waits for a 100.
+    /// State of the request body that waits for `100 Continue`.
     upload: Option<Arc<RequestBodyState>>,
     rules: Arc<HeaderRules>,
 }
 
 impl Relay {
-    /// `None` when nobody is interested.
+    /// Returns `None` when there is no recipient.
     pub(super) fn of(exchange: &RequestContext, request: &Request<RequestBody>) -> Option<Self> {
         let may_be_told = exchange.version == Version::HTTP_11;
         let client = may_be_told.then(|| exchange.connection.clone());
@@ -62,7 +63,7 @@ impl Relay {
         is_wanted.then(|| Relay { client, upload, rules: exchange.plan.rules.clone() })
     }
 
-    /// Lets the interim responses to `request` come here.
+    /// Registers this relay for the interim responses to `request`.
     pub(super) fn attach<B>(&self, request: &mut Request<B>) {
         let relay = self.clone();
         hyper::ext::on_informational(request, move |response| {
@@ -72,7 +73,7 @@ impl Relay {
 
     fn pass_on(&self, status: StatusCode, headers: &HeaderMap) {
         match (&self.upload, &self.client) {
-            // hyper tells the client when the body is asked for.
+            // hyper sends `100 Continue` to the client when the body is first polled.
             (Some(upload), _) if status == StatusCode::CONTINUE => upload.give_leave(),
             (_, Some(client)) => client.interim.push(&head(status, headers, &self.rules)),
             _ => {}
@@ -80,14 +81,14 @@ impl Relay {
     }
 }
 
-/// An interim response as it is written, cleaned like any other.
+/// Serializes an interim response after removing the same headers as from a final response.
 fn head(status: StatusCode, headers: &HeaderMap, rules: &HeaderRules) -> Vec<u8> {
     let mut headers = headers.clone();
     hop_by_hop::take_nominated(&mut headers, Version::HTTP_11);
     rules.from_upstream.strip(&mut headers);
     headers.remove(CONTENT_LENGTH);
     let mut line = String::new();
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ =
         write!(line, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
     let mut head = line.into_bytes();

@@ -1,19 +1,19 @@
-//! What routes are called in metrics, whatever becomes of the configuration.
+//! Stable route labels for metrics across configuration reloads.
 
 use crate::config::Route;
 
-/// Numbers for the names of routes. A name keeps its number in every later configuration, so that counts stay
-/// with the route they were made for.
+/// Numbers for route names. A name keeps its number in every later configuration, so that counters stay with
+/// their route.
 #[derive(Debug, Clone, Default)]
 pub struct RouteLabels {
-    /// Of this configuration's routes and all earlier ones'.
+    /// Names of the routes of this and all earlier configurations.
     names: Vec<String>,
-    /// By the index of the route: a place in `names`.
+    /// Index into `names`, by route index.
     numbers: Vec<usize>,
 }
 
 impl RouteLabels {
-    /// The numbers for `routes`, which come after those that `self` was made for.
+    /// The labels for `routes`, extending the numbers of `self`.
     pub(super) fn succeed(&self, routes: &[Route]) -> Self {
         let mut names = self.names.clone();
         let number = |route: &Route| {
@@ -32,7 +32,7 @@ impl RouteLabels {
         self.numbers.get(route).copied()
     }
 
-    /// By number.
+    /// Names, indexed by number.
     pub fn names(&self) -> &[String] {
         &self.names
     }

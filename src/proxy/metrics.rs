@@ -1,4 +1,4 @@
-//! What is counted per request. Each worker counts for itself; a scrape adds the workers up.
+//! Per-request metrics. Each worker has its own counters; a scrape adds them up.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ use crate::config::Mode;
 use crate::session::{Source, StoreError};
 use crate::telemetry::histogram::Histogram;
 
-/// The methods that are told apart; any other counts as `other`, so that clients cannot make labels.
+/// Methods with their own label. Any other counts as `other`, so that clients cannot create labels.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "other"];
 
-/// Requests with these in common are counted together.
+/// Label set of the request counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestKey {
-    /// Number of the route's name in [`RouteLabels`](super::RouteLabels); `None` when none was found.
+    /// Number of the route's name in [`RouteLabels`](super::RouteLabels); `None` when no route matched.
     pub route: Option<usize>,
-    /// `None` when the request ended before its mode was known, while modes are compared.
+    /// `None` when the request ended before its mode was chosen, while modes are compared.
     pub mode: Option<Mode>,
     method: usize,
     pub status: u16,
@@ -35,7 +35,7 @@ impl RequestKey {
         RequestKey { route, mode, method, status }
     }
 
-    /// The key of a request that could not be read.
+    /// The key of a request that could not be parsed.
     pub fn unreadable(status: u16) -> Self {
         RequestKey { route: None, mode: None, method: METHODS.len() - 1, status }
     }
@@ -46,23 +46,23 @@ impl RequestKey {
     }
 }
 
-/// Everything one worker counts. Plain numbers: read a copy, add copies up. The maps hold few keys each,
-/// which an ordered map finds faster than a hash is made.
+/// All counters of one worker, as plain numbers: copy them to read, and merge copies. Each map has few keys,
+/// for which an ordered map is faster than hashing.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     pub requests: BTreeMap<RequestKey, u64>,
     /// By number of the route's name, and mode.
     pub durations: BTreeMap<(Option<usize>, Option<Mode>), Histogram>,
-    /// By outcome of resolving.
+    /// By outcome of the session resolution.
     pub sessions: BTreeMap<&'static str, u64>,
-    /// By where the outcome came from: `request`, `cache`, `store`, `stale`.
+    /// By source of the outcome: `request`, `cache`, `store`, `stale`.
     pub session_sources: BTreeMap<&'static str, u64>,
     pub lookups: Histogram,
     pub store_errors: BTreeMap<&'static str, u64>,
     pub affinity: BTreeMap<&'static str, u64>,
-    /// By what was asked for: `set`, `end`, and `refused` for upstreams that are not trusted with it.
+    /// By command: `set`, `end`, and `refused` where the command was ignored.
     pub session_control: BTreeMap<&'static str, u64>,
-    /// By the canary's id and the side.
+    /// By canary id and variant.
     pub canaries: BTreeMap<(usize, Variant), SideCounts>,
     /// By mode and upstream, while modes are compared.
     pub cohorts: BTreeMap<(Mode, String), CohortCounts>,
@@ -74,18 +74,18 @@ pub struct Counts {
     pub queues: BTreeMap<String, QueueCounts>,
 }
 
-/// Why a request went to another instance.
+/// Reason for a retry on another instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RetryReason {
-    /// The instance could not be reached.
+    /// The connection to the instance failed.
     Connect,
-    /// Its connection ended before the request was sent.
+    /// The connection ended before the request was sent.
     Unsent,
-    /// Its connection broke before the answer began.
+    /// The connection broke before the response began.
     Broken,
-    /// The answer did not begin in time.
+    /// The response did not begin in time.
     Timeout,
-    /// The answer had this status.
+    /// The response had this status.
     Status(u16),
 }
 
@@ -101,32 +101,32 @@ impl fmt::Display for RetryReason {
     }
 }
 
-/// Requests that one instance was not enough for.
+/// Retry counters of one upstream.
 #[derive(Debug, Clone, Default)]
 pub struct RetryCounts {
-    /// Those that went to another instance.
+    /// Retries on another instance, by reason.
     pub reasons: BTreeMap<RetryReason, u64>,
-    /// Those that would have, had there been more budget.
+    /// Retries prevented by the exhausted retry budget.
     pub exhausted: u64,
-    /// Those that were also asked of a second instance.
+    /// Requests hedged with a second instance.
     pub hedges: u64,
-    /// Those that went to the same instance again, on a fresh connection.
+    /// Requests sent again to the same instance on a fresh connection.
     pub resends: u64,
 }
 
-/// Requests that found all slots taken.
+/// Queue counters of one upstream, for requests that found all slots taken.
 #[derive(Debug, Clone, Default)]
 pub struct QueueCounts {
-    /// How long those waited that got a slot.
+    /// Waiting times of requests that got a slot.
     pub waits: Histogram,
-    /// Those that were refused because too many waited already.
+    /// Requests rejected because the queue was full.
     pub full: u64,
-    /// Those that waited in vain.
+    /// Requests whose wait timed out.
     pub timeouts: u64,
 }
 
 impl Counts {
-    /// Adds the numbers of `other`.
+    /// Adds the counters of `other`.
     pub fn merge(&mut self, other: &Counts) {
         add_all(&mut self.requests, &other.requests);
         for (key, histogram) in &other.durations {
@@ -152,19 +152,19 @@ impl Counts {
         }
     }
 
-    /// The queue of the upstream with this name.
+    /// The queue counters of the upstream with this name.
     pub(super) fn queue(&mut self, upstream: &str) -> &mut QueueCounts {
         self.queues.entry(upstream.to_owned()).or_default()
     }
 
-    /// Adds what `other` has counted of canaries, and only that.
+    /// Adds only the canary counters of `other`.
     pub(super) fn merge_canaries(&mut self, other: &Counts) {
         for (key, counts) in &other.canaries {
             self.canaries.entry(*key).or_default().merge(counts);
         }
     }
 
-    /// The repeats of the upstream with this name.
+    /// The retry counters of the upstream with this name.
     pub(super) fn retries(&mut self, upstream: &str) -> &mut RetryCounts {
         self.retries.entry(upstream.to_owned()).or_default()
     }
@@ -175,7 +175,7 @@ impl Counts {
         self.durations.entry((key.route, key.mode)).or_default().observe(took);
     }
 
-    /// Counts where a resolution came from, and how long the store took for it.
+    /// Counts the source of a session resolution and the duration of its store lookup.
     pub(super) fn session_source(&mut self, source: Source) {
         let (word, took) = match source {
             Source::Request => ("request", None),
@@ -192,7 +192,7 @@ impl Counts {
         }
     }
 
-    /// Counts a failed look-up or change in the store.
+    /// Counts a failed lookup or change in the session store.
     pub(super) fn store_error(&mut self, error: StoreError) {
         *self.store_errors.entry(error.kind()).or_default() += 1;
     }
@@ -221,7 +221,7 @@ pub(super) fn add_all<K: Clone + Ord>(to: &mut BTreeMap<K, u64>, from: &BTreeMap
     }
 }
 
-/// One worker's counts. The lock is contended only while a scrape copies them.
+/// Counters of one worker. The lock is contended only while a scrape copies them.
 #[derive(Debug, Default)]
 pub struct Shard(Mutex<Counts>);
 
@@ -230,7 +230,7 @@ impl Shard {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A copy of the numbers as they are now.
+    /// A copy of the current values.
     pub fn read(&self) -> Counts {
         self.update(|counts| counts.clone())
     }

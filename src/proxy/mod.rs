@@ -1,7 +1,7 @@
-//! The request: from a client's head to the last byte of its answer.
+//! Request processing, from the client's request head to the last byte of the response.
 //!
-//! [`Service::handle`] gives every request exactly one answer and one access-log line; `pipeline` is the
-//! story in between.
+//! [`Service::handle`] produces exactly one response and one access-log line per request. The steps in
+//! between are in `pipeline`.
 
 mod access_log;
 mod attempt;

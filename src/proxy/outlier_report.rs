@@ -1,4 +1,4 @@
-//! What a request tells about the instance it was given to.
+//! Reports request results to the outlier detection of instances.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -11,7 +11,7 @@ use crate::upstream::{Failure, Instance, Outcome};
 use super::context::{Ending, RequestContext};
 use super::error::ProxyError;
 
-/// Notes what became of the attempt on `instance` that began at `begun`.
+/// Reports the result of the attempt on `instance` that began at `begun`.
 pub(super) fn attempted(
     upload: Option<&RequestBodyState>,
     instance: &Instance,
@@ -30,51 +30,54 @@ pub(super) fn attempted(
     }
 }
 
-/// Notes that `instance` took so long that another was asked instead.
+/// Reports a timeout: `instance` was abandoned for another instance.
 pub(super) fn abandoned(instance: &Instance) {
     instance.note(Outcome::Failed(Failure::TimedOut));
 }
 
-/// Notes how the answer ended, if it was an instance's. One that has a reason is ours, or was ended by us.
+/// Reports the end of an instance's response. A response with a failure reason was generated or aborted by
+/// the proxy and is not reported.
 pub(super) fn ended(exchange: &RequestContext) {
     let Some(lease) = exchange.lease.as_ref().filter(|_| exchange.reason.is_none()) else { return };
     let has_uploaded = exchange.upload.as_ref().is_none_or(|upload| upload.failure().is_none());
     match exchange.ending {
         Ending::Whole => lease.instance().note(Outcome::Completed),
-        // An upload that broke off may have taken the answer with it.
+        // If the upload failed, it may have caused the failure of the response.
         Ending::Cut if has_uploaded => lease.instance().note(Outcome::Failed(Failure::Cut)),
         _ => {}
     }
 }
 
-/// `None`: the error is the client's fault, the application's or ours.
+/// Returns `None` when the error is caused by the client, the application or the proxy.
 fn failure(upload: Option<&RequestBodyState>, error: &ProxyError) -> Option<Failure> {
     match error {
         ProxyError::Connect(ConnectError::Exhausted(_) | ConnectError::Full | ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(Failure::Connect),
         ProxyError::Send(SendError::TimedOut | SendError::Stalled) => {
-            // As long as the client is sending, the instance may be waiting for it.
+            // While the client is still sending, the instance may be waiting for the body.
             let has_sent_all = upload.is_none_or(RequestBodyState::is_over);
             has_sent_all.then_some(Failure::TimedOut)
         }
         ProxyError::Send(SendError::Broken(_) | SendError::Silent(_) | SendError::Unsent) => {
             Some(Failure::Broken)
         }
-        // What an application says is its own affair: a page with very many links must not eject its instance.
+        // These responses come from the application: a page with very many `Link` headers must not eject its
+        // instance.
         ProxyError::Send(SendError::HeadTooLarge | SendError::Malformed(_)) => None,
         _ => None,
     }
 }
 
-/// An answer that an application writes itself is no failure of the instance, whatever its status; servers and
-/// gateways that have no application behind them write HTML or text.
+/// Returns a failure for statuses 500 and 502 to 504, except with a JSON body. JSON errors are written by the
+/// application and say nothing about the instance. Servers and gateways whose application is unavailable
+/// respond with HTML or text.
 fn status_failure(status: StatusCode, headers: &HeaderMap) -> Option<Failure> {
     let speaks_of_the_instance = matches!(status.as_u16(), 500 | 502..=504);
     (speaks_of_the_instance && !headers.get(CONTENT_TYPE).is_some_and(is_json))
         .then(|| Failure::Status(status.as_u16()))
 }
 
-/// `application/json`, `application/problem+json` and their kin.
+/// Whether `kind` is `application/json` or a type with the suffix `+json`.
 fn is_json(kind: &HeaderValue) -> bool {
     let Ok(kind) = kind.to_str() else { return false };
     let essence = kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! The life of a request in six steps: route, clean, resolve, identify, forward, answer.
+//! The request pipeline. It has six steps: route, clean headers, resolve the session, set identity headers,
+//! forward, clean the response.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -32,15 +33,15 @@ use super::runtime_config::RuntimeConfig;
 use super::sticky_binding::StickyBinding;
 use super::upgrade;
 
-/// Cookies to be set by the answer, whatever it will be.
+/// `Set-Cookie` values to add to the response, including error responses and redirects.
 #[derive(Debug, Default)]
 struct NewCookies {
-    /// Gives, or takes back, the session cookie.
+    /// Sets or clears the session cookie.
     session: Option<HeaderValue>,
     affinity: Option<HeaderValue>,
-    /// Keeps the client's version on a route with two.
+    /// Keeps the client on the same version of a route with a canary.
     canary: Option<HeaderValue>,
-    /// Keeps the client's mode while modes are compared.
+    /// Keeps the client in the same cohort while modes are compared.
     cohort: Option<HeaderValue>,
 }
 
@@ -52,9 +53,9 @@ impl NewCookies {
     }
 }
 
-/// Why the steps end without an answer of the upstream's.
+/// Reason why the pipeline ends without an upstream response.
 enum EarlyResponse {
-    /// A browser is sent to the login page.
+    /// Redirects the browser to the login page.
     Redirect(HeaderValue),
     Failed(ProxyError),
 }
@@ -65,7 +66,7 @@ impl<E: Into<ProxyError>> From<E> for EarlyResponse {
     }
 }
 
-/// Takes a request to its answer.
+/// Runs the pipeline for one request and returns its response. A failure becomes an error response.
 pub(super) async fn run(
     request: Box<Request<RequestBody>>,
     client: Arc<Client>,
@@ -97,7 +98,7 @@ fn fail(error: &ProxyError, mut exchange: Box<RequestContext>) -> Response<Respo
     respond::problem(error, exchange)
 }
 
-/// An error and everything behind it.
+/// Formats an error with its chain of sources, joined by `: `.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut behind = error.source();
@@ -108,6 +109,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Runs the steps in order. Cookies set before a failure remain in `cookies` and reach the client.
 async fn run_steps(
     mut request: Box<Request<RequestBody>>,
     client: &Client,
@@ -142,13 +144,13 @@ async fn run_steps(
     Ok(clean_response(answer, plan, route, exchange, &origin, session.as_deref(), cookies).await?)
 }
 
-/// Step 1. Only what is fit to be forwarded gets a route. The head has exactly one `Host` afterwards.
+/// Step 1: validates the request and finds its route. On success the head has exactly one `Host`.
 fn find_route<'a>(
     request: &mut Request<RequestBody>,
     plan: &'a RuntimeConfig,
     exchange: &mut RequestContext,
 ) -> Result<&'a Route, ProxyError> {
-    // HTTP/2; in HTTP/1 it was done before hyper read the target.
+    // Needed for HTTP/2 only. For HTTP/1 the request reader encodes the target before hyper parses it.
     target::encode(request.uri_mut()).map_err(|_| ProxyError::RawTarget)?;
     clean::check(request, &plan.config)?;
     let authority = host::authority(request.headers(), request.uri(), request.version())?;
@@ -158,7 +160,8 @@ fn find_route<'a>(
     if exchange.host.is_none()
         && let Ok(host) = HeaderValue::from_str(authority.text)
     {
-        // The next hop is HTTP/1.1, where `Host` may be empty, but not missing (RFC 9112 section 3.2).
+        // The upstream connection is HTTP/1.1, where `Host` may be empty but must be present (RFC 9112
+        // section 3.2).
         exchange.host = Some(host.clone()).filter(|host| !host.is_empty());
         request.headers_mut().insert(HOST, host);
     }
@@ -166,7 +169,7 @@ fn find_route<'a>(
     route.ok_or(ProxyError::NoRoute)
 }
 
-/// Step 2.
+/// Step 2: removes untrusted and hop-by-hop headers, then applies the headers that the route sets.
 fn clean_head(
     request: &mut Request<RequestBody>,
     plan: &RuntimeConfig,
@@ -180,7 +183,8 @@ fn clean_head(
     origin
 }
 
-/// Step 3. `None`: the request goes on without a session; the exchange says why.
+/// Step 3: resolves the session. Returns `None` when the request continues without a session;
+/// `exchange.session` records the reason.
 async fn resolve(
     headers: &HeaderMap,
     plan: &RuntimeConfig,
@@ -234,7 +238,7 @@ async fn resolve(
     }
 }
 
-/// Whether the client is to forget its session's id.
+/// Returns whether the response clears the session cookie.
 fn is_cleared(plan: &RuntimeConfig, session: SessionOutcome) -> bool {
     match plan.config.session.cookie.clear {
         ClearCookie::Never => false,
@@ -243,7 +247,8 @@ fn is_cleared(plan: &RuntimeConfig, session: SessionOutcome) -> bool {
     }
 }
 
-/// What a route does without a live session: go on, send the browser elsewhere, or refuse.
+/// Applies the route's `on_absent` policy when there is no active session: continue, redirect, or fail with
+/// [`ProxyError::SessionRequired`].
 fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &RequestContext) -> Result<(), EarlyResponse> {
     if matches!(exchange.session, SessionOutcome::Off | SessionOutcome::Unavailable) {
         return Ok(());
@@ -260,16 +265,16 @@ fn on_absent<B>(request: &Request<B>, route: &Route, exchange: &RequestContext) 
     }
 }
 
-/// Whether a browser asks, without the user's cookies, if a page of another site may send a request (Fetch standard,
-/// CORS-preflight fetch).
+/// Returns whether the request is a CORS preflight (Fetch standard, CORS-preflight fetch). Browsers send
+/// preflights without cookies.
 fn is_preflight<B>(request: &Request<B>) -> bool {
     *request.method() == Method::OPTIONS
         && request.headers().contains_key(ORIGIN)
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Whether a person is opening a page, rather than a script asking for data: a redirect to a login page
-/// helps only the former.
+/// Returns whether the request is a page navigation and not a script's request for data. A redirect to a
+/// login page is useful for navigations only.
 fn is_navigation<B>(request: &Request<B>) -> bool {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return false;
@@ -284,7 +289,7 @@ fn is_navigation<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Step 5.
+/// Step 5: selects the upstream, forwards the request and sets the affinity cookie.
 async fn send_on(
     mut request: Box<Request<RequestBody>>,
     plan: &RuntimeConfig,
@@ -307,7 +312,8 @@ async fn send_on(
         Some(_) => Counterfactual::of(plan, route, exchange, tie, request.headers_mut(), session),
         None => None,
     };
-    // What hyper noted about the client's side must not be taken for the instance's.
+    // Removes the extensions that hyper set for the client connection, so that they are not applied to the
+    // upstream connection.
     request.extensions_mut().clear();
     let bound = key.is_some() && hash_key::is_tie(is_sticky, route, balancer);
     let relay = Relay::of(exchange, &request);
@@ -329,7 +335,7 @@ async fn send_on(
     Ok(answer)
 }
 
-/// Step 6. Nothing of the instance's hop reaches the client, and its word about sessions is obeyed.
+/// Step 6: removes hop-by-hop headers from the response and executes its session command, if it has one.
 async fn clean_response(
     mut answer: Response<UpstreamBody>,
     plan: &RuntimeConfig,
@@ -347,22 +353,23 @@ async fn clean_response(
         return Err(ProxyError::UnexpectedUpgrade);
     }
     if sets_cookie(headers, &plan.config.session.cookie.name) {
-        // The application has just logged the client in with the same cookie; do not take it back.
+        // The application has just set the session cookie in this response, so it must not be cleared.
         cookies.session = None;
     }
     let control = SessionCommand::from_headers(headers);
     plan.rules.from_upstream.strip(headers);
     if !matches!(control, Ok(None)) {
-        // Rare, so its state is not part of every request's.
+        // Session commands are rare. Boxing keeps their state out of every request's future.
         Box::pin(apply_session_command(control, plan, route, exchange, origin, session, cookies)).await?;
     }
-    // The version is the hop's, too.
+    // The HTTP version belongs to the upstream connection only.
     *answer.version_mut() = Version::HTTP_11;
     Ok(answer)
 }
 
-/// Refuses what the client would read differently from us: a status that HTTP does not know (RFC 9110 section 15), and
-/// a transfer coding that ends here although the body is still coded (RFC 9112 section 6.1). Leaves one length at most.
+/// Rejects responses that the client could interpret differently from the proxy: a status outside 100–599
+/// (RFC 9110 section 15) and any transfer coding other than `chunked` or `identity` (RFC 9112 section 6.1).
+/// Leaves at most one `Content-Length`.
 fn check_response<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     if answer.status().as_u16() >= 600 {
         return Err(ProxyError::Answer("its status is none of HTTP"));
@@ -374,11 +381,13 @@ fn check_response<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     };
     match (codings.next(), codings.next()) {
         (None, _) => {
-            // One that is unclear goes: hyper has read to the end of the connection then.
+            // An ambiguous `Content-Length` is removed. In that case hyper has read the body until the
+            // connection closes.
             framing::keep_one_length(answer.headers_mut());
         }
         (Some(only), None) if is_plain(only) => {
-            // RFC 9112 section 6.3: the length is then not the answer's, and hyper did not read by it.
+            // `Transfer-Encoding` overrides `Content-Length` (RFC 9112 section 6.3), and hyper did not use
+            // the length.
             answer.headers_mut().remove(CONTENT_LENGTH);
         }
         _ => return Err(ProxyError::Answer("its transfer coding is not plain chunked")),
@@ -386,12 +395,14 @@ fn check_response<B>(answer: &mut Response<B>) -> Result<(), ProxyError> {
     Ok(())
 }
 
+/// Whether the response is a server-sent event stream.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     const KIND: &[u8] = b"text/event-stream";
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
+/// Whether the response sets a cookie called `name`.
 fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
     let names = |line: &HeaderValue| {
         split_set_cookie(line.as_bytes()).is_some_and(|(own, _, _)| own == name.as_bytes())
@@ -399,7 +410,8 @@ fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
     headers.get_all(SET_COOKIE).iter().any(names)
 }
 
-/// Creates or ends a session on the word of an upstream that is trusted with it.
+/// Creates or ends a session as the upstream's `Vestibule-Session` header requests. The header is ignored,
+/// counted and logged unless the upstream has `session_control` and the request resolves sessions.
 async fn apply_session_command(
     control: Result<Option<SessionCommand>, SessionCommandError>,
     plan: &RuntimeConfig,

@@ -1,4 +1,4 @@
-//! What is kept of a request so that it can be sent once more.
+//! A copy of a request that can be sent again.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use crate::headers::host;
 
 use super::interim::Relay;
 
-/// Bytes that most heads have room in.
+/// Initial buffer capacity in bytes, enough for most heads.
 const USUAL_HEAD: usize = 1024;
 
-/// What is kept of a request without a body, nothing of the client's connection included. The headers are kept as lines,
-/// which are made in about half the time that a map takes; most are never read.
+/// A copy of a request without a body and without anything of the client connection. Headers are kept as
+/// lines because building them takes about half the time of a header map, and most copies are never used.
 pub(super) struct ReplayableRequest<'a> {
     method: Method,
     uri: Uri,
     version: Version,
-    /// `name:value`, each with a line feed behind it; neither holds one.
+    /// `name:value` lines, each terminated by a line feed. Names and values contain no line feeds.
     lines: Vec<u8>,
-    /// Where the interim responses to it go.
+    /// Destination of the interim responses.
     relay: Option<&'a Relay>,
 }
 
 impl<'a> ReplayableRequest<'a> {
-    /// `None` for a request that must not run twice: it is not idempotent (RFC 9110 section 9.2.2), has a body, which is
-    /// not kept, or is exempt by `policy`.
+    /// Returns `None` for a request that must not be sent twice: it is not idempotent (RFC 9110 section
+    /// 9.2.2), has a body (bodies are not kept), or is exempt by `policy`.
     pub(super) fn of_repeatable(
         policy: &Retry,
         request: &Request<RequestBody>,
@@ -51,7 +51,7 @@ impl<'a> ReplayableRequest<'a> {
         ReplayableRequest { method, uri, version: request.version(), lines, relay }
     }
 
-    /// The request once more.
+    /// Builds the request again.
     pub(super) fn request(&self) -> Box<Request<RequestBody>> {
         let mut request = Box::new(Request::new(RequestBody::Empty));
         request.method_mut().clone_from(&self.method);
@@ -70,7 +70,7 @@ impl<'a> ReplayableRequest<'a> {
         self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
             let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
             let value = value.strip_prefix(b":")?;
-            // Both were what they are made of here.
+            // Parsing cannot fail: the bytes come from a valid header map.
             Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
         })
     }

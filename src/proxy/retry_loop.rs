@@ -1,4 +1,4 @@
-//! The attempts of one request, one after the other or two beside each other.
+//! The attempts of one request: sequential retries, and at most one hedged attempt in parallel.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,20 +21,21 @@ use super::outlier_report;
 use super::replayable::ReplayableRequest;
 use super::retry_policy::{self, RetryState};
 
-/// A request on its way to an answer.
+/// Drives one request through its attempts.
 pub(super) struct RetryLoop<'a> {
     exchange: &'a mut RequestContext,
     to: &'a UpstreamSelection<'a>,
-    /// `None` once an instance may have seen it.
+    /// `None` once an instance may have received the request.
     request: Option<Box<Request<RequestBody>>>,
-    /// Of a request that may run twice.
+    /// The replayable copy. Present only for a request that may be sent twice.
     duplicate: Option<Arc<ReplayableRequest<'a>>>,
+    /// Remaining retries. `None` when the request must not or cannot be sent to a second instance.
     repeat: Option<RetryState<'a>>,
-    /// Never asked again.
+    /// Instances already tried. They are not selected again.
     tried: Vec<Arc<Instance>>,
 }
 
-/// An attempt that was given up for one on another instance.
+/// An attempt was abandoned. Holds the lease for the next attempt, on another instance.
 struct Abandoned(Lease);
 
 impl<'a> RetryLoop<'a> {
@@ -52,8 +53,8 @@ impl<'a> RetryLoop<'a> {
         RetryLoop { exchange, to, request: Some(request), duplicate, repeat, tried: Vec::new() }
     }
 
-    /// Asks instances until one gives an answer that counts, or none is left. The record ends with the lease of the
-    /// instance that the answer, or the failure, came from.
+    /// Attempts instances until one returns a response that is not retried, or no retry or instance is left.
+    /// Afterwards `exchange.lease` belongs to the instance that the response or the error came from.
     pub(super) async fn run(mut self) -> AttemptResult {
         let mut now = Instant::now();
         let upstream = self.to.balancer.upstream();
@@ -81,10 +82,10 @@ impl<'a> RetryLoop<'a> {
         Err(ProxyError::NoInstance)
     }
 
-    /// One attempt, as patient as it must be when nobody else can be asked.
+    /// Runs one attempt, with hedging and the per-try timeout where another instance can still be tried.
     async fn attempt(&mut self, instance: &Arc<Instance>, now: Instant) -> Result<AttemptResult, Abandoned> {
         if self.has_deadline(instance) {
-            // By option, so its state is not part of every request's.
+            // Optional feature. Boxing keeps its state out of every request's future.
             return Box::pin(self.attempt_with_deadline(instance, now)).await;
         }
         let claim = self.share_slot();
@@ -100,11 +101,12 @@ impl<'a> RetryLoop<'a> {
         Ok(attempt.run(instance, &mut self.request, now).await)
     }
 
-    /// A share of the slot that the request has.
+    /// A share of the slot that the request's lease holds.
     fn share_slot(&mut self) -> Option<SlotShare> {
         self.exchange.lease.as_mut().and_then(Lease::share)
     }
 
+    /// Whether the attempt on `instance` may be hedged or time out in favour of another instance.
     fn has_deadline(&self, instance: &Instance) -> bool {
         self.repeat.as_ref().is_some_and(|repeat| {
             let is_timed = repeat.policy.per_try_timeout.is_some() || repeat.hedge_after.is_some();
@@ -112,7 +114,7 @@ impl<'a> RetryLoop<'a> {
         })
     }
 
-    /// An attempt that is joined by another, or given up for another, when it takes long.
+    /// Runs an attempt that is hedged, or abandoned for another instance, when it takes too long.
     async fn attempt_with_deadline(
         &mut self,
         instance: &Arc<Instance>,
@@ -144,7 +146,9 @@ impl<'a> RetryLoop<'a> {
         outcome
     }
 
-    /// The answer of `first` if it comes soon, otherwise that of it or a second attempt, if there may be one.
+    /// Returns the result of `first` if it completes within the hedging delay, otherwise the better result of
+    /// it and a second attempt. Returns `None` when hedging is off or no second attempt is possible; `first`
+    /// is then still pending.
     async fn hedge(
         &mut self,
         attempt: Attempt<'_>,
@@ -159,8 +163,8 @@ impl<'a> RetryLoop<'a> {
         Some(self.race(attempt, first, lease).await)
     }
 
-    /// Asks the instance of `lease` as well. The attempt that loses is dropped with its connection, and the record
-    /// keeps the lease of the one that wins.
+    /// Runs a second attempt on the instance of `lease` in parallel. The losing attempt is dropped with its
+    /// connection, and `exchange.lease` is the lease of the winner.
     async fn race(
         &mut self,
         attempt: Attempt<'_>,
@@ -181,7 +185,8 @@ impl<'a> RetryLoop<'a> {
         answered
     }
 
-    /// What becomes of an attempt that takes longer than one may; `None` when it is the only hope.
+    /// Applies the per-try timeout. Returns `None` when there is no timeout or no other instance is
+    /// available; the caller then keeps waiting for `first`.
     async fn replace(
         &mut self,
         mut first: Pin<&mut impl Future<Output = AttemptResult>>,
@@ -197,7 +202,9 @@ impl<'a> RetryLoop<'a> {
         Some(Err(Abandoned(lease)))
     }
 
-    /// Where the request goes after it failed on `instance`; the failure when it goes nowhere.
+    /// Returns the lease for the next attempt after a failure on `instance`, or the error when there is no
+    /// retry. A request that was not sent goes to another instance without spending a retry, because no
+    /// instance has received it.
     async fn after_failure(
         &mut self,
         error: ProxyError,
@@ -224,8 +231,9 @@ impl<'a> RetryLoop<'a> {
         }
     }
 
-    /// A slot of another instance, if `reason` is worth it, it may be asked, and it is free right now: what `instance`
-    /// said or may still say is better than waiting.
+    /// Takes a slot of another instance without waiting, if `reason` is retryable and the retry budget allows
+    /// it. There is no queueing here: the result that `instance` gave or may still give is preferred to a
+    /// wait.
     fn next_instance(&mut self, instance: &Arc<Instance>, reason: RetryReason) -> Option<Lease> {
         if !self.is_worth_it(reason, instance) {
             return None;
@@ -233,6 +241,7 @@ impl<'a> RetryLoop<'a> {
         self.free(instance, |counts| *counts.reasons.entry(reason).or_default() += 1)
     }
 
+    /// Takes a free slot of an instance that was not tried, if the budget allows, and counts the retry.
     fn free(&mut self, instance: &Arc<Instance>, count: impl FnOnce(&mut RetryCounts)) -> Option<Lease> {
         let now = Instant::now();
         if !self.is_allowed(now) {
@@ -244,12 +253,13 @@ impl<'a> RetryLoop<'a> {
         Some(lease)
     }
 
+    /// Whether the retry policy covers `reason`.
     fn is_worth_it(&self, reason: RetryReason, instance: &Instance) -> bool {
         let tied = self.to.is_tied_to(instance);
         self.repeat.as_ref().is_some_and(|repeat| retry_policy::is_retryable(&repeat.policy.on, reason, tied))
     }
 
-    /// Whether one more instance may see the request. To be asked once for each.
+    /// Spends one retry from the attempt count and the budget. Call it exactly once per additional attempt.
     fn is_allowed(&mut self, now: Instant) -> bool {
         let Some(repeat) = self.repeat.as_mut().filter(|repeat| repeat.left > 0) else { return false };
         let budget = self.to.balancer.upstream().group().budget();
@@ -262,8 +272,8 @@ impl<'a> RetryLoop<'a> {
         allowed
     }
 
-    /// A slot of an instance that was not tried, waited for if need be, which moves `now`; `None` when there is no
-    /// such instance.
+    /// Takes a slot of an instance that was not tried, queueing if necessary. A wait updates `now`. Returns
+    /// `None` when there is no such instance.
     async fn choose(&mut self, now: &mut Instant) -> Result<Option<Lease>, ProxyError> {
         match self.to.select(&self.tried, *now) {
             Pick::Taken(lease) => Ok(Some(lease)),
@@ -276,6 +286,7 @@ impl<'a> RetryLoop<'a> {
         }
     }
 
+    /// Starts an attempt with `lease`.
     fn enter(&mut self, lease: Lease) -> Arc<Instance> {
         let instance = lease.instance().clone();
         self.exchange.attempts += 1;
@@ -283,11 +294,13 @@ impl<'a> RetryLoop<'a> {
         instance
     }
 
+    /// Makes `lease` the lease of the request. This releases the previous one.
     fn hold(&mut self, lease: Lease) {
         self.exchange.affinity = self.to.tie.map(|tie| tie.outcome(lease.instance().id));
         self.exchange.lease = Some(lease);
     }
 
+    /// Excludes `instance` from the following selections.
     fn leave(&mut self, instance: &Arc<Instance>) {
         if !self.tried.iter().any(|other| Arc::ptr_eq(other, instance)) {
             self.tried.push(instance.clone());
@@ -300,8 +313,8 @@ impl<'a> RetryLoop<'a> {
     }
 }
 
-/// The first good answer of two attempts, and whether the second gave it. When neither is good: an answer rather than
-/// none, and the first's.
+/// Returns the first good result of two attempts and whether it is the second's. When neither is good, a
+/// response is preferred to an error, and the first attempt to the second.
 async fn prefer(
     first: Pin<&mut impl Future<Output = AttemptResult>>,
     second: Pin<&mut impl Future<Output = AttemptResult>>,
@@ -318,6 +331,7 @@ async fn prefer(
     }
 }
 
+/// Whether the result is a response with a status below 500.
 fn is_good(answered: &AttemptResult) -> bool {
     answered.as_ref().is_ok_and(|answer| !answer.status().is_server_error())
 }

@@ -1,4 +1,4 @@
-//! Whether a request may be sent again after an instance may have seen it.
+//! Decides whether a request may be sent again after an instance may have received it.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::upstream::Upstream;
 use super::error::ProxyError;
 use super::metrics::RetryReason;
 
-/// What may become of a request that may be sent again, with more than one instance to go to.
+/// Remaining retries and hedging of a request that may be sent to more than one instance.
 pub(super) struct RetryState<'a> {
     pub(super) policy: &'a Retry,
-    /// Instances that may still see the request.
+    /// Attempts that are left, beyond the first.
     pub(super) left: u32,
-    /// When a second instance is asked besides; `None` once it was.
+    /// Delay before the hedged attempt. `None` when hedging does not apply or was used.
     pub(super) hedge_after: Option<Duration>,
 }
 
 impl<'a> RetryState<'a> {
-    /// Of a request that [may run twice](super::replayable::ReplayableRequest::of_repeatable); `None` where no other instance is
-    /// to see it all the same.
+    /// The state for a request that [may be sent twice](super::replayable::ReplayableRequest::of_repeatable).
+    /// Returns `None` when the policy or the number of instances allows no second instance.
     pub(super) fn of(upstream: &'a Upstream, request: &Request<RequestBody>) -> Option<Self> {
         let (policy, hedge) = (&upstream.config.retry, upstream.config.hedge);
         let has_use = !policy.on.is_empty() || hedge.is_some();
@@ -37,10 +37,10 @@ impl<'a> RetryState<'a> {
     }
 }
 
-/// Why a failed request may go to another instance; `None`: it may not. The client's own faults are no reason.
+/// The retry reason for `error`, or `None` when it must not be retried. Client errors are never retried.
 pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
     match error {
-        // Another instance needs a connection as well.
+        // A retry would need a connection too, and the limit covers all instances.
         ProxyError::Connect(ConnectError::TooMany) => None,
         ProxyError::Connect(_) => Some(RetryReason::Connect),
         ProxyError::Send(SendError::Unsent) => Some(RetryReason::Unsent),
@@ -52,8 +52,8 @@ pub(super) fn reason(error: &ProxyError) -> Option<RetryReason> {
     }
 }
 
-/// Whether `reason` makes another attempt worth it. Of a client that is `tied` to the instance only what broke is asked
-/// elsewhere: another instance does not know the client's session.
+/// Whether `reason` is retried. With `tied` the client is bound to the instance, and timeouts and statuses
+/// are not retried: other instances do not have the client's session.
 pub(super) fn is_retryable(on: &RetryOn, reason: RetryReason, tied: bool) -> bool {
     match reason {
         RetryReason::Connect | RetryReason::Unsent => true,

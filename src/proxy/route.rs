@@ -1,12 +1,12 @@
-//! Which upstream a host and a path lead to.
+//! Route lookup by host and path.
 
 use std::collections::HashMap;
 
 use crate::config::{HostPattern, Route};
 use crate::headers::host::{RoutingPath, TargetError};
 
-/// The routes, compiled. The most specific host that has a matching path wins (exact, then the longest
-/// wildcard, then any); within it the longest path.
+/// The compiled routes. The most specific host pattern that has a matching path wins: exact, then longest
+/// wildcard suffix, then any host. Within a host the longest path prefix wins.
 #[derive(Debug, Default)]
 pub struct Router {
     exact: HashMap<String, Paths>,
@@ -15,12 +15,12 @@ pub struct Router {
     any: Paths,
 }
 
-/// Paths of one host, longest first, with the index of their route.
+/// Path prefixes of one host with the index of their route, longest first.
 #[derive(Debug, Default)]
 struct Paths(Vec<(String, usize)>);
 
 impl Router {
-    /// Compiles `routes`; results are indices into them.
+    /// Compiles `routes`. Lookup results are indices into `routes`.
     pub fn new(routes: &[Route]) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
@@ -44,14 +44,14 @@ impl Router {
                         self.suffixes.push((suffix.clone(), Paths::default()));
                         self.suffixes.len() - 1
                     });
-                // `place` was just found or made; the fallback keeps this free of panics.
+                // `place` was just found or inserted; the fallback only avoids a panic path.
                 self.suffixes.get_mut(place).map_or(&mut self.any, |(_, paths)| paths)
             }
         }
     }
 
-    /// The route for `path` on `host` (without port). A path that applications read in several ways must
-    /// mean the same route in all, or it is refused.
+    /// Finds the route for `path` on `host` (without port). A path that applications may decode in several
+    /// ways must match the same route in every decoding, otherwise it fails with [`TargetError::UnsafePath`].
     pub fn find(&self, host: &str, path: &RoutingPath<'_>) -> Result<Option<usize>, TargetError> {
         let route = self.find_path(host, &path.decoded);
         if path.others.iter().any(|other| self.find_path(host, other) != route) {
@@ -81,7 +81,7 @@ impl Paths {
     }
 }
 
-/// Whether `path` is `prefix` or lies below it, by whole segments.
+/// Whether `path` equals `prefix` or lies below it, compared by whole segments.
 fn covers(prefix: &str, path: &str) -> bool {
     prefix == "/" || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

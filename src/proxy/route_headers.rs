@@ -1,4 +1,5 @@
-//! Headers that a route sets in its requests: of what is known of the request, never of what the client claims.
+//! Request headers that a route sets. Their values come from verified properties of the request, never from
+//! client claims.
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -17,7 +18,7 @@ pub(super) struct RouteHeaders {
 }
 
 impl RouteHeaders {
-    /// Of each route, in their order.
+    /// Compiles the headers of each route, in order.
     pub(super) fn of(routes: &[Route]) -> Vec<RouteHeaders> {
         let compiled = |route: &Route| RouteHeaders {
             names: NameSet::new(route.headers.iter().map(|header| header.name.as_str())),
@@ -26,8 +27,8 @@ impl RouteHeaders {
         routes.iter().map(compiled).collect()
     }
 
-    /// Takes the client's word out of `request`, in any spelling, and sets ours. `authority` is the host that was asked
-    /// for with its port.
+    /// Removes the client's values from `request`, in every spelling, and sets the route's values.
+    /// `authority` is the requested host with its port.
     pub(super) fn apply<B>(
         &self,
         request: &mut Request<B>,
@@ -69,14 +70,15 @@ fn append(bytes: &mut Vec<u8>, piece: &RequestPiece, origin: &ForwardedInfo, aut
     }
 }
 
-/// An authority that was found to be well formed, without its port; an IPv6 address keeps its brackets.
+/// A validated authority without its port. An IPv6 address keeps its brackets.
 fn without_port(authority: &[u8]) -> &[u8] {
     let Some(colon) = authority.iter().rposition(|byte| *byte == b':') else { return authority };
     let (host, port) = authority.split_at(colon);
     if port.contains(&b']') { authority } else { host }
 }
 
-/// A value of nothing is not sent. Configured texts and checked targets are always valid.
+/// Sets the header unless the value is empty. Conversion cannot fail for configured texts and validated
+/// targets.
 fn set(headers: &mut HeaderMap, name: &HeaderName, bytes: &[u8]) {
     if !bytes.is_empty()
         && let Ok(value) = HeaderValue::from_bytes(bytes)

@@ -1,4 +1,5 @@
-//! The configuration compiled for serving: one immutable value, swapped whole.
+//! The configuration compiled for request processing: one immutable value that is swapped as a whole on
+//! reload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,44 +21,49 @@ use super::labels::RouteLabels;
 use super::route::Router;
 use super::route_headers::RouteHeaders;
 
-/// A session that was not used for so long is over, where nothing else is configured.
+/// Default session idle timeout.
 const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// Everything a request needs to know that does not change while it runs.
+/// Everything the pipeline reads from the configuration. Immutable while a request uses it.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
     pub config: Arc<Config>,
     pub modes: Modes,
-    /// While modes are compared.
+    /// Set while modes are compared.
     pub(super) cohorts: Option<Arc<Cohorts>>,
     pub(super) router: Arc<Router>,
-    /// In the order of the configuration's routes.
+    /// Indexed like the configuration's routes.
     pub(super) route_headers: Arc<[RouteHeaders]>,
     pub(super) identity: Arc<Identity>,
+    /// Affinity cookies and hash keys.
     pub(super) affinity: Arc<Affinity>,
+    /// Writer of session cookies.
     pub(super) cookies: Arc<CookieWriter>,
-    /// In the order of the configuration's upstreams.
+    /// Indexed like the configuration's upstreams.
     pub(super) balancers: Arc<[Arc<Balancer>]>,
-    /// How connections to instances are kept, in the same order.
+    /// Connection pool settings, indexed like the upstreams.
     pub(super) connections: Arc<[PoolSettings]>,
-    /// Names of the affinity cookies, in the same order.
+    /// Names of the affinity cookies, indexed like the upstreams.
     pub(super) affinity_cookies: Arc<[String]>,
     pub(super) canaries: Arc<Canaries>,
     pub(super) labels: Arc<RouteLabels>,
+    /// Headers and trailers that are not forwarded.
     pub(super) rules: Arc<HeaderRules>,
     pub(super) body_rules: RequestBodyRules,
 }
 
 impl RuntimeConfig {
-    /// Compiles `config`. Fails when the system gives no random numbers.
+    /// Compiles `config`. Fails when the system's random number generator fails.
     pub fn new(config: Arc<Config>) -> Result<Self, RandomError> {
         RuntimeConfig::build(config, None)
     }
 
-    /// The plan for `config` that takes over from this one: upstreams that are described as before are kept as they
-    /// are; others keep their instances by address, with all that is known of them, and their place in the rotation;
-    /// canaries go on as [`Canaries::renewed`] says.
-    /// The plan must then be put to use, and this one no more. Fails as [`RuntimeConfig::new`] does.
+    /// Compiles `config` and takes over state from this value. Unchanged upstreams are reused. Changed
+    /// upstreams keep their instances by address, with their state and their position in the rotation.
+    /// Canaries continue as [`Canaries::renewed`] describes.
+    ///
+    /// The new value must then be put to use and this one must not be used any more. Fails as
+    /// [`RuntimeConfig::new`] does.
     pub fn rebuild_from(&self, config: Arc<Config>) -> Result<Self, RandomError> {
         RuntimeConfig::build(config, Some(self))
     }
@@ -95,7 +101,7 @@ impl RuntimeConfig {
                 None => Canaries::new(&config)?,
             }),
             connections: config.upstreams.iter().map(|upstream| pool_settings(&config, upstream)).collect(),
-            // Last, as it changes what the instances know.
+            // Must be last: it changes the state of live instances, so no fallible step may follow.
             balancers: config.upstreams.iter().map(|upstream| balancer(upstream, balancers)).collect(),
             config,
         };
@@ -103,7 +109,7 @@ impl RuntimeConfig {
         Ok(plan)
     }
 
-    /// The canaries in the order of their routes; live, and the same ones in clones of this plan.
+    /// The canaries in the order of their routes. They are live objects, shared with clones of this value.
     pub fn canaries(&self) -> impl Iterator<Item = &Canary> {
         self.canaries.iter()
     }
@@ -113,17 +119,17 @@ impl RuntimeConfig {
         self.balancers.iter().map(|balancer| balancer.upstream())
     }
 
-    /// What routes are called in metrics.
+    /// The route labels for metrics.
     pub fn labels(&self) -> &RouteLabels {
         &self.labels
     }
 
-    /// A client that did not come back for so long has no session any more, in sticky mode.
+    /// Time without a request after which a client's session counts as ended, in sticky mode.
     pub fn session_idle(&self) -> Duration {
         self.config.session.idle_timeout.unwrap_or(SESSION_IDLE)
     }
 
-    /// The balancers in the same order.
+    /// The balancers, in the order of the upstreams.
     pub fn balancers(&self) -> &[Arc<Balancer>] {
         &self.balancers
     }

@@ -1,4 +1,5 @@
-//! What serves requests: the shared plan, and a worker's own connections, sessions and numbers.
+//! The request service: state shared by all workers, and each worker's own connection pools, session access
+//! and counters.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -32,36 +33,45 @@ use super::pipeline;
 use super::respond::ResponseBody;
 use super::runtime_config::RuntimeConfig;
 
-/// What all workers share.
+/// State shared by all workers.
 #[derive(Debug)]
 pub struct Shared {
+    /// The current configuration. A request uses the value that it loaded at its start.
     pub plan: ArcSwap<RuntimeConfig>,
-    /// The embedded store's content.
+    /// Content of the embedded session store.
     pub memory: MemoryStore,
-    /// What is known of the store's content, where sessions are kept.
+    /// The session cache, where sessions are used.
     pub sessions: Option<Arc<SessionCache>>,
+    /// Session state that the workers share.
     pub session_state: Arc<SharedState>,
-    /// What the workers' session stores have in common, once the proxy runs; `None` when it cannot be used.
+    /// State shared by the workers' session store clients, set when the proxy starts. The inner value is
+    /// `None` when the store cannot be used.
     pub backend: OnceLock<Option<Backend>>,
+    /// Fingerprints of session ids for the access log.
     pub marks: Fingerprints,
-    /// The connections to instances of all workers.
+    /// Limits the connections to instances over all workers.
     pub lines: ConnectionLimiter,
-    /// What is held of bodies for clients that several streams serve.
+    /// Memory held for bodies of HTTP/2 clients, over all connections.
     pub stock: Arc<BodyMemory>,
+    /// Fault injection drills.
     pub drills: Drills,
 }
 
-/// What belongs to one worker.
+/// State of one worker.
 pub struct Worker {
+    /// Connection pools to the instances.
     pub(super) pools: Pools,
+    /// Counters of this worker.
     pub(super) counts: Arc<Shard>,
+    /// Buffer of the access log; `None` without an access log.
     lines: Option<LineBuffer>,
-    /// Requests under way.
+    /// Requests in flight.
     pub(super) running: AtomicUsize,
+    /// The session store client, opened on first use.
     store: OnceLock<Result<Store, StoreError>>,
-    /// Of the latest configuration that a request needed them for.
+    /// Built for the latest configuration for which a request needed sessions.
     sessions: ArcSwapOption<Sessions>,
-    /// What still runs is ended by us.
+    /// Set before the proxy itself aborts the requests in flight.
     cutting: AtomicBool,
 }
 
@@ -71,7 +81,7 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// One worker's way to the sessions, as one configuration wants it.
+/// One worker's session resolver and lifecycle, for one configuration.
 #[derive(Debug)]
 pub(super) struct Sessions {
     config: Arc<Config>,
@@ -80,16 +90,17 @@ pub(super) struct Sessions {
 }
 
 impl Shared {
-    /// Opens what the workers' session stores have in common, watched over by the runtime this is called in.
+    /// Opens the state shared by the workers' session store clients. Its background tasks run on the runtime
+    /// in which this is called.
     pub fn open_backend(&self) {
         let backend = Backend::start(&self.plan.load().config.session.store, &self.memory);
         let backend =
             backend.inspect_err(|error| tracing::error!(%error, "the session store cannot be used"));
-        // Another call would have opened the same.
+        // The value is set once; a second call would have opened an equal backend.
         let _ = self.backend.set(backend.ok());
     }
 
-    /// The store as `config` describes it, for the runtime this is called in.
+    /// Opens a client of the store that `config` describes, for the runtime in which this is called.
     pub fn open_store(&self, config: &config::Store) -> Result<Store, StoreError> {
         let backend = self.backend.get().ok_or(StoreError::Disconnected)?;
         Ok(Store::open(config, backend.as_ref().ok_or(StoreError::Tls)?))
@@ -97,7 +108,8 @@ impl Shared {
 }
 
 impl Worker {
-    /// A worker that counts into `counts` and writes its access log to `lines`, if to anything.
+    /// Creates a worker that counts into `counts` and writes its access log to `lines`. With `None` there is
+    /// no access log.
     pub fn new(shared: &Shared, counts: Arc<Shard>, lines: Option<LineBuffer>) -> Self {
         Worker {
             pools: Pools::new(shared.lines.clone()),
@@ -123,8 +135,9 @@ impl Service {
         Service { shared, worker }
     }
 
-    /// Answers one request: exactly one answer, one access-log line, one count. Dropping the future is the
-    /// client's leaving: the work for it ends at once. `hold` counts what is held of its body.
+    /// Handles one request: exactly one response, one access-log line and one count. Dropping the future
+    /// means that the client disconnected, and stops all work for the request at once. `hold` accounts for
+    /// the memory that its body holds.
     pub fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -134,13 +147,14 @@ impl Service {
         let plan = self.shared.plan.load_full();
         let (parts, body) = request.into_parts();
         let (body, upload) = RequestBody::new(body, &plan.body_rules, hold);
-        // Both are moved from step to step, which as values would cost more than most steps do.
+        // Both are moved from step to step. Moving them by value would cost more than most steps do.
         let exchange = Box::new(RequestContext::begin(self, plan, &parts, upload, &client));
         let request = Box::new(Request::from_parts(parts, body));
         pipeline::run(request, client, exchange)
     }
 
-    /// Notes a request that could not be read, and was answered with `status` without coming here.
+    /// Logs and counts a request that could not be parsed and was answered with `status` before it reached
+    /// the service.
     pub fn refused(&self, client: &Client, status: StatusCode, reason: &str) {
         let key = RequestKey::unreadable(status.as_u16());
         self.worker.counts.update(|counts| counts.request(key, Duration::ZERO));
@@ -149,10 +163,10 @@ impl Service {
         }
     }
 
-    /// Opens the way to the session store and waits until it can be asked, at most `connect_timeout`, so that
-    /// the first requests do not find a store that is merely not connected yet.
+    /// Connects to the session store and waits until it is ready, at most `connect_timeout`. Without this the
+    /// first requests could fail only because the store is not connected yet.
     pub async fn warm_up(&self) {
-        // A failure is met again by the first request, which can say so to somebody.
+        // Errors are ignored here: the first request meets the same error and reports it.
         let limit = self.shared.plan.load().config.session.store.connect_timeout;
         if let Ok(store) = self.store() {
             let _ = timeout(limit, store.connected()).await;
@@ -164,17 +178,19 @@ impl Service {
         self.shared.plan.load().modes.include(Mode::Shared)
     }
 
-    /// To be called before requests under way are dropped, so that they are not logged as left by their clients.
+    /// Must be called before requests in flight are dropped. They are then logged as `shutdown` and not as
+    /// client disconnects.
     pub fn cut_off(&self) {
         self.worker.cutting.store(true, Relaxed);
     }
 
-    /// Requests under way, streams and upgraded connections included.
+    /// Number of requests in flight, including streams and upgraded connections.
     pub fn running(&self) -> usize {
         self.worker.running.load(Relaxed)
     }
 
-    /// Routine work, to be called a few times a second: closes old connections, hands over log lines.
+    /// Periodic maintenance, called a few times per second: closes expired pooled connections, keeps warm
+    /// connections open, returns heap memory and flushes the log.
     pub fn tidy(&self) {
         self.worker.pools.sweep();
         self.keep_warm();
@@ -184,6 +200,7 @@ impl Service {
         }
     }
 
+    /// Keeps the configured number of warm connections to each open instance.
     fn keep_warm(&self) {
         let plan = self.shared.plan.load();
         for (balancer, settings) in plan.balancers.iter().zip(&*plan.connections) {
@@ -194,26 +211,27 @@ impl Service {
         }
     }
 
-    /// What new requests are bound to.
+    /// The limits for new requests.
     pub fn limits(&self) -> Limits {
         self.shared.plan.load().config.limits
     }
 
-    /// The times that new requests and their connections keep.
+    /// The timeouts for new requests and their connections.
     pub fn timeouts(&self) -> Timeouts {
         self.shared.plan.load().config.timeouts
     }
 
-    /// What all connections together hold of bodies.
+    /// The accounting of body memory over all connections.
     pub fn stock(&self) -> &Arc<BodyMemory> {
         &self.shared.stock
     }
 
-    /// How long running requests have to end when the process does.
+    /// The deadline for requests in flight when the process shuts down.
     pub fn shutdown_deadline(&self) -> Duration {
         self.shared.plan.load().config.shutdown.deadline
     }
 
+    /// Whether [`Service::cut_off`] was called.
     pub(super) fn is_cutting(&self) -> bool {
         self.worker.cutting.load(Relaxed)
     }
@@ -222,7 +240,8 @@ impl Service {
         &self.worker
     }
 
-    /// The way to the sessions for requests that `plan` serves.
+    /// The session resolver and lifecycle for requests that `plan` serves. Rebuilt when the configuration has
+    /// changed.
     pub(super) fn sessions(&self, plan: &RuntimeConfig) -> Result<Arc<Sessions>, StoreError> {
         if let Some(sessions) = &*self.worker.sessions.load()
             && Arc::ptr_eq(&sessions.config, &plan.config)
@@ -253,7 +272,7 @@ impl Service {
         self.worker.store.get_or_init(open).as_ref().map_err(|error| *error)
     }
 
-    /// Counts a finished request and writes its line.
+    /// Counts a finished request and writes its access-log line.
     pub(super) fn record(&self, exchange: &RequestContext, took: Duration) {
         let route = exchange.route.and_then(|route| exchange.plan.labels.number(route));
         let key = RequestKey::new(route, exchange.mode, &exchange.method, exchange.final_status());

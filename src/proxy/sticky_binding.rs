@@ -1,4 +1,4 @@
-//! The instance a client is tied to, in sticky mode, and what becomes of the tie.
+//! The affinity binding of a request in sticky mode: reading, moving and renewing it.
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -13,29 +13,31 @@ use crate::upstream::InstanceId;
 use super::context::AffinityOutcome;
 use super::runtime_config::RuntimeConfig;
 
-/// Between an application's cookie and what we append to it.
+/// Separates an application's cookie value from the sealed binding that the proxy appends.
 const SEPARATOR: u8 = b'~';
-/// Between an application's cookie and the name of the instance that it appends itself.
+/// Separates an application's cookie value from the instance name that the application appends itself.
 const SUFFIX: u8 = b'.';
-/// Bytes of name and value together that a browser takes; it drops a cookie with more (RFC 6265bis section 5.6).
+/// Maximum length of cookie name and value together. Browsers ignore longer cookies (RFC 6265bis section
+/// 5.6).
 const LARGEST_COOKIE: usize = 4096;
-/// The cookie is written again when this part of the time is over after which a session counts as idle.
+/// The cookie is rewritten after 1/`SIGHTINGS` of the time after which a session counts as idle.
 const SIGHTINGS: u64 = 4;
 
-/// The tie of one request to one upstream.
+/// The binding of one request to one upstream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StickyBinding {
     hint: AffinityCookie,
-    /// Where an idle session is moved to.
+    /// The instance to which an idle session is moved.
     moved_to: Option<InstanceId>,
-    /// It counts from now on, although its instance stays: it was considered to move the session, or the instance
-    /// has lost it.
+    /// Whether the binding's age restarts although its instance stays: a move was considered and rejected, or
+    /// the instance has lost the session.
     anew: bool,
 }
 
 impl StickyBinding {
-    /// Reads the tie to the upstream with this index, for sticky mode, and hides it from the instance. The session may
-    /// be moved. Nothing is read where nothing is remembered.
+    /// Reads the binding to the upstream with this index and removes the sealed part from the request's
+    /// cookies. May decide to move the session. Returns `None` where the upstream keeps no binding (hash
+    /// affinity).
     pub(super) fn read_and_strip(
         plan: &RuntimeConfig,
         upstream: usize,
@@ -46,7 +48,7 @@ impl StickyBinding {
         Some(tie)
     }
 
-    /// Likewise, but the session is not moved.
+    /// Like [`StickyBinding::read_and_strip`], but never moves the session.
     pub(super) fn read(
         plan: &RuntimeConfig,
         upstream: usize,
@@ -67,7 +69,7 @@ impl StickyBinding {
         self.moved_to.or_else(|| self.binding().map(|tied| tied.instance))
     }
 
-    /// What the choice of `chosen` means for the tie.
+    /// The affinity outcome when `chosen` serves the request.
     pub(super) fn outcome(self, chosen: InstanceId) -> AffinityOutcome {
         match self.hint {
             AffinityCookie::Tied(tied) if tied.instance == chosen => AffinityOutcome::Kept,
@@ -79,8 +81,8 @@ impl StickyBinding {
         }
     }
 
-    /// Ties the client to `chosen`, where it is not already: in the application's cookies in the answer's `headers`,
-    /// or by the cookie that is returned.
+    /// Binds the client to `chosen` unless a current cookie already does. Depending on the affinity type this
+    /// modifies the application's cookies in the response's `headers`, or returns a `Set-Cookie` value.
     pub(super) fn refresh_cookie(
         self,
         plan: &RuntimeConfig,
@@ -114,17 +116,17 @@ impl StickyBinding {
         }
     }
 
-    /// Who came back, if `chosen` is where the client was tied.
+    /// The client's number, if the client was already bound to `chosen`.
     pub(super) fn client_of(self, chosen: InstanceId) -> Option<u64> {
         self.binding().filter(|tied| tied.instance == chosen).map(|tied| tied.client)
     }
 
-    /// The same tie, which counts from now on.
+    /// The same binding with its age restarted.
     pub(super) fn rebound(self) -> StickyBinding {
         StickyBinding { anew: true, ..self }
     }
 
-    /// What the client brought, if it is a tie.
+    /// The binding that the client sent, if it is valid.
     pub(super) fn binding(self) -> Option<Binding> {
         match self.hint {
             AffinityCookie::Tied(tied) => Some(tied),
@@ -132,15 +134,15 @@ impl StickyBinding {
         }
     }
 
-    /// An idle session that was tied before some instances came moves to one of them, as often as gives each its
-    /// share in the end. Each session is considered once.
+    /// Moves an idle session that was bound before some instances were added to one of those, with a
+    /// probability that gives each its share in the end. Each session is considered once.
     fn consider_move(&mut self, balancer: &Balancer) {
         let (Some(tied), Some(rebalance)) = (self.binding(), balancer.upstream().config.rebalance) else {
             return;
         };
         let idle = unix_seconds().saturating_sub(tied.seen);
-        // The client may have been there until shortly before the next sighting. Whole seconds are compared, so that
-        // only more of them is enough.
+        // `seen` may be outdated by up to one rewrite interval, because the cookie is not rewritten more
+        // often. Whole seconds are compared, hence the strict comparison.
         let longest_unseen = rebalance.idle_over.as_secs() / SIGHTINGS;
         if tied.seen == 0 || idle <= rebalance.idle_over.as_secs() + longest_unseen {
             return;
@@ -189,13 +191,13 @@ fn app_cookie(
     let hint = best(cookie_values(headers, cookie).map(unquoted).map(hint_of));
     if hint != AffinityCookie::None {
         shorten_cookie(headers, cookie, |value| match split_at_last(value, SEPARATOR) {
-            // What was sealed with a secret that is gone, as by an earlier process, is not the application's either.
+            // A value sealed with a lost secret, for example by an earlier process, must be removed too.
             Some((own, sealed))
                 if read(sealed) != AffinityCookie::Forged || Affinity::is_like_ours(sealed) =>
             {
                 own
             }
-            // Anything else is the application's own.
+            // Any other suffix belongs to the application's value.
             _ => value,
         });
     }
@@ -221,7 +223,7 @@ fn app_suffix(
     }
 }
 
-/// The first tie, or what is wrong with the last value.
+/// The first valid binding, otherwise the result for the last value.
 fn best(hints: impl Iterator<Item = AffinityCookie>) -> AffinityCookie {
     let mut best = AffinityCookie::None;
     for hint in hints {
@@ -238,7 +240,8 @@ fn split_at_last(value: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((value.get(..place)?, value.get(place + 1..)?))
 }
 
-/// Appends `sealed` to the value of each cookie called `name` that the answer sets. One that is emptied stays empty.
+/// Appends `sealed` to the value of each cookie called `name` that the response sets. An emptied cookie stays
+/// empty.
 fn append_to_cookies(headers: &mut HeaderMap, name: &str, sealed: &str) {
     let lines: Vec<HeaderValue> = headers.get_all(SET_COOKIE).into_iter().cloned().collect();
     if lines.iter().all(|line| appended(line, name, sealed).is_none()) {
@@ -250,7 +253,8 @@ fn append_to_cookies(headers: &mut HeaderMap, name: &str, sealed: &str) {
     }
 }
 
-/// `None`: the line stays as it is. So does one that a browser would drop for its size with our part.
+/// Returns `None` when the line must stay unchanged. This includes a cookie that the appended part would make
+/// too large for browsers.
 fn appended(line: &HeaderValue, name: &str, sealed: &str) -> Option<HeaderValue> {
     let (own_name, value, attributes) = split_set_cookie(line.as_bytes())?;
     let inner = unquoted(value);

@@ -1,4 +1,4 @@
-//! WebSocket: an answer that turns two connections into a tunnel.
+//! WebSocket upgrades: a 101 response turns the client and upstream connections into a tunnel.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,11 +14,11 @@ use super::context::{Ending, RequestContext};
 use super::error::ProxyError;
 use super::respond::ResponseBody;
 
-/// Travels in the extensions of a 101 answer to whoever owns the client's socket.
+/// Passed in the extensions of a 101 response to the owner of the client's socket.
 #[derive(Clone)]
 pub struct Upgrade(Arc<Mutex<Option<Pending>>>);
 
-/// A tunnel that waits for the client's half, with the request it belongs to.
+/// A tunnel that waits for the client's socket, with the context of its request.
 struct Pending {
     tunnel: Tunnel,
     exchange: Box<RequestContext>,
@@ -31,8 +31,8 @@ impl fmt::Debug for Upgrade {
 }
 
 impl Upgrade {
-    /// Carries bytes between `client` and the instance until the tunnel ends; then the request is over. Only
-    /// the first of all clones has a tunnel to run.
+    /// Copies bytes between `client` and the instance until the tunnel ends, and then ends the request. Only
+    /// the first call among all clones runs the tunnel; further calls return at once.
     pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Pending { tunnel, mut exchange }) = taken else { return };
@@ -42,8 +42,8 @@ impl Upgrade {
     }
 }
 
-/// Turns the instance's 101 into ours, with the tunnel attached. The response's hop-by-hop headers must
-/// have been removed.
+/// Converts the instance's 101 response into the client's, with the tunnel attached. The response's
+/// hop-by-hop headers must have been removed before.
 pub(super) async fn switch(
     mut response: Response<UpstreamBody>,
     mut exchange: Box<RequestContext>,

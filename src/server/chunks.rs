@@ -1,22 +1,23 @@
-//! The chunked coding of a request body, byte by byte (RFC 9112 section 7.1).
+//! Validation of the chunked coding of a request body, byte by byte (RFC 9112 section 7.1).
 //!
-//! Parsers are known to disagree on what is not quite written by the grammar; what one takes for a body another takes
-//! for the next request. So all of it is refused.
+//! Parsers disagree on chunked bodies that deviate slightly from the grammar. Such a body enables request
+//! smuggling: one parser takes bytes as body that another takes as the next request. All deviations are
+//! therefore rejected.
 
 use super::reader::{Violation, is_token};
 
-/// Most digits of a chunk's size, leading zeros included.
+/// Maximum number of digits of a chunk size, including leading zeros.
 const MAX_DIGITS: u32 = 32;
-/// Most bytes of the extensions of one chunk.
+/// Maximum length in bytes of the extensions of one chunk.
 const MAX_EXTENSIONS: u32 = 4096;
 
-/// A place in a chunked body.
+/// Position in a chunked body.
 #[derive(Debug)]
 pub(super) struct Chunks {
     at: At,
-    /// Of the chunk whose line is being read.
+    /// Size of the chunk whose size line is being read.
     size: u64,
-    /// Of its size, then bytes of its extensions.
+    /// Number of digits read of the chunk size, then number of bytes read of the extensions.
     count: u32,
 }
 
@@ -37,7 +38,7 @@ enum At {
     Data(u64),
     DataReturn,
     DataLineFeed,
-    /// The beginning of a trailer line, or of the empty one at the end.
+    /// Start of a trailer line or of the final empty line.
     Field,
     FieldName,
     FieldValue,
@@ -51,7 +52,8 @@ impl Chunks {
         Chunks { at: At::Size, size: 0, count: 0 }
     }
 
-    /// Takes what belongs to the body from the beginning of `input`: how many bytes, and whether the body is over.
+    /// Consumes the part of `input` that belongs to the body. Returns the number of bytes consumed and
+    /// whether the body is complete.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Violation> {
         let mut used = 0;
         while let Some(byte) = input.get(used)
@@ -152,7 +154,7 @@ fn trailer(at: At, byte: u8) -> Result<At, Violation> {
     }
 }
 
-/// What may stand in field values and quoted strings (RFC 9110 sections 5.5 and 5.6.4).
+/// Whether `byte` is allowed in field values and quoted strings (RFC 9110 sections 5.5 and 5.6.4).
 fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
@@ -164,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// How much of `input`, cut at `cuts`, is the body; `None` when it is not over.
+    /// The length of the body in `input`, fed in parts cut at `cuts`. `None` when the body is incomplete.
     fn body(input: &[u8], cuts: &[usize]) -> Result<Option<usize>, Violation> {
         let (mut chunks, mut used, mut from) = (Chunks::new(), 0, 0);
         let ends = cuts.iter().map(|cut| cut % (input.len() + 1)).chain([input.len()]);

@@ -1,7 +1,7 @@
-//! The life of one client connection.
+//! Lifecycle of one client connection.
 //!
-//! A connection alternates between being *served* by hyper and being *parked*: after a pause hyper's state
-//! is given up and only the socket is kept, which makes an idle client cost about a kibibyte.
+//! A connection alternates between being *served* by hyper and being *parked*. After an idle period hyper's
+//! state is dropped and only the socket is kept. An idle client then costs about 1 KiB.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -21,12 +21,12 @@ use super::{Server, http2};
 use crate::proxy::Client;
 use crate::socket::Socket;
 
-/// How every HTTP/2 connection without TLS begins (RFC 9113 section 3.4).
+/// The connection preface of HTTP/2 without TLS (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves one client until it leaves, fails or the drain ends it; then its `place` is free again. This is all
-/// that an idle client keeps, so what is only needed at times is boxed, or made anew from the address that the
-/// client has and the port of ours that it connected to.
+/// Serves one client until it disconnects, fails or is drained, and then releases its `place` permit. This
+/// future is all that is kept for an idle client, so it must stay small: state that is needed only while
+/// serving is boxed, or rebuilt from the client's address and the local port.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 pub(super) fn serve(
     server: Arc<Server>,
@@ -53,7 +53,7 @@ pub(super) fn serve(
     }
 }
 
-/// Serves until the connection is over or falls idle.
+/// Serves the connection until it ends or becomes idle.
 async fn serve_once(
     server: &Server,
     mut stream: TcpStream,
@@ -75,11 +75,12 @@ async fn serve_once(
     http1::serve(server, io, client).await
 }
 
-/// The first bytes a client sends, enough to tell its protocol. `None` when it left or said nothing in time:
-/// it has asked for nothing, so it is owed no answer.
+/// Reads the first bytes of the client, enough to detect the protocol. Returns `None` when the client
+/// disconnects or sends nothing within `request_head`, or when the drain begins. The client has sent no
+/// request then, so no response is owed.
 async fn first_bytes(server: &Server, stream: &mut TcpStream) -> Option<Bytes> {
     let request_head = server.service.timeouts().request_head;
-    // What a client has sent already is served, even if the drain has begun.
+    // `biased`: bytes that have already arrived are served even if the drain has begun.
     tokio::select! {
         biased;
         first = timeout(request_head, read_first(stream)) => first.ok().flatten(),
@@ -87,7 +88,7 @@ async fn first_bytes(server: &Server, stream: &mut TcpStream) -> Option<Bytes> {
     }
 }
 
-/// Reads until it is clear which protocol the client speaks. `None` when it left.
+/// Reads until the protocol is unambiguous. Returns `None` when the client disconnects.
 async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
     let mut first = BytesMut::with_capacity(4096);
     loop {
@@ -101,14 +102,14 @@ async fn read_first(stream: &mut TcpStream) -> Option<Bytes> {
     }
 }
 
-/// Parks the connection. True when the client has sent something or left (the next read tells which),
-/// false when its time is up.
+/// Parks the connection. Returns true when the socket becomes readable (the next read tells data from
+/// disconnect), and false when `keep_alive` expires or the drain begins.
 async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
     let keep_alive = server.service.timeouts().keep_alive;
     let mut over = pin!(sleep(keep_alive));
     let mut draining = pin!(server.drain.begun());
     poll_fn(move |cx| {
-        // Unlike `readable` it needs no room of its own.
+        // Unlike `readable`, this needs no space in the future.
         if let Poll::Ready(readable) = stream.poll_read_ready(cx) {
             return Poll::Ready(readable.is_ok());
         }
@@ -121,14 +122,14 @@ async fn wait_for_request(server: &Server, stream: &TcpStream) -> bool {
 mod tests {
     use super::*;
 
-    /// The size of what `make` makes.
+    /// The size of the future that `make` returns.
     fn size<A, B, C, D, F>(_make: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn an_idle_client_fits_into_a_task_of_512_bytes() {
-        let own = 120; // what the runtime and the drain add
+        let own = 120; // overhead of the runtime and the drain
         assert!(size(serve) + own <= 512, "{} bytes", size(serve));
     }
 }

@@ -1,9 +1,9 @@
-//! Where an HTTP/2 connection is: within the head of a request or not (RFC 9113 sections 4.1 and 6.2).
+//! Tracks whether an HTTP/2 connection is within a request head (RFC 9113 sections 4.1 and 6.2).
 //!
-//! A head may come in several frames, and until the last of them nothing else may come on the connection. How long that
-//! takes, only the frames tell.
+//! A head may span several frames, and no other frame may be interleaved. hyper does not expose the start of
+//! a head, so the duration of a head is measured from the frames.
 
-/// What a client begins a connection with (RFC 9113 section 3.4).
+/// Length in bytes of the client connection preface (RFC 9113 section 3.4).
 const PREFACE: usize = 24;
 const FRAME_HEADER: usize = 9;
 
@@ -11,17 +11,17 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// A place in what a client sends.
+/// Position in the client's byte stream.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Bytes to be passed over before the next frame.
+    /// Bytes to skip before the next frame header.
     payload: usize,
     header: [u8; FRAME_HEADER],
-    /// How much of `header` is there.
+    /// Number of bytes read of `header`.
     count: usize,
-    /// Whether a head has begun that is not whole.
+    /// Whether a head has begun and is incomplete.
     in_head: bool,
-    /// Whether it is with the end of this payload.
+    /// Whether the head is complete after the current payload.
     ends_head: bool,
     heads: u64,
 }
@@ -38,7 +38,7 @@ impl Frames {
         }
     }
 
-    /// The number of the head that has begun and is not whole, if there is one.
+    /// The sequence number of the incomplete head, if there is one.
     pub(super) fn open_head(&self) -> Option<u64> {
         self.in_head.then_some(self.heads)
     }
@@ -68,7 +68,7 @@ impl Frames {
         }
     }
 
-    /// The header of a frame is there.
+    /// Called when a frame header is complete.
     fn begin(&mut self) {
         let [a, b, c, kind, flags, ..] = self.header;
         self.count = 0;

@@ -28,30 +28,31 @@ use crate::proxy::{Client, ResponseBody, Service, Upgrade};
 use crate::socket::{BUFFER, Socket};
 use crate::transport::UpstreamBodyError;
 
-/// How long a closing connection is read from: an upload that was refused may take a slow client that long to give up.
+/// Maximum time for which a closing connection is still read. A slow client may need that long to stop an
+/// upload that was rejected.
 const LINGER: Duration = Duration::from_secs(30);
-/// The same once the process is to end.
+/// The same limit once the drain has begun.
 const LINGER_DRAINING: Duration = Duration::from_secs(2);
-/// The longest pause within.
+/// Maximum pause between two reads while lingering.
 const LINGER_PAUSE: Duration = Duration::from_millis(500);
 
-/// hyper's only sign that it answered 414 rather than 431.
+/// hyper's error text for 414. It is the only way to tell 414 from 431.
 const URI_TOO_LONG: &str = "URI too long";
-/// hyper's default, which needs no allocation.
+/// hyper's default header limit. hyper needs no allocation for it.
 const HYPER_HEADER_COUNT: usize = 100;
 
-/// How a stretch of being served ended.
+/// Result of serving a connection.
 pub(super) enum ConnectionOutcome {
-    /// The connection is over.
+    /// The connection is closed.
     Closed,
-    /// Nothing is under way and nothing half read.
+    /// No request is in flight and no bytes of a request are buffered.
     Idle(TcpStream),
-    /// An answer agreed on another protocol.
+    /// A response switched protocols.
     Upgraded { stream: TcpStream, ahead: Bytes, upgrade: Upgrade },
 }
 
-/// Serves requests until the connection ends, is upgraded or falls idle. It begins with (some of) a
-/// request to be read, which must be whole within `request_head`.
+/// Serves requests until the connection ends, is upgraded or becomes idle. The first request is expected at
+/// once: its head must be complete within `request_head`.
 pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>) -> ConnectionOutcome {
     let activity = io.activity.clone();
     let mut keeper = ConnectionTimer::new(server, activity.clone());
@@ -63,13 +64,15 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             let (activity, client) = (&activity, &client);
             server.service.handle(request, client.clone(), None).map(move |mut answer| {
                 if !activity.is_drained() {
-                    // An earlier response is half written, and this one comes right behind it.
+                    // An earlier response is only partly written, and this response follows directly. Pending
+                    // interim responses can no longer be sent before it, so they are dropped.
                     drop(client.take_interim());
                 }
                 match answer.extensions_mut().remove::<Upgrade>() {
                     Some(upgrade) => activity.set_upgrade(upgrade),
-                    // Closing an idle connection could cross with its next request, which would be lost. So each
-                    // client has one more answer from a process that retires, and is told with it.
+                    // Closing an idle connection can race with the client's next request, which would be
+                    // lost. A retiring process therefore serves one more response on each connection and
+                    // announces the close with it.
                     None => asked.announce_end(&mut answer, server.drain.is_retired()),
                 }
                 let trailers = asked.wants_trailers;
@@ -108,7 +111,8 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
             End::Stalled => return cut(&stream, &activity),
             End::Idle if ahead.is_empty() && unread.is_empty() => return ConnectionOutcome::Idle(stream),
             End::Idle => {
-                // Part of a head is there; its time began with its first byte, at most two ticks ago.
+                // Part of a head is buffered. Its timeout restarts here, at most two ticks after its first
+                // byte.
                 io = ClientIo {
                     socket: Socket::new(stream),
                     ahead: joined(ahead, unread),
@@ -120,10 +124,11 @@ pub(super) async fn serve(server: &Server, mut io: ClientIo, client: Arc<Client>
     }
 }
 
+/// The hyper builder with the limits of the current configuration.
 fn builder(server: &Server) -> Builder {
     let (mut builder, limits) = (Builder::new(), server.service.limits());
     builder.half_close(false).max_header_size(limits.header_bytes);
-    // A whole head must fit into the buffer.
+    // hyper needs a whole head to fit into the buffer.
     builder.max_buf_size(limits.header_bytes.max(BUFFER));
     if limits.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(limits.header_count);
@@ -131,7 +136,7 @@ fn builder(server: &Server) -> Builder {
     builder
 }
 
-/// A trailer section as it is written.
+/// Serializes a trailer section.
 fn section(frame: Frame<Bytes>) -> Vec<u8> {
     let mut section = Vec::new();
     for (name, value) in &frame.into_trailers().unwrap_or_default() {
@@ -142,14 +147,16 @@ fn section(frame: Frame<Bytes>) -> Vec<u8> {
     section
 }
 
+/// Concatenates unread bytes in order.
 fn joined(first: Bytes, second: Bytes) -> Bytes {
     if second.is_empty() { first } else { [first, second].concat().into() }
 }
 
-/// Closes a connection whose last answer is written or broken off. What the client is still sending is read
-/// for a while: closing at once would make the system reset the connection and take the answer away from it.
+/// Closes a connection after its last response was written or aborted. Incoming bytes are read and discarded
+/// for a while: if the socket were closed with unread data, the kernel would reset the connection and the
+/// client could lose the response.
 async fn close(server: &Server, mut stream: TcpStream) -> ConnectionOutcome {
-    // Whether the client still hears it makes no difference to us.
+    // Errors do not matter: the connection is closed anyway.
     let _ = stream.shutdown().await;
     let linger = async {
         let mut waste = vec![0; 16 * 1024];
@@ -160,7 +167,7 @@ async fn close(server: &Server, mut stream: TcpStream) -> ConnectionOutcome {
             sleep(LINGER_DRAINING).await;
         }
     };
-    // Both ends are as good: the client has had its chance.
+    // Both branches end the same way.
     tokio::select! {
         () = linger => {}
         () = over => {}
@@ -168,25 +175,27 @@ async fn close(server: &Server, mut stream: TcpStream) -> ConnectionOutcome {
     ConnectionOutcome::Closed
 }
 
+/// Writes an error response without a body, outside hyper, and closes the connection.
 async fn refuse(server: &Server, mut stream: TcpStream, status: StatusCode) -> ConnectionOutcome {
     let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    // Whether the client still hears it makes no difference to us.
+    // Errors do not matter: the connection is closed anyway.
     let _ = timeout(LINGER_PAUSE, stream.write_all(answer.as_bytes())).await;
     close(server, stream).await
 }
 
-/// Ends a connection in the middle of an answer. HTTP/1.1 shows the client that something is missing; in
-/// HTTP/1.0 the end of the connection may be the end of the answer, so it must not be an orderly one.
+/// Aborts a connection in the middle of a response. In HTTP/1.1 the framing shows the client that the
+/// response is incomplete. In HTTP/1.0 a normal close may mark the end of the body, so the connection is
+/// reset.
 fn cut(stream: &TcpStream, activity: &ConnectionActivity) -> ConnectionOutcome {
     if activity.is_http10() {
-        // Without it the cut only looks less like one.
+        // If this fails, the close is orderly instead of a reset; nothing else can be done.
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
     ConnectionOutcome::Closed
 }
 
-/// A request that hyper could not read was answered by hyper; it still counts and is logged as one. Whether
-/// this was such a case.
+/// Logs and counts a request that hyper rejected as unparsable; hyper has written the error response. Returns
+/// whether `error` is such a parse error.
 fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
     if error.is_parse_too_large() && error.to_string() == URI_TOO_LONG {
         service.refused(client, StatusCode::URI_TOO_LONG, "uri_limit");
@@ -198,20 +207,22 @@ fn report(service: &Service, client: &Client, error: &hyper::Error) -> bool {
     error.is_parse()
 }
 
-/// The body of an answer; its request counts as running until it is dropped.
+/// Body of a response. Its request counts as in flight until the body is dropped.
 ///
-/// When it breaks off, what came before it is sent first: hyper forgets what it has not written when a body fails.
+/// When the upstream body fails, the preceding data is written before the error is passed on: hyper discards
+/// unwritten data when a body fails.
 pub(super) struct InFlightBody {
     body: ResponseBody,
     running: InFlight,
     broken: Option<UpstreamBodyError>,
-    /// Whether the trailer section is written by [`Http1Io`], whatever the head said of it: hyper would leave out what
-    /// was not announced (RFC 9110 section 6.5).
+    /// Whether [`Http1Io`] writes the trailer section, whatever the head declares. hyper omits trailers that
+    /// were not announced in `Trailer` (RFC 9110 section 6.5).
     trailers: bool,
 }
 
 impl InFlightBody {
-    /// As long as the socket is full, hyper asks again when it is not, and the keeper knows how long that may take.
+    /// Returns the stored error once the socket is not blocked. While it is blocked, hyper polls again when
+    /// it becomes writable, and the connection timer limits the wait.
     fn poll_broken(&mut self) -> Poll<Option<Result<Frame<Bytes>, UpstreamBodyError>>> {
         match self.broken.take_if(|_| !self.running.is_write_blocked()) {
             Some(error) => Poll::Ready(Some(Err(error))),
@@ -235,7 +246,7 @@ impl Body for InFlightBody {
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Err(error)) => {
                 this.broken = Some(error);
-                // A turn for what is to be written.
+                // Yields once, so that hyper can write its buffered data.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -1,5 +1,5 @@
-//! The client's socket as hyper sees it in HTTP/1.1: requests pass a [`RequestReader`] on their way in, and interim
-//! responses, which hyper does not write, go out between its writes.
+//! The client socket as hyper uses it for HTTP/1.1. Incoming bytes pass a [`RequestReader`]. Interim
+//! responses, which hyper cannot write, are inserted between hyper's writes.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use super::read_buffer;
 use super::reader::{RequestReader, Violation};
 use crate::proxy::Client;
 
-/// A client's socket. What is still to be read of `io.ahead` has not passed the reader yet.
+/// A client socket. Bytes in `io.ahead` have not passed the reader yet.
 #[derive(Debug)]
 pub(super) struct Http1Io {
     pub(super) io: ClientIo,
@@ -24,22 +24,23 @@ pub(super) struct Http1Io {
     reader: RequestReader,
     violation: Option<Violation>,
     half_closed: Option<HalfClosed>,
-    /// How long a client is waited for that has closed its half and may be gone.
+    /// How long to wait for a client that has half-closed the connection and may be gone.
     patience: Duration,
-    /// What is still to be written of interim responses.
+    /// Unwritten bytes of interim responses.
     interim: Bytes,
-    /// What is still to be written in the place of [`END_OF_CHUNKS`].
+    /// Unwritten bytes that replace [`END_OF_CHUNKS`].
     end: Bytes,
 }
 
-/// What hyper ends a chunked body with, behind the line of the last chunk.
+/// The end of a chunked body that hyper writes after the line of the last chunk.
 const END_OF_CHUNKS: &[u8] = b"\r\n";
 
-/// The client sends nothing more: because it has nothing more to say, or because it has left.
+/// The client has sent a FIN. It either has no more requests or has disconnected.
 #[derive(Debug)]
 struct HalfClosed {
     since: Instant,
-    /// Whether something was written since; a client that has left answers with a reset.
+    /// Whether anything was written since. A client that is gone answers a write with a reset, so no timeout
+    /// is needed.
     written: bool,
 }
 
@@ -57,7 +58,7 @@ impl Http1Io {
         }
     }
 
-    /// What ended the reading of requests, if it was the client's doing.
+    /// The protocol violation by the client that ended reading, if there was one.
     pub(super) fn violation(&self) -> Option<Violation> {
         self.violation
     }
@@ -87,11 +88,11 @@ impl Http1Io {
         }
     }
 
-    /// Lets the reader know what follows the head that hyper was handed.
+    /// Passes to the reader what follows the head that hyper has parsed.
     fn go_on(&mut self) -> Result<(), Violation> {
         match self.io.activity.take_follows() {
             Some(follows) => self.reader.go_on(follows),
-            // hyper has a whole head and wants more of it.
+            // hyper has a complete head but reads on without starting a request.
             None if self.reader.has_handed_over() => Err(Violation::Disagreement),
             None => Ok(()),
         }
@@ -113,7 +114,7 @@ impl Http1Io {
         }
         match self.reader.read(part.filled(), &mut buf) {
             Ok(used) => {
-                // Nothing is allocated for nothing.
+                // Copying an empty slice does not allocate.
                 self.io.ahead = Bytes::copy_from_slice(part.filled().get(used..).unwrap_or_default());
                 Poll::Ready(Ok(()))
             }
@@ -121,8 +122,8 @@ impl Http1Io {
         }
     }
 
-    /// Ready when an instance has not agreed on another protocol: then there are further requests, or the end of them.
-    /// Meanwhile what comes is kept, up to [`read_buffer::SIZE`] bytes.
+    /// Ready when the instance has not agreed to switch protocols: what follows is then further requests or
+    /// the end of the stream. Until then incoming bytes are buffered, up to [`read_buffer::SIZE`] bytes.
     fn poll_decision(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.io.activity.is_switching() && self.io.activity.poll_rest(cx).is_ready() {
             self.reader.decide_for_requests();
@@ -149,7 +150,8 @@ impl Http1Io {
         self.poll_refused(violation, cx)
     }
 
-    /// The next request must not take the response to the one before with it.
+    /// An over-long method in the next request must not abort the response in flight, so its error is delayed
+    /// until no request is in flight.
     fn poll_refused(&mut self, violation: Violation, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if violation == Violation::Method {
             ready!(self.io.activity.poll_rest(cx));
@@ -157,7 +159,7 @@ impl Http1Io {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)))
     }
 
-    /// The client has closed its half. Within a request, that is the end.
+    /// The client has half-closed the connection. Within a request this is an end of file for hyper.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.reader.is_between_requests() {
             return Poll::Ready(Ok(()));
@@ -166,8 +168,8 @@ impl Http1Io {
         self.poll_half_closed(cx)
     }
 
-    /// Ready, with the end, when no response is under way, or nobody is there to take it. What time brings is noticed at
-    /// the next look of the connection's keeper.
+    /// Ready, with end of file, when no response is in flight or the client is considered gone. The expiry of
+    /// `patience` is noticed at the next tick of the connection timer.
     fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(half_closed) = &self.half_closed else { return Poll::Ready(Ok(())) };
         if self.io.activity.poll_rest(cx).is_ready() {
@@ -180,7 +182,7 @@ impl Http1Io {
         if is_patient { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
-    /// Writes the interim responses that wait. To be called while nothing of hyper's is half written.
+    /// Writes pending interim responses. Must be called only while hyper has no partly written response.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.interim.is_empty() {
             let Some(interim) = self.client.take_interim() else { return Poll::Ready(Ok(())) };
@@ -195,8 +197,8 @@ impl Http1Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what hyper has left of a chunked body, with the trailer section before its very end. `slices` is all that
-    /// hyper has to write: it begins nothing new before that is done.
+    /// Writes the rest of hyper's chunked body and inserts the trailer section before the final CRLF.
+    /// `slices` is everything that hyper has to write: hyper starts no new response before that is done.
     fn poll_write_end(
         &mut self,
         cx: &mut Context<'_>,
@@ -221,12 +223,12 @@ impl Http1Io {
         Poll::Ready(Ok(total))
     }
 
-    /// Whether the end of a body is not hyper's to write.
+    /// Whether this type writes the end of the body in place of hyper.
     fn ends_with_trailers(&self) -> bool {
         self.io.activity.has_trailers() || !self.end.is_empty()
     }
 
-    /// Comes before each of hyper's writes.
+    /// Must run before each write of hyper.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.io.activity.is_drained() {
             ready!(self.poll_interim(cx))?;
@@ -272,7 +274,7 @@ impl Write for Http1Io {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes when it has written all it had.
+    /// hyper flushes when its write buffer is empty. Interim responses may be written at this point.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.io.activity.set_drained(true);
@@ -283,7 +285,7 @@ impl Write for Http1Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.violation == Some(Violation::Method) {
-            // The refusal is still to be written.
+            // The 501 response is still to be written on this socket.
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.io).poll_shutdown(cx)

@@ -19,21 +19,23 @@ use super::streams::{StreamBody, Streams};
 use crate::body_memory::{ConnectionMemory, PIECE};
 use crate::proxy::Client;
 
-/// Streams a client may have open at once.
+/// Maximum number of concurrent streams per connection.
 const MAX_STREAMS: u32 = 100;
-/// Most bytes that a client may send ahead of what instances take, on a stream and on the connection: half of them on
-/// one stream would let two instances that do not read stop all other uploads.
+/// Flow-control windows: the maximum number of bytes that a client may send ahead of what the instances read,
+/// per stream and per connection. With half of the connection window per stream, two instances that do not
+/// read could block all other uploads.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// hyper refuses heads by itself when they are this many times as large as allowed. Smaller ones reach the
-/// service, whose refusals are counted and logged.
+/// hyper rejects heads larger than this multiple of the limit. Smaller ones reach the service, where
+/// rejections are counted and logged.
 const HEAD_ROOM: usize = 2;
-/// How long a stream may take nothing while others wait for the memory that is held for it.
+/// Stall timeout of a stream while body memory is exhausted and other streams wait for it.
 const HURRIED: Duration = Duration::from_secs(5);
-/// How often a connection looks at itself meanwhile.
+/// Interval of the connection checks while body memory is exhausted.
 const HURRIED_PAUSE: Duration = Duration::from_millis(250);
 
-/// Serves streams until the client leaves, is idle or takes nothing for too long, or the drain has let the last one end.
+/// Serves streams until the client disconnects, is idle or stalled for too long, or the last stream has ended
+/// after a drain.
 pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
     let activity = io.activity.clone();
     let holdings = ConnectionMemory::new(server.service.stock().clone());
@@ -62,7 +64,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
     let mut draining = false;
     loop {
         tokio::select! {
-            // How an HTTP/2 connection ends concerns nobody: each request has its own answer and line.
+            // The result of the connection is ignored: each request has its own response and log line.
             _ = connection.as_mut() => return,
             () = server.drain.retired(), if !draining => {
                 draining = true;
@@ -94,7 +96,7 @@ pub(super) async fn serve(server: &Server, io: ClientIo, client: Arc<Client>) {
     }
 }
 
-/// Keeps the time of a connection.
+/// Checks the timeouts of a connection.
 struct ConnectionTimer<'a> {
     activity: &'a ConnectionActivity,
     holdings: &'a ConnectionMemory,
@@ -104,18 +106,19 @@ struct ConnectionTimer<'a> {
     seen_requests: u64,
     idle_since: Instant,
     seen_written: u64,
-    /// The last look at which something had been written, or the socket was not full.
+    /// Time of the last check at which bytes had been written or the socket was not blocked.
     written_since: Instant,
 }
 
-/// What a look at a connection finds.
+/// Result of a check.
 enum TimerCheck {
     Well,
-    /// No request for too long.
+    /// No request for `keep_alive`.
     Idle,
-    /// The client takes nothing of its answers.
+    /// The client has not read its responses for too long.
     Stalled,
-    /// A head has begun that does not end. Nothing else may come on the connection meanwhile.
+    /// A request head is incomplete for `request_head`. Meanwhile no other frame can arrive on the
+    /// connection.
     HeadTimedOut,
 }
 
@@ -135,7 +138,7 @@ impl<'a> ConnectionTimer<'a> {
         }
     }
 
-    /// Until the next look.
+    /// Time until the next check.
     fn pause(&self) -> Duration {
         let pause = self.keep_alive.min(self.client_idle).min(self.request_head) / 4;
         if self.holdings.stock().is_full() { pause.min(HURRIED_PAUSE) } else { pause }
@@ -159,7 +162,7 @@ impl<'a> ConnectionTimer<'a> {
         }
     }
 
-    /// Whether the whole connection has stalled. Streams that have are ended.
+    /// Whether the whole connection has stalled. Stalled streams are aborted.
     fn takes_nothing(&mut self, now: Instant) -> bool {
         let is_short = self.holdings.stock().is_full();
         let patience = if is_short { self.client_idle.min(HURRIED) } else { self.client_idle };
@@ -171,7 +174,8 @@ impl<'a> ConnectionTimer<'a> {
         if now.saturating_duration_since(self.written_since) >= patience {
             return true;
         }
-        // While the socket is full and emptied, it is the connection that is slow, and each stream waits for its turn.
+        // While the socket is blocked but moving, the connection is slow as a whole and each stream waits for
+        // its turn.
         let stuck = self.holdings.cut_stalled(now, patience, is_full && is_moving && !is_short);
         if !is_short {
             self.holdings.wake();

@@ -1,4 +1,5 @@
-//! The client's socket as hyper sees it in HTTP/2: what comes in is looked at for heads that do not end.
+//! The client socket as hyper uses it for HTTP/2. Incoming frames are inspected to detect request heads that
+//! do not end.
 
 use std::io;
 use std::pin::Pin;
@@ -11,12 +12,12 @@ use super::frames::Frames;
 use super::io::ClientIo;
 use super::read_buffer;
 
-/// A client's socket.
+/// A client socket.
 #[derive(Debug)]
 pub(super) struct Http2Io {
     io: ClientIo,
     frames: Frames,
-    /// The head that was open after the last read.
+    /// The head that was incomplete after the last read.
     open_head: Option<u64>,
 }
 

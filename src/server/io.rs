@@ -1,4 +1,4 @@
-//! The client's socket as hyper sees it, with what its keeper needs to know about it.
+//! The client socket as hyper uses it, and the connection state that the connection timers read.
 
 use std::io;
 use std::pin::Pin;
@@ -17,43 +17,44 @@ use super::reader::Follows;
 use crate::proxy::Upgrade;
 use crate::socket::Socket;
 
-/// What is going on in a connection. Written by tasks of one worker only, which take turns on its thread; the
-/// atomics are for sharing, not for concurrency, hence loads and stores instead of read-modify-write.
+/// Activity of one connection. It is written only by tasks of one worker, which run on one thread. The
+/// atomics are needed for sharing, not for concurrency; loads and stores are therefore sufficient instead of
+/// read-modify-write operations.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionActivity {
-    /// Requests whose answers are not finished.
+    /// Requests whose responses are not finished.
     active: AtomicUsize,
-    /// Requests ever begun.
+    /// Total number of requests.
     requests: AtomicU64,
     /// Changes whenever bytes are read or written.
     progress: AtomicU64,
     /// Changes whenever bytes are written.
     written: AtomicU64,
-    /// The last write found the socket full.
+    /// Whether the last write found the socket buffer full.
     write_blocked: AtomicBool,
-    /// The last request came as HTTP/1.0, where the end of an answer may be the end of the connection.
+    /// Whether the last request was HTTP/1.0, where closing the connection may mark the end of a response.
     http10: AtomicBool,
-    /// Since when a head comes in over HTTP/2 that is not whole.
+    /// Start time of the incomplete request head, for HTTP/2.
     head_since: Mutex<Option<Instant>>,
-    /// What hyper found behind the last head; [`NOTHING_NEW`] when that was taken.
+    /// What follows the last head according to hyper; [`NOTHING_NEW`] after it was taken.
     follows: Follow,
-    /// The trailer section of the response that is being written, which hyper writes only as far as it was announced.
+    /// The trailer section of the response being written. hyper itself would write only announced trailers.
     has_trailers: AtomicBool,
     trailers: Mutex<Vec<u8>>,
-    /// hyper has nothing to write, as far as it has said.
+    /// Whether hyper's write buffer is empty since its last flush.
     drained: AtomicBool,
-    /// Who waits until no request is under way.
+    /// Waker of the task that waits until no request is in flight.
     is_awaited: AtomicBool,
     awaiting: Mutex<Option<Waker>>,
-    /// Set when an answer agreed on another protocol.
+    /// Set when a response switched protocols.
     upgrade: Mutex<Option<Upgrade>>,
 }
 
-/// A [`Follows`] that is handed from one to the other.
+/// A slot that passes one [`Follows`] from the service to the reader.
 #[derive(Debug)]
 struct Follow(AtomicU64);
 
-/// None of them is a length that hyper knows.
+/// Markers. hyper never reports these values as a body length.
 const NOTHING_NEW: u64 = u64::MAX;
 const CHUNKS: u64 = u64::MAX - 1;
 const TUNNEL: u64 = u64::MAX - 2;
@@ -97,12 +98,12 @@ impl ConnectionActivity {
         self.requests.load(Relaxed)
     }
 
-    /// A number that changes whenever bytes are read or written.
+    /// A counter that changes whenever bytes are read or written.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Relaxed)
     }
 
-    /// A number that changes whenever bytes are written.
+    /// A counter that changes whenever bytes are written.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
@@ -119,6 +120,7 @@ impl ConnectionActivity {
         self.http10.load(Relaxed)
     }
 
+    /// Counts a request as in flight until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlight {
         self.http10.store(version == Version::HTTP_10, Relaxed);
         self.active.store(self.active() + 1, Relaxed);
@@ -126,7 +128,7 @@ impl ConnectionActivity {
         InFlight { activity: self.clone() }
     }
 
-    /// Notes since when a head is not whole; `None`: none is.
+    /// Sets the start time of the incomplete head; `None` when there is none.
     pub(super) fn set_head_since(&self, since: Option<Instant>) {
         *self.head_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
@@ -135,7 +137,7 @@ impl ConnectionActivity {
         *self.head_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what hyper found behind a head.
+    /// Stores what follows a head according to hyper.
     pub(super) fn put_follows(&self, follows: Follows) {
         self.follows.put(follows);
     }
@@ -152,7 +154,8 @@ impl ConnectionActivity {
         self.drained.store(drained, Relaxed);
     }
 
-    /// Notes the trailer section that the response ends with; hyper must be about to write the end of its chunks.
+    /// Stores the trailer section of the response. The next thing that hyper writes must be the end of its
+    /// chunked body.
     pub(super) fn put_trailers(&self, section: Vec<u8>) {
         *self.trailers.lock().unwrap_or_else(PoisonError::into_inner) = section;
         self.has_trailers.store(true, Relaxed);
@@ -167,7 +170,7 @@ impl ConnectionActivity {
         std::mem::take(&mut *self.trailers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ready when no request is under way.
+    /// Ready when no request is in flight. Keeps the waker of the last caller only.
     pub(super) fn poll_rest(&self, cx: &Context<'_>) -> Poll<()> {
         if self.active() == 0 {
             return Poll::Ready(());
@@ -177,6 +180,7 @@ impl ConnectionActivity {
         Poll::Pending
     }
 
+    /// Wakes the task that waits for the end of all requests.
     fn rest(&self) {
         if self.is_awaited.swap(false, Relaxed)
             && let Some(waker) = self.awaiting.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -185,7 +189,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Whether an answer agreed on another protocol.
+    /// Whether a response switched protocols.
     pub(super) fn is_switching(&self) -> bool {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -199,7 +203,7 @@ impl ConnectionActivity {
     }
 }
 
-/// One request being served; dropped with the end of its answer.
+/// A request in flight. It is dropped at the end of its response.
 #[derive(Debug)]
 pub(super) struct InFlight {
     activity: Arc<ConnectionActivity>,
@@ -211,7 +215,7 @@ impl InFlight {
         self.activity.put_trailers(section);
     }
 
-    /// Whether what was written last did not fit into the client's socket.
+    /// Whether the last write found the client's socket buffer full.
     pub(super) fn is_write_blocked(&self) -> bool {
         self.activity.write_blocked()
     }
@@ -224,7 +228,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A client's socket: first yields `ahead`, bytes that were read from it before.
+/// A client socket. Reads return `ahead` first: bytes that were read from the socket earlier.
 #[derive(Debug)]
 pub(super) struct ClientIo {
     pub(super) socket: Socket,
@@ -302,7 +306,7 @@ impl Write for ClientIo {
     }
 }
 
-/// A client's socket after an upgrade: the same, for plain copying.
+/// A client socket after an upgrade, with tokio's I/O traits for plain copying.
 pub(super) struct UpgradedIo {
     pub(super) stream: TcpStream,
     pub(super) ahead: Bytes,

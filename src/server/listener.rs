@@ -13,27 +13,28 @@ use tokio::time::sleep;
 use super::{Server, connection};
 use crate::backoff::Backoff;
 
-/// Connections the kernel holds until a worker accepts them.
+/// Backlog of connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 4096;
-/// Pause after a failed accept, which is nearly always the lack of file descriptors.
+/// Pause after a failed accept. The cause is nearly always a lack of file descriptors.
 const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
 
-/// Binds `count` sockets to one address, so that the kernel spreads connections over them. With port 0 the
-/// system chooses the port once, for all.
+/// Binds `count` sockets to one address with `SO_REUSEPORT`, so that the kernel spreads connections over
+/// them. With port 0 the system chooses one port for all.
 ///
-/// Another program's listener on the address is an error, even one that would share the port.
+/// Fails when another program listens on the address, even with `SO_REUSEPORT`.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
     let address = match address.port() {
         0 => return spread(bind_one(address, true)?, count),
         _ => address,
     };
-    // Sharing is decided when the first socket is bound, so ask once without it.
+    // With `SO_REUSEPORT` the bind would succeed beside another socket that sets it too. A first bind without
+    // it detects any other listener.
     drop(bind_one(address, false)?);
     spread(bind_one(address, true)?, count)
 }
 
-/// Adds handles to the sockets in `held`, in turn, until there are `count`. Unlike a further socket such a
-/// handle takes no part of the queue with it when it is closed.
+/// Duplicates the handles in `held`, in turn, until there are `count`. Closing a duplicated handle loses no
+/// queued connections, unlike closing an additional `SO_REUSEPORT` socket.
 pub fn share(held: &mut Vec<StdListener>, count: usize) -> io::Result<()> {
     let more: io::Result<Vec<_>> =
         held.iter().cycle().take(count.saturating_sub(held.len())).map(StdListener::try_clone).collect();
@@ -41,7 +42,7 @@ pub fn share(held: &mut Vec<StdListener>, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Binds one socket that shares its address with no other.
+/// Binds one socket that shares its address with no other socket.
 pub fn bind_exclusive(address: SocketAddr) -> io::Result<StdListener> {
     bind_one(address, false)
 }
@@ -64,7 +65,7 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
 
 pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
     let mut failures = 0;
-    // Whoever takes over has the same queue and serves what is in it.
+    // A retired process stops accepting: the successor shares the queue and serves the connections in it.
     while !server.drain.is_retired() || server.drain.has_begun() {
         let accepted = tokio::select! {
             biased;
@@ -76,8 +77,9 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
-                // One client per listener waits here for a place, the others in the kernel's backlog. Taking
-                // the place first would let idle listeners hold places that a busy one needs.
+                // At most one accepted client per listener waits here for a permit; others wait in the
+                // kernel's backlog. If the permit were acquired before the accept, idle listeners would hold
+                // permits that a busy one needs.
                 let place = tokio::select! {
                     biased;
                     place = server.places.clone().acquire_owned() => place,
@@ -96,7 +98,7 @@ pub(super) async fn accept(server: Arc<Server>, listener: TcpListener) {
 }
 
 fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
-    // A client that is gone already fails here; there is nobody to tell.
+    // Fails when the client has already disconnected. There is nothing to answer.
     let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
     server.drain.spawn(connection::serve(server.clone(), stream, (peer.ip(), local.port()), place));

@@ -1,4 +1,4 @@
-//! Accepting clients: listeners, workers, connections.
+//! The client side of the proxy: listeners, the accept loop and client connections.
 
 mod chunks;
 mod connection;
@@ -25,19 +25,19 @@ use crate::proxy::Service;
 
 pub use listener::{bind, bind_exclusive, share};
 
-/// What all connections of one worker share.
+/// State that all connections of one worker share.
 #[derive(Debug)]
 pub struct Server {
     pub service: Arc<Service>,
-    /// Counts every client connection, idle ones included.
+    /// Tracks every client connection, including idle ones.
     pub drain: Drain,
     /// One permit per open connection, over all workers.
     pub places: Arc<Semaphore>,
 }
 
 impl Server {
-    /// Accepts clients on `listener` until the drain begins and the backlog is empty, or at once no more when it
-    /// retires.
+    /// Accepts clients on `listener` until the drain begins and the backlog is empty. When the process
+    /// retires without a drain, it stops accepting at once.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         listener::accept(self, listener).await;
     }

@@ -1,8 +1,9 @@
-//! What a client sends over HTTP/1.1, on its way to hyper.
+//! Tracks message framing of the HTTP/1.1 requests of a client before hyper reads them.
 //!
-//! hyper decides what a request is. It is handed each head alone, and says what follows it before it is handed that: so
-//! both agree on where every request ends. On the way, targets are percent-encoded where clients leave that out, and what
-//! hyper would read although other servers read it differently, is refused.
+//! hyper parses the requests. It receives one head at a time, and reports what follows the head before it
+//! receives anything more. Both parsers thus agree on where each request ends. On the way, unencoded
+//! characters in targets are percent-encoded, and input that hyper accepts but other servers interpret
+//! differently is rejected.
 
 use hyper::rt::ReadBufCursor;
 
@@ -10,7 +11,7 @@ use super::chunks::Chunks;
 use crate::headers::{lines, target};
 use crate::proxy::MAX_METHOD;
 
-/// What a client must not send.
+/// A protocol violation by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Violation {
     #[error("the method is longer than any that is in use")]
@@ -24,14 +25,14 @@ pub(super) enum Violation {
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follows {
-    /// A body of so many bytes, perhaps none.
+    /// A body of this many bytes, possibly none.
     Length(u64),
     Chunks,
-    /// What is of another protocol, if the instance agrees on that.
+    /// Another protocol, if the instance agrees to switch.
     Tunnel,
 }
 
-/// A place in the stream of requests.
+/// Position in the stream of requests.
 #[derive(Debug)]
 pub(super) struct RequestReader {
     at: At,
@@ -39,7 +40,7 @@ pub(super) struct RequestReader {
 
 #[derive(Debug)]
 enum At {
-    /// Before or within a method, with its letters so far.
+    /// Before or within a method; the number of characters read so far.
     Method(usize),
     Target {
         in_query: bool,
@@ -47,17 +48,17 @@ enum At {
     /// In the rest of the request line.
     Version,
     Header(Line),
-    /// Behind a head; hyper has it.
+    /// After a head that hyper has received.
     HandedOver,
     Body(u64),
     Chunks(Chunks),
-    /// In what may be of another protocol.
+    /// In bytes that may belong to another protocol.
     Undecided,
-    /// In what hyper will refuse.
+    /// In input that hyper will reject.
     Opaque,
 }
 
-/// What the current line holds so far.
+/// Content of the current line so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Nothing,
@@ -70,29 +71,31 @@ impl RequestReader {
         RequestReader { at: At::Method(0) }
     }
 
-    /// Whether the last request is whole and the next one has not begun.
+    /// Whether the last request is complete and the next one has not begun.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.at, At::Method(0))
     }
 
-    /// Whether hyper has a head and must say what follows it.
+    /// Whether hyper has received a head and has not reported what follows it.
     pub(super) fn has_handed_over(&self) -> bool {
         matches!(self.at, At::HandedOver)
     }
 
-    /// Whether it is open if what follows is of another protocol. Until then hyper is handed nothing.
+    /// Whether it is undecided if the bytes that follow belong to another protocol. Until then hyper receives
+    /// nothing.
     pub(super) fn is_undecided(&self) -> bool {
         matches!(self.at, At::Undecided)
     }
 
-    /// Takes what follows for requests, after all.
+    /// Treats the bytes that follow as requests: the protocol is not switched.
     pub(super) fn decide_for_requests(&mut self) {
         if self.is_undecided() {
             self.at = At::Method(0);
         }
     }
 
-    /// Notes what hyper found to follow the head that it was handed.
+    /// Records what follows the last head according to hyper. Fails with [`Violation::Disagreement`] when no
+    /// head was handed over.
     pub(super) fn go_on(&mut self, follows: Follows) -> Result<(), Violation> {
         if !self.has_handed_over() {
             return Err(Violation::Disagreement);
@@ -106,7 +109,8 @@ impl RequestReader {
         Ok(())
     }
 
-    /// Hands over to `out` from the beginning of `input` what hyper may have now; how many bytes of it.
+    /// Copies the prefix of `input` that hyper may read now to `out`. Returns the number of bytes consumed
+    /// from `input`.
     pub(super) fn read(&mut self, input: &[u8], out: &mut impl Sink) -> Result<usize, Violation> {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty())
@@ -121,7 +125,7 @@ impl RequestReader {
         Ok(used)
     }
 
-    /// One step within `rest`, which fits into `out` as it is.
+    /// One step within `rest`. `rest` fits into `out` unless it is percent-encoded.
     fn step(&mut self, rest: &[u8], out: &mut impl Sink) -> Result<usize, Violation> {
         let (count, next) = match &mut self.at {
             At::Method(letters) => method(*letters, rest)?,
@@ -165,7 +169,7 @@ impl RequestReader {
         in_query |= byte == b'?';
         self.at = match byte {
             b' ' => At::Version,
-            // HTTP/0.9, which hyper refuses.
+            // HTTP/0.9, which hyper rejects.
             b'\r' | b'\n' => At::Opaque,
             _ => At::Target { in_query },
         };
@@ -180,7 +184,7 @@ impl RequestReader {
     }
 }
 
-/// Reads on in a method of which `letters` are there.
+/// Continues in a method of which `letters` characters have been read.
 fn method(mut letters: usize, rest: &[u8]) -> Result<(usize, At), Violation> {
     for (place, byte) in rest.iter().enumerate() {
         match byte {
@@ -195,7 +199,7 @@ fn method(mut letters: usize, rest: &[u8]) -> Result<(usize, At), Violation> {
     Ok((rest.len(), At::Method(letters)))
 }
 
-/// Reads on in header lines, to the end of the head at most.
+/// Continues in header lines, at most to the end of the head.
 fn header(mut line: Line, rest: &[u8]) -> (usize, At) {
     if line == Line::Nothing
         && let Some(length) = lines::whole_head(rest)
@@ -215,7 +219,7 @@ fn header(mut line: Line, rest: &[u8]) -> (usize, At) {
 }
 
 impl Line {
-    /// The line with `text` behind it.
+    /// The line extended by `text`.
     fn with(self, text: &[u8]) -> Self {
         match (self, text) {
             (line, []) => line,
@@ -225,7 +229,7 @@ impl Line {
     }
 }
 
-/// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
+/// Whether `byte` may occur in a token (RFC 9110 section 5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -247,11 +251,11 @@ pub(super) fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Where bytes are put.
+/// Destination of bytes.
 pub(super) trait Sink {
-    /// How many more it takes.
+    /// Remaining capacity in bytes.
     fn room(&self) -> usize;
-    /// Puts `bytes`, for which there is room.
+    /// Appends `bytes`, which must fit into the remaining capacity.
     fn put(&mut self, bytes: &[u8]);
 }
 
@@ -288,8 +292,8 @@ mod tests {
         }
     }
 
-    /// All that is handed over of `input`, in pieces of at most `room`, when each head is followed by what `follows`
-    /// says; and in how many heads.
+    /// Everything handed over of `input` in pieces of at most `room`, with `follows` applied after each head,
+    /// and the number of heads.
     fn handed_over(input: &[u8], room: usize, follows: &[Follows]) -> Result<(String, usize), Violation> {
         let (mut reader, mut used, mut all, mut heads) = (RequestReader::new(), 0, Vec::new(), 0);
         while used < input.len() {
@@ -344,7 +348,7 @@ mod tests {
         let read = |input: &str| handed_over(input.as_bytes(), 4096, &[]).map(|(text, _)| text);
         assert_eq!(read(&"A".repeat(MAX_METHOD)), Ok("A".repeat(MAX_METHOD)));
         assert_eq!(read(&"A".repeat(MAX_METHOD + 1)), Err(Violation::Method));
-        // hyper says what is wrong with these.
+        // hyper reports the error for these.
         for odd in ["GET\r\nä /ä", " GET /ä", "(ä) /ä"] {
             assert_eq!(read(odd), Ok(odd.to_owned()));
         }

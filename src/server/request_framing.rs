@@ -1,4 +1,4 @@
-//! What a request over HTTP/1.1 means for the connection that it came on.
+//! How an HTTP/1.1 request determines the framing of its connection and response.
 
 use http::header::{CONNECTION, TE};
 use http::{HeaderValue, Request, Response, Version};
@@ -9,13 +9,13 @@ use super::reader::Follows;
 use crate::headers::hop_by_hop;
 use crate::proxy::ResponseBody;
 
-/// What has to be known of a request when its response begins.
+/// Facts about a request that are needed when its response begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestFraming {
     version: Version,
-    /// What hyper found behind its head.
+    /// What follows the head according to hyper.
     pub(super) follows: Follows,
-    /// Whether the client takes a trailer section.
+    /// Whether the client accepts a trailer section (`TE: trailers`).
     pub(super) wants_trailers: bool,
 }
 
@@ -32,16 +32,18 @@ impl RequestFraming {
         RequestFraming { version: request.version(), follows, wants_trailers }
     }
 
-    /// Tells the client with `response`, which switches no protocols, when it is the last on its connection; `is_last`:
-    /// it is in any case.
+    /// Adds `Connection: close` to `response`, which must not switch protocols, when it is the last one on
+    /// its connection. `is_last` forces that.
     pub(super) fn announce_end(self, response: &mut Response<ResponseBody>, is_last: bool) {
-        // To HTTP/1.0 only the end of the connection shows the end of a body without a length (RFC 9112 section 9.3).
+        // In HTTP/1.0 only the close of the connection marks the end of a body without a length (RFC 9112
+        // section 9.3).
         let has_end = self.version == Version::HTTP_11 || response.body().size_hint().exact().is_some();
         if is_last || !has_end {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.version == Version::HTTP_10 && response.headers().contains_key(CONNECTION) {
-            // To a response of another version hyper adds what the client asked for.
+            // When the response version differs, hyper adds its own `Connection` header according to the
+            // request.
             *response.version_mut() = Version::HTTP_10;
         }
     }

@@ -1,5 +1,5 @@
-//! The streams of an HTTP/2 connection: each is a task that ends when its client takes nothing of its answer, and
-//! whose answer is counted until it is taken.
+//! The streams of an HTTP/2 connection. Each stream is a task that is aborted when its client does not read
+//! the response. The memory of the response is accounted for until the client reads it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,16 +15,17 @@ use crate::body_memory::{Piece, StreamMemory, Way};
 use crate::proxy::ResponseBody;
 use crate::transport::UpstreamBodyError;
 
-/// A body whose last piece is no longer than this ends with it. A longer one ends when all of it is taken: a stream
-/// that has ended cannot be reset any more.
+/// A body whose last piece is at most this long ends together with the piece. After a longer piece the end is
+/// delayed until all of it is sent: a stream that has ended can no longer be reset.
 const ENDED_WITH: usize = 4 * 1024;
 
-/// Runs the streams of one connection.
+/// Executor for the stream tasks of one connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Streams(Arc<Mutex<Option<Arc<StreamMemory>>>>);
 
 impl Streams {
-    /// The next task is the stream of `hold`: hyper asks the service and starts the task in one go.
+    /// Assigns `hold` to the next task. hyper calls the service and spawns the stream's task without a break
+    /// in between.
     pub(super) fn expect(&self, hold: Arc<StreamMemory>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
     }
@@ -42,7 +43,7 @@ where
     }
 }
 
-/// Runs `stream` to its end, or until it is cut: dropped before its end, it is reset.
+/// Runs `stream` until it ends or is cut. Dropping an unfinished stream resets it.
 async fn until_cut(stream: impl Future<Output = ()>, hold: Arc<StreamMemory>) {
     let task = Task(hold);
     let mut stream = pin!(stream);
@@ -53,7 +54,7 @@ async fn until_cut(stream: impl Future<Output = ()>, hold: Arc<StreamMemory>) {
     .await;
 }
 
-/// Tells the stream when its task is over.
+/// Marks the stream as ended when its task is dropped.
 struct Task(Arc<StreamMemory>);
 
 impl Drop for Task {
@@ -62,15 +63,15 @@ impl Drop for Task {
     }
 }
 
-/// The body of an answer; its request counts as running until it is dropped.
+/// Body of a response. Its request counts as in flight until the body is dropped.
 pub(super) struct StreamBody {
-    /// `None` once it has come to its end.
+    /// `None` after the end of the body.
     body: Option<ResponseBody>,
     _running: InFlight,
     hold: Arc<StreamMemory>,
-    /// Whether the last piece is out, and was short.
+    /// Whether the last piece was returned and was short.
     is_over: bool,
-    /// Why the body broke off; to be told next.
+    /// The error that broke the body, to be returned by the next poll.
     error: Option<UpstreamBodyError>,
 }
 
@@ -105,7 +106,8 @@ impl Body for StreamBody {
         let frame = match next {
             Ok(frame) => frame.map_data(|data| this.hold.piece(Way::Answer, data)),
             Err(error) => {
-                // The reset that follows takes with it what is not written yet, be it the head.
+                // The error is delayed by one poll: the reset that it causes discards everything unwritten,
+                // possibly the response head.
                 this.error = Some(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

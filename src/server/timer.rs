@@ -1,4 +1,4 @@
-//! The time of an HTTP/1.1 connection that hyper serves.
+//! Timeouts of an HTTP/1.1 connection while hyper serves it.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -18,16 +18,16 @@ use super::http1::InFlightBody;
 use super::http1_io::Http1Io;
 use super::io::ConnectionActivity;
 
-/// How often a connection looks at itself when it is not in the middle of a request.
+/// Check interval of a connection outside a request.
 const IDLE_TICK: Duration = Duration::from_millis(400);
-/// The same within a request.
+/// Check interval within a request.
 const BUSY_TICK: Duration = Duration::from_secs(1);
-/// Connections that a worker may have hyper hold without being in a hurry to park them.
+/// Number of served connections per worker up to which idle connections are parked at the normal interval.
 const UNHURRIED: u32 = 128;
-/// How often a connection looks at itself in the greatest hurry.
+/// Shortest check interval under load.
 const SHORTEST_IDLE_TICK: Duration = Duration::from_millis(20);
 
-/// Why hyper stopped, or was stopped.
+/// Reason why serving ended.
 pub(super) enum End {
     Finished,
     Failed(hyper::Error),
@@ -36,18 +36,18 @@ pub(super) enum End {
     Stalled,
 }
 
-/// Keeps the time of a connection with a single timer that looks around now and then.
+/// Checks all timeouts of a connection with a single periodic timer.
 pub(super) struct ConnectionTimer<'a> {
     server: &'a Server,
     activity: Arc<ConnectionActivity>,
     tick: Pin<Box<Sleep>>,
     draining: bool,
-    /// While a head is awaited: until when, and how many requests had begun before it.
+    /// While a head is awaited: its deadline, and the number of requests begun before it.
     head: Option<(Instant, u64)>,
-    /// What the last look saw.
+    /// Values at the last check.
     seen_requests: u64,
     seen_progress: u64,
-    /// The last look at which something had moved, or the socket was not full.
+    /// Time of the last check at which bytes had been transferred or the socket was not blocked.
     progress_since: Instant,
 }
 
@@ -75,7 +75,7 @@ impl<'a> ConnectionTimer<'a> {
         self.tick.as_mut().reset(next);
     }
 
-    /// When something may be due next.
+    /// Time of the next check.
     fn next_check(&self, now: Instant) -> Instant {
         match self.head {
             Some((until, _)) => until.min(now + idle_tick(SERVED.get())),
@@ -86,13 +86,13 @@ impl<'a> ConnectionTimer<'a> {
         }
     }
 
-    /// Whether an answer is being made or written.
+    /// Whether a response is being produced or written.
     fn is_busy(&self) -> bool {
         self.activity.active() > 0 || self.activity.write_blocked()
     }
 
-    /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next turn, which is
-    /// never further away than a tick.
+    /// Drives `connection` until it ends or must be stopped. A drain is noticed at the next poll, at most one
+    /// tick later.
     pub(super) async fn run<S>(&mut self, connection: &mut Connection<Http1Io, S>) -> End
     where
         S: HttpService<Incoming, ResBody = InFlightBody, Error = Infallible>,
@@ -104,7 +104,8 @@ impl<'a> ConnectionTimer<'a> {
             }
             let mut result = Pin::new(&mut *connection).poll(cx);
             if drain_now && !self.draining && result.is_pending() {
-                // What was there already has been served or begun by now; an idle connection closes at once.
+                // Requests that had already arrived have been served or begun by now. An idle connection
+                // closes at once.
                 self.drain(connection);
                 result = Pin::new(&mut *connection).poll(cx);
             }
@@ -124,7 +125,8 @@ impl<'a> ConnectionTimer<'a> {
         .await
     }
 
-    /// The answer under way, if there is one, is the last and says so.
+    /// Makes the response in flight, if there is one, the last on this connection; it carries `Connection:
+    /// close`.
     fn drain<S: HttpService<Incoming, ResBody = InFlightBody, Error = Infallible>>(
         &mut self,
         connection: &mut Connection<Http1Io, S>,
@@ -133,7 +135,7 @@ impl<'a> ConnectionTimer<'a> {
         Pin::new(connection).graceful_shutdown();
     }
 
-    /// Decides whether it is time for something.
+    /// Checks the timeouts. Returns the reason to stop serving, if there is one.
     fn check(&mut self, now: Instant) -> Option<End> {
         let requests = self.activity.requests();
         let quiet = requests == self.seen_requests;
@@ -154,7 +156,7 @@ impl<'a> ConnectionTimer<'a> {
         }
     }
 
-    /// Whether the client has taken nothing of an answer for too long, and sent nothing either.
+    /// Whether the client has neither read response bytes nor sent anything for `client_idle`.
     fn stalled(&mut self, now: Instant) -> bool {
         let progress = self.activity.progress();
         if !self.activity.write_blocked() || progress != self.seen_progress {
@@ -172,12 +174,13 @@ impl Drop for ConnectionTimer<'_> {
 }
 
 thread_local! {
-    /// Connections that this worker, which is one thread, has hyper hold.
+    /// Number of connections of this worker (one thread) that hyper currently serves.
     static SERVED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// How long a connection must be quiet to be parked, when `served` are held. In a rush of clients hyper would
-/// otherwise hold something for all of them at once, and the allocator keeps a part of what is then given back.
+/// How long a connection must be quiet before it is parked, when `served` connections are being served. Under
+/// a burst of clients the interval shrinks: otherwise hyper would hold state for all of them at once, and the
+/// allocator retains part of the freed memory.
 fn idle_tick(served: u32) -> Duration {
     (IDLE_TICK * UNHURRIED / served.max(UNHURRIED)).max(SHORTEST_IDLE_TICK)
 }

@@ -1,8 +1,10 @@
-//! Rehearsed failures: the way to the store is cut, or an instance is fenced, for a while.
+//! Fault injection drills: the connections to the session store are cut, or an instance is fenced, for a
+//! limited time.
 //!
-//! One drill at a time. It ends when its time is over, when whoever wanted it says so, or falls silent, and with the
-//! process. Whoever puts plans to use calls [`begin`], [`expire`] and [`end`], and nobody else, as an instance's standing
-//! has one writer; anybody may read an account and say that the drill is still wanted.
+//! One drill runs at a time. It ends when its time is over, when its owner ends it or sends no heartbeat for
+//! [`PATIENCE`], and when the process ends. Only the task that installs new configurations may call
+//! [`begin`], [`expire`] and [`end`], because the state of an instance has a single writer. Reports and
+//! heartbeats may come from any task.
 
 mod report;
 
@@ -22,27 +24,27 @@ use super::service::Shared;
 
 pub use report::{FaultReport, Preview, TrafficStats};
 
-/// Longest time of a drill.
+/// Maximum duration of a drill.
 pub const LONGEST: Duration = Duration::from_secs(300);
-/// A drill ends when nobody has said for so long that it is still wanted.
+/// Heartbeat timeout of a drill.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is to fail.
+/// Target of a drill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Every connection to the store is lost, and none can be opened.
+    /// All connections to the session store are cut, and new ones fail.
     Store,
-    /// An instance, by its address or its name, gets no request.
+    /// An instance, given by address or name, receives no requests.
     Instance {
-        /// `None`: every upstream in which it is.
+        /// `None`: all upstreams that contain the instance.
         upstream: Option<String>,
         name: String,
-        /// Whether answers that are under way are cut.
+        /// Whether responses in flight are aborted.
         cut: bool,
     },
 }
 
-/// One drill.
+/// Request to start a drill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrillRequest {
     pub target: Target,
@@ -50,7 +52,7 @@ pub struct DrillRequest {
     pub time: Duration,
 }
 
-/// Why there is no such drill.
+/// Error of a drill operation.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrillError {
     #[error("another drill runs already: {0}")]
@@ -63,21 +65,21 @@ pub enum DrillError {
     Instance(#[from] InstanceUpdateError),
 }
 
-/// Why a drill ended.
+/// Reason why a drill ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// Its time was over.
+    /// The duration elapsed.
     Time,
-    /// Whoever wanted it said so.
+    /// Ended on request.
     Asked,
-    /// Whoever wanted it fell silent.
+    /// The heartbeat timed out.
     Silence,
     /// The process ends.
     Shutdown,
 }
 
 impl Why {
-    /// The word for logs and the API.
+    /// The name in logs and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Why::Time => "time",
@@ -88,11 +90,11 @@ impl Why {
     }
 }
 
-/// The drill that runs, or the last one.
+/// The running drill, or the last one.
 #[derive(Debug, Default)]
 pub struct Drills {
     drill: Mutex<Option<Drill>>,
-    /// Since when it is measured what users see without a drill.
+    /// Start of the baseline measurement without a drill: time and counters.
     measured: Mutex<Option<(Instant, Counts)>>,
 }
 
@@ -102,11 +104,11 @@ struct Drill {
     what: What,
     begun: Instant,
     until: Instant,
-    /// When somebody last said that it is still wanted.
+    /// Time of the last heartbeat.
     heard: Instant,
-    /// Answers cut when it began.
+    /// Responses aborted at the start.
     cut: usize,
-    /// The beginning of what it is compared with.
+    /// Start of the baseline: time and counters.
     measured: Option<(Instant, Counts)>,
     before: Counts,
     end: Option<End>,
@@ -119,7 +121,7 @@ struct End {
     counts: Counts,
 }
 
-/// What has failed.
+/// The objects that the drill makes fail.
 #[derive(Debug)]
 enum What {
     Store(FaultInjector),
@@ -135,12 +137,12 @@ impl Drills {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on it is measured what users see without a drill, up to the next one.
+    /// Starts the baseline measurement. The next drill uses it.
     pub fn measure(&self, shards: &[Arc<Shard>]) {
         *self.measured() = Some((Instant::now(), total(shards)));
     }
 
-    /// The drill with this id is still wanted.
+    /// Records a heartbeat for the drill with this id.
     pub fn heartbeat(&self, id: u64) -> Result<(), DrillError> {
         let mut drill = self.lock();
         let drill = drill.as_mut().filter(|drill| drill.id == id).ok_or(DrillError::None)?;
@@ -148,19 +150,19 @@ impl Drills {
         Ok(())
     }
 
-    /// What fails at present: `store`, `instance`.
+    /// Target kind of the running drill: `store` or `instance`.
     pub fn running(&self) -> Option<&'static str> {
         self.lock().as_ref().filter(|drill| drill.end.is_none()).map(|drill| drill.what.kind())
     }
 
-    /// When [`expire`] is to be called next.
+    /// When [`expire`] must be called next. `None` when no drill runs.
     pub fn next_look(&self) -> Option<Instant> {
         let drill = self.lock();
         let drill = drill.as_ref().filter(|drill| drill.end.is_none())?;
         Some(drill.until.min(drill.heard + PATIENCE))
     }
 
-    /// The account of the drill with this id, up to what is counted in `shards` now.
+    /// The report of the drill with this id, up to the current counters in `shards`.
     pub fn account(
         &self,
         id: u64,
@@ -173,7 +175,7 @@ impl Drills {
     }
 }
 
-/// Whom a drill of `target` would concern; an error when there could be none now.
+/// The impact that a drill of `target` would have. Fails when such a drill cannot start now.
 pub fn preview(shared: &Shared, target: &Target) -> Result<Preview, DrillError> {
     refuse_second(&shared.drills.lock())?;
     let plan = shared.plan.load_full();
@@ -187,7 +189,7 @@ fn refuse_second(drill: &Option<Drill>) -> Result<(), DrillError> {
     }
 }
 
-/// Lets fail what `order` says, and returns the drill's id.
+/// Starts the drill `order` and returns its id.
 pub fn begin(shared: &Shared, shards: &[Arc<Shard>], order: &DrillRequest) -> Result<u64, DrillError> {
     static IDS: AtomicU64 = AtomicU64::new(1);
     let mut drill = shared.drills.lock();
@@ -203,7 +205,7 @@ pub fn begin(shared: &Shared, shards: &[Arc<Shard>], order: &DrillRequest) -> Re
     Ok(id)
 }
 
-/// Ends a drill whose time is over at `now`, or that nobody wants any more.
+/// Ends the running drill if its time is over at `now` or its heartbeat timed out.
 pub fn expire(shared: &Shared, shards: &[Arc<Shard>], now: Instant) {
     let mut drill = shared.drills.lock();
     let Some(drill) = drill.as_mut() else { return };
@@ -214,7 +216,8 @@ pub fn expire(shared: &Shared, shards: &[Arc<Shard>], now: Instant) {
     }
 }
 
-/// Ends the drill with this id, or whichever runs; one that has ended stays as it is.
+/// Ends the drill with this id; `None` means the current drill. A drill that has already ended is left
+/// unchanged.
 pub fn end(shared: &Shared, shards: &[Arc<Shard>], id: Option<u64>, why: Why) -> Result<(), DrillError> {
     let mut drill = shared.drills.lock();
     let drill = drill.as_mut().filter(|drill| id.is_none_or(|id| drill.id == id)).ok_or(DrillError::None)?;
@@ -256,7 +259,7 @@ impl What {
         }
     }
 
-    /// Returns how many answers were cut.
+    /// Injects the fault. Returns the number of aborted responses.
     fn fail(&self, plan: &RuntimeConfig, cut: bool) -> usize {
         match self {
             What::Store(switch) => {
@@ -281,7 +284,8 @@ impl What {
         }
     }
 
-    /// Whether all is as it was before: the cache follows the store, the instances get requests if they may.
+    /// Whether the target has recovered: the session cache is fresh again, or the instances receive requests
+    /// if their state allows it.
     fn is_well(&self, shared: &Shared) -> bool {
         match self {
             What::Store(_) => shared.sessions.as_ref().is_none_or(|cache| cache.stats().fresh),

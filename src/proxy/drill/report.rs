@@ -1,4 +1,4 @@
-//! What users saw of a drill.
+//! Report on the effects of a drill on traffic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,52 +14,53 @@ use super::{Drill, What};
 use crate::telemetry::histogram::Histogram;
 use crate::upstream::Upstream;
 
-/// How a drill went so far. Times are in milliseconds.
+/// State and results of a drill. Times are in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct FaultReport {
     pub id: u64,
     pub target: String,
     pub running: bool,
     pub took_ms: u64,
-    /// Once it has ended: why, and how long ago.
+    /// After the end: the reason, and the time since.
     pub ended_by: Option<&'static str>,
     pub since_end_ms: Option<u64>,
-    /// Answers cut when it began.
+    /// Responses aborted at the start.
     pub cut: usize,
-    /// Requests that ended in some time before it, if that was measured, and how long that was.
+    /// Baseline: requests that finished during the measurement before the drill, if there was one, and its
+    /// duration.
     pub before: Option<TrafficStats>,
     pub before_ms: u64,
-    /// Requests that ended while it ran.
+    /// Requests that finished during the drill.
     pub during: TrafficStats,
-    /// Requests that ended since then.
+    /// Requests that finished since the end of the drill.
     pub after: Option<TrafficStats>,
-    /// Whether what failed works again.
+    /// Whether the target has recovered.
     pub well: bool,
 }
 
-/// Requests that ended in some time.
+/// Statistics of the requests that finished within a period.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TrafficStats {
     pub requests: u64,
-    /// By status; 499: the client left before its answer.
+    /// By status. 499: the client disconnected before the response began.
     pub statuses: BTreeMap<u16, u64>,
     /// Statuses of 500 and more.
     pub errors: u64,
-    /// Estimated within the buckets of `http_request_duration_seconds`; `None` without requests.
+    /// Estimated from the buckets of `http_request_duration_seconds`. `None` without requests.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
-    /// Look-ups of sessions by where the outcome came from: `request`, `cache`, `store`, `stale`.
+    /// Session lookups by source: `request`, `cache`, `store`, `stale`.
     pub sessions: BTreeMap<&'static str, u64>,
     /// Requests whose session could not be looked up.
     pub sessions_denied: u64,
-    /// Sticky mode: requests that lost their tie.
+    /// Sticky mode: requests whose binding was lost.
     pub ties_lost: u64,
-    /// Requests that went to another instance.
+    /// Retries on another instance.
     pub retries: u64,
 }
 
 impl TrafficStats {
-    /// What was counted between two moments.
+    /// The difference between two sets of counters.
     pub fn between(before: &Counts, after: &Counts) -> Self {
         let mut statuses = BTreeMap::new();
         for (key, count) in &after.requests {
@@ -100,16 +101,16 @@ fn retries(counts: &Counts) -> u64 {
     counts.retries.values().flat_map(|retries| retries.reasons.values()).sum()
 }
 
-/// Whom a drill would concern.
+/// Impact that a drill would have.
 #[derive(Debug, Clone, Serialize)]
 pub struct Preview {
     pub target: String,
-    /// Under way: on the instance, or in all.
+    /// In flight: on the instance, or on all instances.
     pub requests: usize,
     pub streams: usize,
-    /// Tied to the instance, or in the cache.
+    /// Bound to the instance, or in the session cache.
     pub sessions: u64,
-    /// Of an instance: how many others take requests.
+    /// For an instance: the number of other instances that receive requests.
     pub others: Option<usize>,
 }
 
@@ -143,7 +144,7 @@ impl Preview {
     }
 }
 
-/// Of `drill`, with what is counted now.
+/// Builds the report of `drill` from the current counters.
 pub(super) fn of(drill: &Drill, shared: &Shared, now: &Counts) -> FaultReport {
     let end = drill.end.as_ref();
     let took = end.map_or_else(|| drill.begun.elapsed(), |end| end.at - drill.begun);
