@@ -1,4 +1,4 @@
-//! The `staging` table of a scenario, which only comparisons use.
+//! The `compare` table of a scenario, which only comparisons use.
 
 use std::time::Duration;
 
