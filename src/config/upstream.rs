@@ -28,7 +28,8 @@ pub struct Upstream {
     pub retry: Retry,
     pub hedge: Option<Hedge>,
     pub connections: Connections,
-    /// Maximum time that a request abandoned by its client keeps its slot.
+    /// Maximum time that an abandoned request keeps its slot. A request is abandoned when the proxy gives it up
+    /// before its response; until the instance responds or closes the connection it may still work on it.
     pub abandoned: Duration,
     /// Slow start: how long an instance that comes back takes to reach its full share. `None`: it gets its
     /// full share at once.
