@@ -1,13 +1,14 @@
-//! For whom a request to the operator's listener is meant.
+//! Host validation on the admin listener, against DNS rebinding.
 //!
-//! A page of another site can have its own name lead to this address, and is then allowed by a browser to read what is
-//! answered (DNS rebinding). Such a name is not one of ours: it has a dot, and nobody has configured it.
+//! A page of another site can make its own host name resolve to this address; a browser then lets it read the
+//! responses (DNS rebinding). Such a name contains a dot and is not configured, so requests with it are
+//! refused.
 
 use http::{HeaderMap, StatusCode, Uri, Version};
 
 use crate::headers::host::{TargetError, authority};
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HostError {
     #[error(transparent)]
@@ -25,12 +26,13 @@ impl HostError {
     }
 }
 
-/// Checks that a request is for an address, `localhost`, a name without a dot, or one of `names`, in lower case.
+/// Checks that a request's host is an address, `localhost`, a name without a dot, or one of `names` (lower
+/// case).
 pub(super) fn check(
     (headers, uri, version): (&HeaderMap, &Uri, Version),
     names: &[String],
 ) -> Result<(), HostError> {
-    // Probes of load balancers may still name none in HTTP/1.0, browsers never do.
+    // HTTP/1.0 requests without `Host` pass: health probes of load balancers send them, browsers never do.
     let host = authority(headers, uri, version)?.host;
     if is_ours(host, names) { Ok(()) } else { Err(HostError::Misdirected) }
 }

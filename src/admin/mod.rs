@@ -1,6 +1,6 @@
-//! The operator's listener: is it alive, is it ready, what are the numbers, and the API to steer it.
+//! The admin listener: liveness, readiness, metrics, and the API.
 //!
-//! `routes` lists every address; `endpoints` are open to whoever can connect, `api` only to those who know the
+//! `routes` lists every path. `endpoints` are open to every client that can connect; `api` requires the
 //! token.
 
 mod api;
@@ -31,12 +31,12 @@ use crate::proxy::metrics::Shard;
 pub use process::{Answer, Process, ReloadStats, Reloads};
 pub use sessions::Sessions;
 
-/// Time for a whole head, and to wait for the next request on a connection.
+/// Timeout of a request head, and of an idle keep-alive connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether new work should be sent here. Clones share the answer.
+/// Whether this process accepts new work. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
@@ -50,33 +50,33 @@ impl Readiness {
     }
 }
 
-/// What the admin listener reports on and steers.
+/// The state that the admin listener reports on and controls.
 #[derive(Debug)]
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub readiness: Readiness,
     /// One per worker.
     pub shards: Vec<Arc<Shard>>,
-    /// Access-log lines lost so far, where there is a log.
+    /// Access-log lines dropped so far. `None` when the access log is off.
     pub dropped_lines: Option<Arc<AtomicU64>>,
-    /// Free places for client connections.
+    /// Permits for client connections.
     pub places: Arc<Semaphore>,
-    /// How many there are when no client is connected.
+    /// The total number of permits.
     pub most_clients: usize,
-    /// Connections of operators that may be open at a time; more wait in the kernel's backlog.
+    /// Maximum open admin connections; further ones wait in the kernel's backlog.
     pub most_operators: usize,
     pub sessions: Sessions,
     pub process: Arc<dyn Process>,
     pub reloads: Arc<Reloads>,
-    /// How the look-ups for instances stand.
+    /// The state of service discovery.
     pub discovery: DiscoveryStatus,
 }
 
 impl Admin {
-    /// Answers on `listener` until dropped.
+    /// Serves `listener` until dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(self.most_operators));
-        // Nobody closes them.
+        // Acquiring fails only when the semaphore is closed, which never happens.
         while let Ok(place) = places.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -92,11 +92,12 @@ impl Admin {
 
     async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| {
-            // In a task of its own: a caller who leaves must not stop a call half-way, nor keep it out of the log.
+            // In its own task: a client that disconnects must not abort a call half-way, nor keep it out of
+            // the log.
             let answer = tokio::spawn(routes::answer(self.clone(), request));
             async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| Problem::Internal.into())) }
         });
-        // An operator's tool that breaks its connection is its own business.
+        // A broken admin connection needs no report.
         let _ = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

@@ -1,4 +1,4 @@
-//! What the API steers of the process itself, and what is known of its configuration.
+//! The API's view of the process, and statistics of reloads.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -13,43 +13,43 @@ use crate::proxy::drill::{self, DrillError};
 use crate::proxy::instance_admin::{InstanceUpdate, InstanceUpdateError};
 use crate::secret;
 
-/// What comes of an order; an error is a text for the operator that tells why nothing has changed.
+/// The future of a call. The error tells the operator why nothing has changed.
 pub type Answer<'a, T, E = String> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// The process, as the API sees it.
+/// The process as controlled by the API.
 pub trait Process: Debug + Send + Sync {
-    /// The file that the configuration is read from, if there is one.
+    /// The configuration file, if there is one.
     fn source(&self) -> Option<&Path>;
 
-    /// Reads the configuration again; what has changed, one line each.
+    /// Reloads the configuration. Returns the changes, one line each.
     fn reload(&self) -> Answer<'_, Vec<String>>;
 
-    /// Lets a new process take over; its id.
+    /// Lets a new process take over. Returns its id.
     fn upgrade(&self) -> Answer<'_, u32>;
 
-    /// Changes what becomes of an instance; its address.
+    /// Changes the state or weight of an instance. Returns its address.
     fn order(&self, order: InstanceUpdate) -> Answer<'_, SocketAddr, InstanceUpdateError>;
 
-    /// Begins a drill; its id.
+    /// Begins a drill. Returns its id.
     fn drill(&self, order: drill::DrillRequest) -> Answer<'_, u64, DrillError>;
 
     /// Ends a drill.
     fn end_drill(&self, id: u64) -> Answer<'_, (), DrillError>;
 }
 
-/// How reloads went.
+/// Statistics of reloads.
 #[derive(Debug, Default)]
 pub struct Reloads {
     applied: AtomicU64,
     unchanged: AtomicU64,
     failed: AtomicU64,
     last_failed: AtomicBool,
-    /// Unix seconds; of the start, until there was a reload.
+    /// Unix seconds of the last successful reload; of the process start until there is one.
     last_success: AtomicU64,
     hash: Mutex<String>,
 }
 
-/// The numbers as they are now.
+/// The current statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadStats {
     pub applied: u64,
@@ -58,23 +58,23 @@ pub struct ReloadStats {
     pub last_succeeded: bool,
     /// Unix seconds.
     pub last_success: u64,
-    /// Of the configuration in use, secrets left out.
+    /// Of the configuration in use, without secrets.
     pub hash: String,
 }
 
 impl Reloads {
-    /// The process starts with `config`.
+    /// Records that the process starts with `config`.
     pub fn began(&self, config: &Config) {
         self.last_success.store(now(), Relaxed);
         self.in_use(config);
     }
 
-    /// `config` is in use from now on.
+    /// Records that `config` is in use from now on.
     pub fn in_use(&self, config: &Config) {
         *self.hash.lock().unwrap_or_else(PoisonError::into_inner) = secret::digest(&format!("{config:?}"));
     }
 
-    /// The configuration was read again: whether something has changed, or that it could not be used.
+    /// Records a reload: `Ok` with whether anything has changed, `Err` when it failed.
     pub fn record(&self, result: Result<bool, ()>) {
         let counter = match result {
             Ok(true) => &self.applied,

@@ -1,4 +1,4 @@
-//! Which address and method lead where.
+//! Routing of the admin listener: path and method to endpoint.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::hosts::{self, HostError};
 use super::reply::{Reply, text};
 use super::{Admin, endpoints};
 
-/// What stands behind an address.
+/// The endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
     Livez,
@@ -27,7 +27,7 @@ enum Endpoint {
     Drills,
 }
 
-/// Every address. One that takes `GET` takes `HEAD` as well.
+/// All routes. A path with `GET` supports `HEAD` as well.
 const ROUTES: [(&str, Method, Endpoint); 11] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
@@ -42,16 +42,16 @@ const ROUTES: [(&str, Method, Endpoint); 11] = [
     ("/api/v1/drills", Method::POST, Endpoint::Drills),
 ];
 
-/// Why a request leads nowhere.
+/// Why no endpoint matches.
 #[derive(Debug, PartialEq, Eq)]
 enum RouteMiss {
-    /// Nothing has this address.
+    /// The path does not exist.
     NoAddress,
-    /// The address takes only these methods.
+    /// The path supports only these methods.
     OtherMethods(String),
 }
 
-/// Answers one request.
+/// Handles one request.
 pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Reply {
     let head = (request.headers(), request.uri(), request.version());
     let plan = admin.shared.plan.load_full();
@@ -75,7 +75,7 @@ pub(super) async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Rep
     }
 }
 
-/// The answer to a request that is not for us.
+/// The response to a request for another host.
 fn refuse(error: HostError, path: &str) -> Reply {
     if path.starts_with("/api/") {
         return Problem::Host(error).into();
@@ -97,7 +97,7 @@ fn find(method: &Method, path: &str) -> Result<Endpoint, RouteMiss> {
     }
 }
 
-/// A method with what it implies.
+/// A method with the methods that it implies.
 fn shown(method: &Method) -> &str {
     if *method == Method::GET { "GET, HEAD" } else { method.as_str() }
 }

@@ -1,4 +1,4 @@
-//! Where the access log goes.
+//! The output of the access log: standard output, standard error or a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,12 +11,12 @@ use super::AppError;
 use crate::config::AccessLogOutput;
 use crate::telemetry::lines::{LineSink, LineWriter, Output};
 
-/// How long the end waits for the access log to be written.
+/// Longest time that shutdown waits for the remaining access-log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 pub(super) type AccessLog = (LineSink, LineWriter);
 
-/// Opens the output; `None` when there is to be no log.
+/// Opens the output and starts its writer thread. Returns `None` when the access log is off.
 pub(super) fn open(output: &AccessLogOutput) -> Result<Option<AccessLog>, AppError> {
     let output: Box<dyn Output> = match output {
         AccessLogOutput::Off => return Ok(None),
@@ -30,7 +30,7 @@ pub(super) fn open(output: &AccessLogOutput) -> Result<Option<AccessLog>, AppErr
     LineSink::start(output).map(Some).map_err(AppError::Thread)
 }
 
-/// A file that may be moved away while it is written.
+/// A log file that can be rotated: it may be renamed or removed while it is open.
 struct LogFile {
     file: File,
     path: PathBuf,
@@ -63,9 +63,9 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Writes what is left.
+/// Writes the remaining lines. Waits at most [`LAST_LINES`].
 pub(super) async fn close((sink, writer): AccessLog) {
     drop(sink);
-    // An output that nobody reads must not keep the process.
+    // A blocked output (such as a pipe without a reader) must not keep the process from exiting.
     let _ = timeout(LAST_LINES, tokio::task::spawn_blocking(|| writer.join())).await;
 }

@@ -1,8 +1,9 @@
-//! What a configuration changes, in words.
+//! Describes the difference between two configurations for logs and the admin API.
 
 use crate::config::{Config, Upstream};
 
-/// One line for each part of `before` that is another in `after`. Values are not told: they may be secrets.
+/// One line for each part that differs between `before` and `after`. The lines contain no values, because
+/// values may be secrets.
 pub(super) fn between(before: &Config, after: &Config) -> Vec<String> {
     let parts = [
         ("limits", before.limits != after.limits),
@@ -38,7 +39,7 @@ fn find<'a>(config: &'a Config, name: &str) -> Option<&'a Upstream> {
     config.upstreams.iter().find(|upstream| upstream.name == name)
 }
 
-/// Routes name upstreams by their place.
+/// Routes refer to upstreams by index, so a changed order changes the routes' targets.
 fn same_order(before: &Config, after: &Config) -> bool {
     before
         .upstreams

@@ -1,8 +1,8 @@
-//! The one writer of the plan and of what operators want of instances: whatever changes these is a [`Command`], and
-//! commands are carried out one by one.
+//! The single writer of the runtime configuration and of the operator's wishes for instances. Every change is
+//! a [`Command`]; commands are executed one at a time.
 //!
-//! The configuration in use is that of the file with the instances that were discovered; when one of the two changes,
-//! the plan made from them follows the one before in one step.
+//! The configuration in use is the file's configuration plus the discovered instances. When either changes, a
+//! new runtime configuration is built from both and replaces the previous one atomically.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -31,30 +31,31 @@ use crate::proxy::metrics::Shard;
 use crate::secret::{RandomError, Secret};
 use crate::session::Store;
 
-/// How long the end waits for the last renewals of sessions to be written.
+/// Longest time that shutdown waits for pending session renewals to be written, and again for the store watch
+/// to end.
 const LAST_RENEWALS: Duration = Duration::from_millis(500);
 
-/// What has changed, one line each; nothing when nothing has.
+/// The changes, one line each. Empty when nothing has changed.
 pub type Changes = Vec<String>;
 
 type Reply = oneshot::Sender<Result<Changes, ReloadError>>;
 
-/// Changes the plan. Whoever asked is told when the change is in use.
+/// A change of the runtime configuration or of an instance. The reply is sent once the change is in effect.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// The file is to be read again.
+    /// Read the configuration file again.
     Reload(Reply),
-    /// New requests are to be served in this mode, or in these, until the file is read again.
+    /// Serve new requests in these modes until the next reload.
     SetMode(Modes, Reply),
-    /// This is to become of an instance.
+    /// Change the state or weight of an instance. Replies with its address.
     Order(InstanceUpdate, oneshot::Sender<Result<SocketAddr, InstanceUpdateError>>),
-    /// This is to fail for a while; the drill's id.
+    /// Begin a fault-injection drill. Replies with the drill's id.
     Drill(drill::DrillRequest, oneshot::Sender<Result<u64, DrillError>>),
-    /// The drill with this id is to end.
+    /// End the drill with this id.
     EndDrill(u64, oneshot::Sender<Result<(), DrillError>>),
 }
 
-/// Why the plan is as it was.
+/// Why the previous configuration stays in use.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("the configuration came from no file")]
@@ -73,28 +74,30 @@ pub enum ReloadError {
     Over,
 }
 
-/// Carries out commands.
+/// Executes commands.
 pub(super) struct Control {
     shared: Arc<Shared>,
-    /// What the workers count.
+    /// The counters of the workers.
     shards: Vec<Arc<Shard>>,
     source: Option<PathBuf>,
-    /// What the process was started with; some of it cannot change.
+    /// The configuration at process start. Some of its keys cannot change at run time; see
+    /// [`restart_required`].
     started: Arc<Config>,
     file: Config,
     discovery: Discovery,
-    /// For a configuration without one.
+    /// The affinity secret for a configuration that has none.
     secret: Secret<Vec<u8>>,
     reloads: Arc<Reloads>,
     warmth: StorePrewarm,
     checks: Vec<(Arc<Balancer>, Drain)>,
-    /// Keeps the session cache in step with the store.
+    /// The task that keeps the session cache consistent with the store. `None` until shared mode is first
+    /// used.
     watch: Option<JoinHandle<()>>,
 }
 
 impl Control {
-    /// Looks for instances that are not written in the configuration, and completes when everything was looked for once;
-    /// what was found is in use then. Must be called within the runtime that does what goes on in the background.
+    /// Starts discovery and completes after the first lookup of every source; the instances found are in use
+    /// by then. Must be called on the runtime that is to run the background tasks.
     pub(super) async fn start(
         (shared, shards): (Arc<Shared>, Vec<Arc<Shard>>),
         source: Option<PathBuf>,
@@ -127,7 +130,8 @@ impl Control {
         control
     }
 
-    /// Carries out `commands` until `stop`.
+    /// Executes `commands` until `stop` is cancelled. Also reacts to discovery, to deadlines of instances and
+    /// drills, and to changes of the configuration file.
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -139,7 +143,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    // Without a drill there is nothing to end.
+                    // Returns an error when no drill is running, which is fine here.
                     let _ = drill::end(&self.shared, &self.shards, None, Why::Shutdown);
                     return self;
                 }
@@ -148,24 +152,26 @@ impl Control {
                 () = deadline(&self.shared) => instance_admin::expire(&self.shared.plan.load(), Instant::now()),
                 () = drill_over(&self.shared) => drill::expire(&self.shared, &self.shards, Instant::now()),
                 () = watch.changed(watched) => {
-                    // It is logged.
+                    // `reload` logs its own result.
                     let _ = self.reload().await;
                 }
             }
         }
     }
 
-    /// Ends what goes on in the background.
+    /// Stops the background tasks: health checks, pending renewals and the store watch.
     pub(super) async fn end(self) {
         for (_, checks) in &self.checks {
             checks.begin();
         }
         let Some(mut watch) = self.watch else { return };
         if let Some(sessions) = &self.shared.sessions {
-            // What an unreachable store does not take by then is lost; the sessions only end earlier.
+            // Renewals that an unreachable store has not accepted by then are lost. Those sessions only
+            // expire earlier.
             let _ = timeout(LAST_RENEWALS, sessions.all_renewals_written()).await;
             sessions.leave();
-            // Others then wait for us once, when they next meet a new primary.
+            // When this time runs out, other vestibules wait once for this process when they next meet a new
+            // primary.
             let _ = timeout(LAST_RENEWALS, &mut watch).await;
         }
         watch.abort();
@@ -176,7 +182,7 @@ impl Control {
             Command::Reload(reply) => (self.reload().await, reply),
             Command::SetMode(modes, reply) => (self.set_mode(modes).await, reply),
             Command::Order(order, reply) => {
-                // Whoever asked may have left.
+                // Sending fails when the caller has dropped its receiver.
                 let _ = reply.send(instance_admin::apply(&self.shared.plan.load(), &order));
                 return;
             }
@@ -189,7 +195,7 @@ impl Control {
                 return;
             }
         };
-        // Whoever asked may have left.
+        // Sending fails when the caller has dropped its receiver.
         let _ = reply.send(done);
     }
 
@@ -226,7 +232,7 @@ impl Control {
         self.apply(file).await
     }
 
-    /// Lets new requests see what was found.
+    /// Applies the current set of discovered instances.
     async fn discovered(&mut self) {
         match self.apply(self.file.clone()).await {
             Ok(changes) if changes.is_empty() => {}
@@ -235,7 +241,8 @@ impl Control {
         }
     }
 
-    /// Puts `file` to use, with what was discovered.
+    /// Puts `file`, completed with the discovered instances, into use. Returns the changes. On error the
+    /// previous configuration stays in use.
     async fn apply(&mut self, file: Config) -> Result<Changes, ReloadError> {
         self.discovery.follow(&file.upstreams);
         let config = self.discovery.complete(&file);
@@ -243,7 +250,8 @@ impl Control {
         let changes = changes::between(&plan.config, &config);
         if !changes.is_empty() {
             if config.session.mode.include(Mode::Shared) && !plan.modes.include(Mode::Shared) {
-                // Before the workers connect: it lets the store's servers be believed.
+                // Must precede the workers' connects: the watch admits the store's primaries, and unadmitted
+                // primaries are not used.
                 self.keep_watch();
                 self.warmth.spread().await;
             }
@@ -261,7 +269,8 @@ impl Control {
         Ok(changes)
     }
 
-    /// Begins and ends what goes on in the background, as the plan wants it.
+    /// Starts and stops background tasks to match the runtime configuration: one set of health checks per
+    /// balancer, and the store watch in shared mode.
     fn follow_plan(&mut self) {
         let plan = self.shared.plan.load_full();
         let same = |one: &Arc<Balancer>, other: &Arc<Balancer>| Arc::ptr_eq(one, other);
@@ -302,7 +311,7 @@ fn warn_of(config: &Config) {
     config.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
 }
 
-/// Waits until the time of an instance is over.
+/// Waits until the next deadline of an instance. Never completes without one.
 async fn deadline(shared: &Shared) {
     match instance_admin::next_deadline(&shared.plan.load()) {
         Some(at) => sleep_until(at).await,
@@ -310,7 +319,7 @@ async fn deadline(shared: &Shared) {
     }
 }
 
-/// Waits until a drill may have to end.
+/// Waits until the next time at which a drill may have to end. Never completes without one.
 async fn drill_over(shared: &Shared) {
     match shared.drills.next_look() {
         Some(at) => sleep_until(at).await,

@@ -1,4 +1,4 @@
-//! How long a process may live that another has taken over from.
+//! Limits the lifetime and memory of a process that an upgrade has replaced.
 
 use std::fmt;
 use std::fs;
@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::config;
 
-/// How often memory is looked at.
+/// Interval between two readings of the resident memory.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// The limit that was reached.
+/// The limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     Age,
@@ -27,7 +27,8 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Completes when this process, retired now, has lived too long or has grown too large.
+/// Completes when this process exceeds `max_age` (counted from this call) or `max_memory`. Returns which
+/// limit.
 pub(super) async fn over(limits: &config::Upgrade) -> Limit {
     let end = Instant::now() + limits.max_age;
     loop {
@@ -42,7 +43,7 @@ pub(super) async fn over(limits: &config::Upgrade) -> Limit {
     }
 }
 
-/// Bytes of memory that this process occupies. `None` where the system does not tell.
+/// Resident memory of this process in bytes. `None` where `/proc/self/status` does not provide it.
 fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

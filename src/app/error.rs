@@ -1,4 +1,4 @@
-//! Why the proxy does not run.
+//! Fatal errors of the proxy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::handover::HandoverError;
 use crate::secret::RandomError;
 
-/// Why the proxy could not start, or not go on.
+/// Why the proxy cannot start or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("cannot listen on {address}")]
@@ -16,7 +16,7 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// Socket activation.
+    /// Socket activation passed a socket that no listener of the configuration uses.
     #[error(
         "the service manager hands over a socket for {0}, which is the address of no [[listener]] and not that of \
          [admin]: its clients would wait for ever; name it there, or take it out of the .socket unit"

@@ -1,17 +1,17 @@
-//! File descriptors: how many there may be, and who may have them.
+//! File descriptors: their limit, and its division among the kinds of connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, StoreKind};
 
-/// What a process needs besides sockets: its own files, and room for what is opened for a moment.
+/// Descriptors reserved per process besides sockets: its own files, and headroom for files opened briefly.
 const PROCESS: usize = 64;
-/// What a worker needs besides sockets.
+/// Descriptors reserved per worker besides sockets.
 const WORKER: usize = 8;
-/// Most connections of operators.
+/// Maximum number of admin connections.
 const OPERATORS: usize = 256;
 
-/// How many descriptors each kind of connection may have at a time.
+/// Maximum number of descriptors for each kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shares {
     pub(super) clients: usize,
@@ -19,21 +19,22 @@ pub(super) struct Shares {
     pub(super) operators: usize,
 }
 
-/// Why there are fewer descriptors than are wanted.
+/// The open-file limit is too low for the configured limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// How many there may be.
+    /// The open-file limit.
     pub open_files: usize,
-    /// How many there should be.
+    /// The open-file limit that the configuration needs.
     pub needed: usize,
-    /// Clients that can be connected at a time.
+    /// Client connections that can be open at a time.
     pub clients: usize,
-    /// Connections to instances likewise.
+    /// Connections to instances that can be open at a time.
     pub upstream_connections: usize,
 }
 
-/// Raises the soft limit of open files to the hard one, which nothing in this program is too old for. A system that
-/// refuses leaves it as it was.
+/// Raises the soft limit of open files to the hard limit. This is safe because nothing in this program uses
+/// `select(2)`, which fails for descriptors of 1024 and above. When the system refuses, the limit stays
+/// unchanged.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -44,8 +45,8 @@ pub fn raise_open_files() {
     }
 }
 
-/// What `config` cannot have, as long as this process may open no more files than now; or, when `raised`, than it may
-/// allow itself.
+/// Which connection limits of `config` the open-file limit does not allow. Uses the hard limit when `raised`,
+/// otherwise the current soft limit. Returns `None` when the limit suffices.
 pub fn shortage(config: &Config, raised: bool) -> Option<Shortage> {
     let open_files = open_files(raised);
     let shares = shares(config, open_files);
@@ -59,7 +60,7 @@ pub fn shortage(config: &Config, raised: bool) -> Option<Shortage> {
     })
 }
 
-/// Who may have how many descriptors in this process.
+/// The descriptors for each kind of connection under this process's current soft limit.
 pub(super) fn own_shares(config: &Config) -> Shares {
     shares(config, open_files(false))
 }
@@ -70,7 +71,8 @@ fn open_files(raised: bool) -> usize {
     files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-/// Descriptors that must be there whatever connections come.
+/// Descriptors needed regardless of client and upstream connections: per process, per worker with its
+/// listeners and store connections, and one per instance for health checks.
 fn fixed(config: &Config) -> usize {
     let store = match config.session.store.kind {
         StoreKind::Redis(_) => config.session.store.max_connections + 4,
@@ -81,8 +83,8 @@ fn fixed(config: &Config) -> usize {
     PROCESS + checks + per_worker * config.workers.get()
 }
 
-/// Both sides of the proxy get as many as they may have; where there are too few, half of them each, and what one does
-/// not need the other gets.
+/// Divides the descriptors. Both sides of the proxy get their configured limit. When there are too few
+/// descriptors each side gets half, and one side gets what the other does not need.
 fn shares(config: &Config, open_files: usize) -> Shares {
     let (clients, upstream) = (config.limits.connections, config.limits.upstream_connections);
     let rest = open_files.saturating_sub(fixed(config));

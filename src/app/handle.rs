@@ -1,4 +1,4 @@
-//! Steering a running proxy.
+//! The control handle of a running proxy.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::telemetry::lines::LineReopener;
 
 pub(super) type UpgradeReply = oneshot::Sender<Result<u32, UpgradeError>>;
 
-/// A hand on a running proxy.
+/// Controls a running proxy. Clones control the same proxy.
 #[derive(Debug, Clone)]
 pub struct AppHandle {
     pub(super) shared: Arc<Shared>,
@@ -29,25 +29,26 @@ pub struct AppHandle {
 }
 
 impl AppHandle {
-    /// Opens the file of the access log again, so that one that was moved away is written no longer.
+    /// Reopens the access-log file by its name. Call it after the file was rotated.
     pub fn reopen_log(&self) {
         self.log.reopen();
     }
 
-    /// The mode that new requests are served in, or those that are compared.
+    /// The session mode of new requests, or the modes that are compared.
     pub fn modes(&self) -> Modes {
         self.shared.plan.load().modes
     }
 
-    /// Serves new requests in `modes`, until the configuration is read again; requests under way end as they began.
-    /// Completes when it is so, in a proxy that runs.
+    /// Serves new requests in `modes` until the next reload. Requests in flight keep their mode. Completes
+    /// when the change is in effect; the proxy must be running.
     pub async fn set_mode(&self, modes: impl Into<Modes>) -> Result<Changes, ReloadError> {
         let modes = modes.into();
         self.command(|reply| Command::SetMode(modes, reply)).await
     }
 
-    /// Reads the configuration again. It is put to use whole and in one step; after an error everything is as it was.
-    /// Completes when that is done, in a proxy that runs. The access log is [opened again](Self::reopen_log) as well.
+    /// Reloads the configuration. The new configuration is applied as a whole in one step; after an error the
+    /// previous one stays in use. Also [reopens](Self::reopen_log) the access log. Completes when the change
+    /// is in effect; the proxy must be running.
     pub async fn reload(&self) -> Result<Changes, ReloadError> {
         self.reopen_log();
         self.command(Command::Reload).await
@@ -62,39 +63,42 @@ impl AppHandle {
         answer.await.map_err(|_| ReloadError::Over)?
     }
 
-    /// Changes what becomes of an instance, as long as it is configured. Completes when it is so, in a proxy that runs.
+    /// Changes the state or weight of an instance. The change lasts as long as the instance is configured.
+    /// Returns the instance's address. Completes when the change is in effect; the proxy must be running.
     pub async fn order(&self, order: InstanceUpdate) -> Result<SocketAddr, InstanceUpdateError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Order(order, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
         answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
-    /// Lets fail what `order` says; the drill's id. Completes when it is so, in a proxy that runs.
+    /// Begins the fault-injection drill `order` and returns its id. Completes when the drill is running; the
+    /// proxy must be running.
     pub async fn drill(&self, order: drill::DrillRequest) -> Result<u64, DrillError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Drill(order, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
         answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
-    /// Ends a drill. Completes when it is so.
+    /// Ends the drill with this id. Completes when it has ended.
     pub async fn end_drill(&self, id: u64) -> Result<(), DrillError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::EndDrill(id, reply)).await.map_err(|_| InstanceUpdateError::Over)?;
         answer.await.map_err(|_| InstanceUpdateError::Over)?
     }
 
-    /// The plan that new requests are served by.
+    /// The runtime configuration that new requests use.
     pub fn plan(&self) -> Arc<RuntimeConfig> {
         self.shared.plan.load_full()
     }
 
-    /// Whether the proxy takes new work.
+    /// Whether the proxy accepts new work.
     pub fn is_ready(&self) -> bool {
         self.readiness.is_ready()
     }
 
-    /// Starts the program again and lets it take over; the id of the new process. This one then ends when its last
-    /// client has left, or at the limits of `[upgrade]`. After an error nothing has changed.
+    /// Starts the program again and lets the new process take over. Returns the id of the new process. This
+    /// process then drains: it ends with its last client, or at the limits of `[upgrade]`. After an error
+    /// nothing has changed.
     pub async fn upgrade(&self) -> Result<u32, UpgradeError> {
         let (reply, answer) = oneshot::channel();
         self.upgrades.send(reply).await.map_err(|_| UpgradeError::Over)?;

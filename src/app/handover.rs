@@ -1,10 +1,12 @@
-//! What a process hands to the one that takes over from it: the listening sockets, the secret that clients' ties are
-//! sealed with, and the ends of sessions that it remembers.
+//! The handover of an upgrade: the old process passes the listening sockets, the secret that seals affinity
+//! cookies, and the tombstones of sessions to its successor.
 //!
-//! Both talk over a pair of Unix sockets that keep the bounds of messages (`SOCK_SEQPACKET`), one of which is the
-//! successor's standard input. Sockets go along as `SCM_RIGHTS` (unix(7)), so both processes have the same queues
-//! of clients for a while and no client is refused. The predecessor sends all it has, then [`END`]; the
-//! successor answers [`READY`] when nothing can fail any more, and from then on accepts.
+//! The two processes are connected by a Unix socket pair that preserves message boundaries
+//! (`SOCK_SEQPACKET`). One end is the successor's standard input. Listening sockets are passed as
+//! `SCM_RIGHTS` (unix(7)), so both processes share the accept queues for a while and no client is refused.
+//!
+//! Protocol: the predecessor sends all its state and then [`END`]. The successor sends [`READY`] when no step
+//! can fail any more, and accepts from then on.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,17 +24,17 @@ use rustix::net::{
 use super::sockets::{Group, Role};
 use crate::secret::Secret;
 
-/// Set in the environment of a successor; the value is the version of what is said here.
+/// Environment variable of a successor. Its value is the version of this protocol.
 pub(super) const MAGIC: &str = "VESTIBULE_HANDOVER";
 pub(super) const VERSION: &str = "1";
 
-/// Sockets that go along with one message; the kernel takes up to 253.
+/// Sockets per message. The kernel accepts up to 253 (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 200;
 /// Longest message in bytes.
 const MOST_BYTES: usize = 4096;
 
 const SECRET: &[u8] = b"secret ";
-/// Ends of sessions, one in a line.
+/// Prefix of a message with session tombstones, one per line.
 const ENDS: &[u8] = b"ends ";
 const CLIENTS: &[u8] = b"clients ";
 const OPERATOR: &[u8] = b"operator ";
@@ -68,7 +70,7 @@ impl From<AddrParseError> for HandoverError {
     }
 }
 
-/// What is handed over besides the connection itself.
+/// The state that is handed over.
 #[derive(Default)]
 pub(super) struct HandoverState {
     pub(super) groups: Vec<Group>,
@@ -76,7 +78,7 @@ pub(super) struct HandoverState {
     pub(super) ends: Vec<String>,
 }
 
-/// One end of the connection between the processes. Calls block.
+/// One end of the socket pair. All calls block.
 #[derive(Debug)]
 pub(super) struct Channel(OwnedFd);
 
@@ -85,7 +87,7 @@ impl Channel {
         Channel(end)
     }
 
-    /// Both ends. No call on them takes longer than `timeout`, which must be greater than zero.
+    /// Creates both ends. Every call on them fails after `timeout`, which must be greater than zero.
     pub(super) fn pair(timeout: Duration) -> Result<(Channel, OwnedFd), HandoverError> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
@@ -101,13 +103,13 @@ impl Channel {
         self.0.try_clone().map(Channel)
     }
 
-    /// Ends the conversation, for the other handles to this end as well.
+    /// Shuts the connection down, for all handles to this end.
     pub(super) fn close(&self) {
-        // It fails only when the other side has closed it already.
+        // It fails only when the peer has already closed the connection.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// Hands everything over.
+    /// Sends the whole state.
     pub(super) fn send(
         &self,
         groups: &[Group],
@@ -131,7 +133,7 @@ impl Channel {
         self.send_message(END, &[])
     }
 
-    /// Receives everything that the other process hands over.
+    /// Receives the whole state, up to [`END`].
     pub(super) fn receive(&self) -> Result<HandoverState, HandoverError> {
         let mut state = HandoverState::default();
         loop {
@@ -153,13 +155,15 @@ impl Channel {
         }
     }
 
-    /// Tells the predecessor that we take over. After an error it goes on, and nothing may be accepted here.
+    /// Notifies the predecessor that this process takes over. After an error the predecessor keeps serving,
+    /// and this process must not accept connections.
     pub(super) fn tell_ready(&self) -> Result<(), HandoverError> {
         self.send_message(READY, &[])
     }
 
-    /// Waits until the successor takes over. After an error it never will: what it says too late reaches nobody,
-    /// and it knows that.
+    /// Waits until the successor takes over. After an error it never does: at the timeout the read side is
+    /// shut down, so that a later [`READY`] fails in the successor's send. A message already received before
+    /// the shutdown still counts.
     pub(super) fn await_ready(&self) -> Result<(), HandoverError> {
         let heard = match self.receive_message(RecvFlags::CMSG_CLOEXEC) {
             Err(HandoverError::TooLate) => {
@@ -205,7 +209,7 @@ impl Channel {
     }
 }
 
-/// As few messages as it takes to tell all `ends`; one that is too long by itself is left out.
+/// Packs `ends` into as few messages as possible. An entry that does not fit into one message is dropped.
 fn packed(ends: &[String]) -> Vec<Vec<u8>> {
     let mut messages: Vec<Vec<u8>> = Vec::new();
     for end in ends.iter().filter(|end| ENDS.len() + end.len() < MOST_BYTES) {
@@ -223,7 +227,8 @@ impl HandoverState {
         let address: SocketAddr =
             std::str::from_utf8(address).map_err(|_| HandoverError::Unknown)?.parse()?;
         let sockets = sockets.into_iter().map(TcpListener::from);
-        // More of the group before: one that is full has been sent.
+        // Continue the previous group: its address matches, and a multiple of [`MOST_SOCKETS`] means that its
+        // last message was full.
         let more_of = self.groups.last_mut().filter(|group| {
             group.role == role && group.address == address && group.sockets.len() % MOST_SOCKETS == 0
         });

@@ -1,5 +1,5 @@
-//! What the process was started with, besides arguments: sockets from the process that it takes over from, or
-//! from the service manager.
+//! What a process inherits at its start besides arguments: sockets from its predecessor, or from the service
+//! manager.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,27 +10,27 @@ use super::handover::{Channel, HandoverError, HandoverState, MAGIC, VERSION};
 use super::sockets::InheritedSockets;
 use crate::secret::Secret;
 
-/// Sockets and secrets that a process inherits. The default is nothing.
+/// Inherited sockets and secrets. The default is empty.
 #[derive(Default)]
 pub struct Inherited {
     pub(super) sockets: InheritedSockets,
-    /// What the predecessor sealed clients' ties with.
+    /// The predecessor's key for sealing affinity cookies.
     pub(super) secret: Option<Secret<Vec<u8>>>,
-    /// The ends of sessions that the predecessor remembers.
+    /// The predecessor's session tombstones.
     pub(super) ends: Vec<String>,
     pub(super) predecessor: Option<PreviousProcess>,
 }
 
-/// The process that this one takes over from.
+/// The process that this process replaces.
 #[derive(Debug)]
 pub(super) struct PreviousProcess(Channel);
 
 impl Inherited {
-    /// Takes what the environment tells of; to be called once in a process. Blocks until a predecessor has handed
-    /// everything over.
+    /// Takes over the sockets and state that the environment announces. Call it once per process. Blocks
+    /// until a predecessor has sent its whole state.
     ///
     /// # Errors
-    /// What is told of is not there, or is no TCP listener.
+    /// The announced sockets or state are missing, or a socket is not a TCP listener.
     pub fn take() -> Result<Self, HandoverError> {
         match std::env::var(MAGIC) {
             Ok(version) if version == VERSION => from_predecessor(),
@@ -41,8 +41,8 @@ impl Inherited {
 }
 
 impl PreviousProcess {
-    /// Takes over: from now on the predecessor accepts nobody. An error means that it goes on instead, and that
-    /// this process must end.
+    /// Takes over: the predecessor stops accepting from now on. After an error the predecessor keeps serving,
+    /// and this process must exit.
     pub(super) fn take_over(&self) -> Result<(), HandoverError> {
         self.0.tell_ready()
     }

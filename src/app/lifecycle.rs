@@ -1,4 +1,4 @@
-//! The life of a process, from the first worker to the last client.
+//! The lifecycle of a process, from the start of the workers to the end of the last client connection.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -15,16 +15,16 @@ use crate::proxy::steer_canaries;
 
 use super::{App, AppError, Outcome, access_log, drain, systemd};
 
-/// Why the process no longer accepts clients.
+/// Why the process stops accepting clients.
 enum End {
-    /// It was told to end.
+    /// Shutdown was requested.
     Told,
-    /// Another process accepts them.
+    /// A new process has taken over.
     Succeeded,
 }
 
 impl App {
-    /// Serves until `told`, or until another process does.
+    /// Serves until `told` is cancelled or a new process takes over.
     pub(super) async fn live(mut self, told: &CancellationToken) -> Result<Outcome, AppError> {
         let orders = WorkerSignals::default();
         self.shared.open_backend();
@@ -39,7 +39,7 @@ impl App {
         let (started, mut all_started) = mpsc::channel(1);
         let mut all = pin!(workers::all_ended(self.start_workers(&orders, warmers, started)?));
         let end = async {
-            // Every worker drops its end of the channel when it could accept clients.
+            // Each worker drops its sender when it is able to accept; `recv` then returns `None`.
             let _ = all_started.recv().await;
             if let Some(predecessor) = self.predecessor.take() {
                 predecessor.take_over()?;
@@ -49,13 +49,13 @@ impl App {
         };
         let end = tokio::select! {
             end = end => end?,
-            // Workers end only when told to.
+            // Workers end only after `stop` or `retire`, so this is an error.
             ended = &mut all => return ended.and(Err(AppError::WorkerLost)),
         };
         let cut = match end {
             End::Told => self.stop(&orders, all).await?,
             End::Succeeded => {
-                // The other process steers them by what it sees.
+                // Canaries are now controlled by the new process, from the traffic that it sees.
                 background.begin();
                 stopped(admin.take()).await;
                 self.retire(&orders, told, all).await?
@@ -63,7 +63,7 @@ impl App {
         };
         background.begin();
         orders.stop.cancel();
-        // It only fails with a panic, which has been told.
+        // Joining fails only after a panic of the task, which is already reported.
         if let Ok(control) = control.await {
             control.end().await;
         }
@@ -74,7 +74,7 @@ impl App {
         Ok(Outcome { cut })
     }
 
-    /// Accepts clients until told to end or succeeded.
+    /// Accepts clients until shutdown is requested or an upgrade succeeds.
     async fn serve(&mut self, orders: &WorkerSignals, told: &CancellationToken) -> Result<End, AppError> {
         orders.accept.cancel();
         self.readiness.set(true);
@@ -101,7 +101,7 @@ impl App {
                     "the upgrade failed: going on as before"
                 ),
             }
-            // Whoever asked may have left.
+            // Sending fails when the caller has dropped its receiver.
             let _ = reply.send(upgraded);
             if succeeded {
                 return Ok(End::Succeeded);
@@ -109,7 +109,7 @@ impl App {
         }
     }
 
-    /// One attempt, which fails when we are told to end.
+    /// One upgrade attempt. It fails when shutdown is requested meanwhile.
     async fn upgrade(&self, told: &CancellationToken) -> Result<u32, UpgradeError> {
         let sockets = self.sockets.clone().ok_or(UpgradeError::Over)?;
         let secret = self.secret.clone();
@@ -133,7 +133,8 @@ impl App {
         finished.map_err(|_| UpgradeError::Over)?
     }
 
-    /// Ends because we were told to: requests that are cut.
+    /// Ends after a shutdown request. Keeps accepting for `accept_grace` while readiness is already off, so
+    /// that load balancers can react. Returns the number of requests that were cut.
     async fn stop(
         &mut self,
         orders: &WorkerSignals,
@@ -148,7 +149,7 @@ impl App {
         all.await
     }
 
-    /// Ends because another process accepts the clients: requests that are cut.
+    /// Drains after an upgrade. Returns the number of requests that were cut.
     async fn retire(
         &mut self,
         orders: &WorkerSignals,
@@ -171,11 +172,11 @@ impl App {
     }
 }
 
-/// Stops accepting operators. The listener is closed when this completes.
+/// Stops the admin listener. It is closed when this completes.
 async fn stopped(admin: Option<JoinHandle<()>>) {
     if let Some(admin) = admin {
         admin.abort();
-        // It can only have been aborted.
+        // Joining can only return the cancellation.
         let _ = admin.await;
     }
 }

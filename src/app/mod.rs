@@ -1,7 +1,7 @@
-//! The composition root: a configuration becomes a running proxy.
+//! The composition root: builds a running proxy from a configuration.
 //!
-//! [`App::run`] is the life of a process (`life`): workers are started, clients accepted, and in the end either nobody is
-//! accepted any more, or another process accepts them. `handover` tells how the latter comes about.
+//! [`App::run`] is the lifecycle of a process (`lifecycle`): it starts the workers and accepts clients, until
+//! shutdown is requested or a new process takes over. `handover` documents the takeover.
 
 mod access_log;
 mod changes;
@@ -61,17 +61,17 @@ pub use handover::HandoverError;
 pub use inherited::Inherited;
 pub use upgrade::UpgradeError;
 
-/// Commands that wait for the one before to be carried out.
+/// Capacity of the command queue.
 const COMMANDS: usize = 16;
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Requests that were cut at the deadline.
     pub cut: usize,
 }
 
-/// A proxy whose sockets are bound: clients may connect, and are served once it runs.
+/// A proxy whose sockets are bound. Clients can connect; they are served once [`App::run`] runs.
 pub struct App {
     shared: Arc<Shared>,
     readiness: Readiness,
@@ -83,11 +83,11 @@ pub struct App {
     places: Arc<Semaphore>,
     shares: Shares,
     predecessor: Option<PreviousProcess>,
-    /// For a successor that has none in its configuration either.
+    /// Handed over to a successor whose configuration has no affinity secret either.
     secret: Secret<Vec<u8>>,
     upgrades: mpsc::Receiver<UpgradeReply>,
     commands: Option<mpsc::Receiver<Command>>,
-    /// The configuration's file.
+    /// The configuration file.
     source: Option<PathBuf>,
     reloads: Arc<Reloads>,
     discovery: Discovery,
@@ -101,7 +101,7 @@ impl App {
         Self::inherit(config, Inherited::default())
     }
 
-    /// Like [`App::bind`], but takes over what is inherited.
+    /// Like [`App::bind`], but uses the inherited sockets and state.
     pub fn inherit(mut config: Config, inheritance: Inherited) -> Result<App, AppError> {
         let Inherited { sockets, secret, ends, predecessor } = inheritance;
         let secret = match secret {
@@ -161,14 +161,15 @@ impl App {
         })
     }
 
-    /// The same app, which reads its configuration again from `file` when it is told to.
+    /// The same app with `file` as the configuration file that reloads read.
     pub fn reloading(mut self, file: PathBuf) -> Self {
         self.handle.source = Some(file.clone().into());
         self.source = Some(file);
         self
     }
 
-    /// Where clients connect, in the order of the configuration, with the ports the system chose.
+    /// The client listeners' addresses, in the order of the configuration, with the ports that the system
+    /// chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -181,9 +182,9 @@ impl App {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` completes, then drains: not ready at once, accepting for the grace period,
-    /// then no new connections, and running requests until the deadline. After an upgrade it ends with its last
-    /// client.
+    /// Serves until `shutdown` completes, then shuts down in this order: readiness goes off at once,
+    /// accepting continues for the grace period, then no new connections are accepted and requests in flight
+    /// have until the deadline. After an upgrade it ends with its last client.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Outcome, AppError> {
         let told = CancellationToken::new();
         let listen = async {
@@ -226,7 +227,8 @@ impl App {
             std::mem::take(&mut self.discovery),
         )
         .await;
-        // The other end lives in every handle, so that without it nothing can be commanded.
+        // The senders are held by the handles. Without the receiver a replacement that receives no command is
+        // used.
         let commands = self.commands.take().unwrap_or_else(|| mpsc::channel(1).1);
         tokio::spawn(control.run(commands, orders.stop.clone()))
     }
@@ -261,7 +263,7 @@ impl App {
     }
 }
 
-/// The embedded store is asked faster than a cache.
+/// No cache for the embedded store: a lookup in it is faster than in the cache.
 fn session_cache(config: &config::Session) -> Option<Arc<SessionCache>> {
     match (&config.store.kind, &config.cache) {
         (StoreKind::Redis(_), Some(cache)) => Some(Arc::new(SessionCache::new(cache, config.idle_timeout))),

@@ -1,4 +1,4 @@
-//! What becomes of streams on instances that a reload removes.
+//! Streams on instances that a reload has removed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::config::RemovedStreams;
 use crate::proxy::RuntimeConfig;
 use crate::upstream::Instance;
 
-/// Lets go of the instances that were in `before` and are no more in `after`, in the way that `after` wants.
+/// Applies `reload.removed_streams` of `after` to the instances that `before` has and `after` has not.
 pub(super) fn release(before: &RuntimeConfig, after: &RuntimeConfig) {
     let policy = after.config.reload.removed_streams;
     for instance in removed(before, after) {
@@ -17,7 +17,8 @@ pub(super) fn release(before: &RuntimeConfig, after: &RuntimeConfig) {
             RemovedStreams::Keep => {}
             RemovedStreams::Close => close(&instance),
             RemovedStreams::KeepUntil(time) => {
-                // Without streams nobody keeps the instance.
+                // A weak reference: only streams keep a removed instance alive, so without them there is
+                // nothing to close.
                 let instance = Arc::downgrade(&instance);
                 tokio::spawn(async move {
                     sleep(time).await;

@@ -1,8 +1,9 @@
-//! What cannot change while a process runs, because sockets, threads or memory were laid out for it.
+//! The settings that need a restart: sockets, threads or memory are laid out for them at process start.
 
 use crate::config::{Admin, Config, Store};
 
-/// The keys of what cannot change but differs between the configuration the process was started with and `wanted`.
+/// The keys that need a restart and differ between `started` (the configuration at process start) and
+/// `wanted`.
 pub(super) fn changed(started: &Config, wanted: &Config) -> Vec<&'static str> {
     let admin = |config: &Config| config.admin.as_ref().map(|Admin { address, .. }| *address);
     let fixed = [
@@ -23,7 +24,7 @@ pub(super) fn changed(started: &Config, wanted: &Config) -> Vec<&'static str> {
     fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
 
-/// What routes do in an outage is no property of the store.
+/// `on_outage` is a setting of routes, not of the store connection. It may change at run time.
 fn same_store(started: &Store, wanted: &Store) -> bool {
     Store { on_outage: started.on_outage, ..wanted.clone() } == *started
 }

@@ -1,4 +1,4 @@
-//! The listening sockets of a process: bound, inherited, shared out, handed on.
+//! The listening sockets of a process: binding, inheriting, distributing among workers, handing over.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use super::AppError;
 use crate::config::Config;
 use crate::server;
 
-/// Who connects to an address.
+/// The purpose of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Clients,
@@ -18,28 +18,29 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) role: Role,
-    /// As the configuration has it, so the port may be 0.
+    /// As written in the configuration; the port may be 0.
     pub(super) address: SocketAddr,
     /// Never empty.
     pub(super) sockets: Vec<TcpListener>,
 }
 
-/// Sockets that the process was started with.
+/// Sockets inherited at process start.
 #[derive(Debug, Default)]
 pub(super) struct InheritedSockets {
-    /// From the process that this one takes over from.
+    /// From the predecessor.
     pub(super) handed_over: Vec<Group>,
     /// From the service manager.
     pub(super) activated: Vec<TcpListener>,
 }
 
-/// All that the process listens on.
+/// All listening sockets of the process.
 #[derive(Debug)]
 pub(super) struct Sockets(Vec<Group>);
 
 impl Sockets {
-    /// Takes from `inherited` what `config` names and binds the rest; sockets handed over that it no longer names
-    /// are closed.
+    /// Takes the sockets that `config` names from `inherited` and binds the others. Handed-over sockets that
+    /// `config` does not name are closed. A socket from the service manager that `config` does not name is an
+    /// error.
     pub(super) fn acquire(config: &Config, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let mut groups = Vec::new();
         for address in &config.listeners {
@@ -58,12 +59,13 @@ impl Sockets {
         Ok(Sockets(groups))
     }
 
-    /// What is to be handed over.
+    /// The socket groups to hand over.
     pub(super) fn groups(&self) -> &[Group] {
         &self.0
     }
 
-    /// Where clients connect, in the order of the configuration, with the ports the system chose.
+    /// The client listeners' addresses, in the order of the configuration, with the ports that the system
+    /// chose.
     pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.of(Role::Clients)
             .filter_map(|group| group.sockets.first())
@@ -71,7 +73,8 @@ impl Sockets {
             .collect()
     }
 
-    /// Handles to the clients' sockets, one list per worker: every socket is somebody's.
+    /// Handles to the client sockets, one list per worker. Every socket is assigned to a worker, because
+    /// connections in the accept queue of an unassigned socket would never be accepted.
     pub(super) fn for_workers(&self, workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
         let mut lists = Vec::new();
         lists.resize_with(workers, Vec::new);
@@ -85,7 +88,7 @@ impl Sockets {
         Ok(lists)
     }
 
-    /// A handle to the operator's socket, and its address.
+    /// A handle to the admin socket, and its address.
     pub(super) fn for_operator(&self) -> io::Result<Option<(SocketAddr, TcpListener)>> {
         let socket = self.of(Role::Operator).find_map(|group| group.sockets.first());
         socket.map(|socket| Ok((socket.local_addr()?, socket.try_clone()?))).transpose()
@@ -97,7 +100,7 @@ impl Sockets {
 }
 
 impl InheritedSockets {
-    /// At least `count` sockets for one address.
+    /// Takes or binds at least `count` sockets for one address.
     fn group(&mut self, role: Role, address: SocketAddr, count: usize) -> Result<Group, AppError> {
         let failed = |source| AppError::Bind { address, source };
         let mut sockets = match self.take(role, address) {

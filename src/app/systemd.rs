@@ -1,20 +1,20 @@
-//! What a service manager is told (sd_notify(3)). Without one nothing happens.
+//! Notifications to the service manager (sd_notify(3)). Without a service manager they do nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// We serve; after an upgrade this makes us the service's main process.
+/// `READY=1` with `MAINPID`: after an upgrade this makes the process the service's main process.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
 }
 
-/// We are ending.
+/// `STOPPING=1`: shutdown has begun.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// We read the configuration; [`ready`] ends it.
+/// `RELOADING=1`: a reload has begun. [`ready`] must follow.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -22,7 +22,8 @@ pub(super) fn reloading() {
     }
 }
 
-/// Says in time, again and again, that we live, if anybody wants to know. Never ends.
+/// Sends watchdog keep-alives at a third of the watchdog timeout. Does nothing when the service has no
+/// watchdog. Never completes.
 pub(super) async fn live() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! Starting the program again and letting it take over.
+//! Starts the program again and hands over to the new process.
 
 use std::env;
 use std::io;
@@ -11,7 +11,7 @@ use super::handover::{Channel, HandoverError, MAGIC, VERSION};
 use super::sockets::Sockets;
 use crate::secret::Secret;
 
-/// Why there is no new process. The one that was asked goes on as before.
+/// Why the upgrade failed. The current process continues unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
     #[error("this is process 1, whose end would be that of its container: start another one instead")]
@@ -30,7 +30,8 @@ pub enum UpgradeError {
     Over,
 }
 
-/// One attempt. Dropping it without [`Attempt::finish`] leaves the new process without a predecessor, and it ends.
+/// One upgrade attempt. Dropping it without [`Attempt::finish`] closes the channel, and the new process then
+/// exits.
 #[derive(Debug)]
 pub(super) struct Attempt {
     child: Child,
@@ -38,8 +39,12 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Starts the program as this process was started: with the same name, looked up anew, and the same arguments.
-    /// The new process has `timeout` for each step until it is ready. Blocks until it is started.
+    /// Starts the program with the same name and arguments as this process. The name is looked up again, so a
+    /// replaced binary is used. The new process has `timeout` for each step until it is ready. Blocks until
+    /// the process is started.
+    ///
+    /// # Errors
+    /// [`UpgradeError::First`] when this process is process 1: its exit would end the container.
     pub(super) fn start(timeout: Duration) -> Result<Self, UpgradeError> {
         if std::process::id() == 1 {
             return Err(UpgradeError::First);
@@ -49,7 +54,7 @@ impl Attempt {
         let program = PathBuf::from(arguments.next().unwrap_or_default());
         let mut command = Command::new(&program);
         command.args(arguments).stdin(Stdio::from(theirs)).env(MAGIC, VERSION);
-        // These are for the process that the service manager started.
+        // These variables name the process that the service manager started, not its child.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
             command.env_remove(name);
         }
@@ -59,13 +64,14 @@ impl Attempt {
         }
     }
 
-    /// A handle whose [`Channel::close`] makes the attempt fail, unless it has succeeded.
+    /// A second handle to the channel. [`Channel::close`] on it makes the attempt fail, unless it has already
+    /// succeeded.
     pub(super) fn channel(&self) -> io::Result<Channel> {
         self.channel.try_clone()
     }
 
-    /// Hands everything over and waits until the new process takes over; its process id. After an error it is
-    /// gone. Blocks.
+    /// Hands everything over and waits until the new process takes over. Returns its process id. After an
+    /// error the new process has ended. Blocks.
     pub(super) fn finish(
         mut self,
         sockets: &Arc<Sockets>,
@@ -81,9 +87,9 @@ impl Attempt {
 
     fn give_up(&mut self, error: HandoverError) -> UpgradeError {
         self.channel.close();
-        // One that closed the connection is about to end by itself, in its own way.
+        // A process that closed the channel is already exiting; killing it would hide its exit status.
         if !matches!(error, HandoverError::Closed) {
-            // It may have ended meanwhile.
+            // Killing fails when the process has ended meanwhile.
             let _ = self.child.kill();
         }
         match (self.child.wait(), error) {

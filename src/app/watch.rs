@@ -1,7 +1,7 @@
-//! Noticing that a file has changed.
+//! Detects changes of a file.
 //!
-//! The file is looked at, not listened to: that works on every file system, and through the symbolic links that
-//! Kubernetes swaps when it changes a ConfigMap.
+//! The file is polled instead of watched with inotify. Polling works on every file system, and through the
+//! symbolic links that Kubernetes swaps when a ConfigMap changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,31 +12,35 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// Between two looks. A file that is being written is left alone until two looks find the same.
+/// Polling interval. A file counts as changed only when two consecutive polls see the same stamp, so that a
+/// file is not read while it is being written.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What can be seen of a file without reading it: device, inode, size, seconds and nanoseconds of its last change.
+/// File metadata for change detection: device, inode, size, and the modification time in seconds and
+/// nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
-/// What was seen of a file. The default has seen nothing, so that the first change it tells of is that there is a
-/// file.
+/// The last observed state of a file. The default has observed nothing, so the first existing file counts as
+/// a change.
 #[derive(Debug, Default)]
 pub(super) struct FileWatch {
-    /// At the last look.
+    /// The stamp at the last poll.
     seen: Option<Stamp>,
-    /// When its content was last taken.
+    /// The stamp when the content was last read.
     taken: Option<Stamp>,
     content: Vec<u8>,
 }
 
 impl FileWatch {
-    /// Completes when the content of the file has changed since it last did; never without a file. Cancel-safe.
+    /// Completes when the content of the file has changed since the last completion. Never completes when
+    /// `path` is `None`. Cancel-safe.
     pub(super) async fn changed(&mut self, path: Option<PathBuf>) {
         let Some(path) = path else { return std::future::pending().await };
         loop {
             sleep(LOOK).await;
             let looked = path.clone();
-            // A file that is not there for a moment is no news; a task that failed neither.
+            // A missing file or a failed task is no change: the file may be absent for a moment while it is
+            // replaced.
             let stamp = spawn_blocking(move || stamp(&looked)).await.ok().flatten();
             let settled = stamp.is_some() && stamp == self.seen;
             self.seen = stamp;
@@ -46,7 +50,7 @@ impl FileWatch {
         }
     }
 
-    /// Whether the content is another than the last.
+    /// Reads the file. Returns whether its content differs from the last content read.
     async fn take(&mut self, path: &Path, stamp: Option<Stamp>) -> bool {
         let path = path.to_owned();
         let Ok(Ok(content)) = spawn_blocking(move || fs::read(path)).await else { return false };
@@ -71,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a change is noticed within some looks.
+    /// Whether a change is detected within a few polls.
     async fn noticed(watch: &mut FileWatch, path: &Path) -> bool {
         timeout(LOOK * 4, watch.changed(Some(path.to_owned()))).await.is_ok()
     }

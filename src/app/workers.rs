@@ -1,4 +1,4 @@
-//! The workers: threads that serve clients, and how they are told to begin and to end.
+//! The worker threads: starting them, and the signals that control them.
 
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -13,38 +13,38 @@ use tokio_util::sync::CancellationToken;
 use super::AppError;
 use crate::server::Server;
 
-/// How often a worker does its routine work.
+/// Interval of a worker's routine maintenance.
 const TIDY: Duration = Duration::from_millis(250);
 
-/// What all workers are told, each once.
+/// Signals to all workers. Each is given at most once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WorkerSignals {
     /// Accept clients.
     pub(super) accept: CancellationToken,
-    /// Another process accepts: end when the last client has left.
+    /// Another process accepts new clients: end with the last client.
     pub(super) retire: CancellationToken,
-    /// Accept nobody, and let what runs end within the deadline.
+    /// Stop accepting, and let requests in flight end within the deadline.
     pub(super) stop: CancellationToken,
-    /// Cut what still runs.
+    /// Cut the requests that are still in flight.
     pub(super) cut: CancellationToken,
 }
 
-/// Has workers open their ways to the session store before requests need them.
+/// Makes the workers open their store connections before requests need them.
 #[derive(Debug, Clone)]
 pub(super) struct StorePrewarm(Vec<mpsc::Sender<oneshot::Sender<()>>>);
 
 impl StorePrewarm {
-    /// One for these many workers, and what each of them needs for it.
+    /// Creates the sender for `workers` workers, and the receiver of each worker.
     pub(super) fn of(workers: usize) -> (Self, Vec<mpsc::Receiver<oneshot::Sender<()>>>) {
         let (wishes, orders) = (0..workers).map(|_| mpsc::channel(1)).unzip();
         (StorePrewarm(wishes), orders)
     }
 
-    /// Completes when every worker can ask the store, or knows that it cannot.
+    /// Completes when every worker has a store connection or has failed to open one.
     pub(super) async fn spread(&self) {
         for worker in &self.0 {
             let (warm, is_warm) = oneshot::channel();
-            // A worker that has ended needs nothing.
+            // Sending fails when the worker has ended, which needs no connection.
             if worker.send(warm).await.is_ok() {
                 let _ = is_warm.await;
             }
@@ -52,17 +52,17 @@ impl StorePrewarm {
     }
 }
 
-/// One worker's work and time.
+/// Everything that one worker needs to run.
 pub(super) struct WorkerTask {
     pub(super) server: Arc<Server>,
     pub(super) listeners: Vec<StdListener>,
     pub(super) orders: WorkerSignals,
     pub(super) warmth: mpsc::Receiver<oneshot::Sender<()>>,
-    /// Dropped when the worker could accept clients.
+    /// Dropped when the worker is able to accept clients.
     pub(super) started: mpsc::Sender<()>,
 }
 
-/// Starts a worker in a thread of its own; it tells how many requests it cut in the end.
+/// Starts a worker in its own thread. The receiver yields the number of requests that the worker cut.
 pub(super) fn start(index: usize, shift: WorkerTask) -> Result<oneshot::Receiver<usize>, AppError> {
     let (done, result) = oneshot::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
@@ -71,14 +71,14 @@ pub(super) fn start(index: usize, shift: WorkerTask) -> Result<oneshot::Receiver
         .spawn(move || {
             let cut = runtime.block_on(shift.work());
             drop(runtime);
-            // Nobody waits only when the whole process is ending.
+            // Sending fails only when the whole process is ending.
             let _ = done.send(cut);
         })
         .map_err(AppError::Thread)?;
     Ok(result)
 }
 
-/// Waits for the end of all workers; how many requests they cut.
+/// Waits for the end of all workers. Returns the number of requests that they cut.
 pub(super) async fn all_ended(workers: Vec<oneshot::Receiver<usize>>) -> Result<usize, AppError> {
     let mut cut = 0;
     for worker in workers {
@@ -104,7 +104,7 @@ impl WorkerTask {
         tokio::spawn(async move {
             while let Some(warm) = warmth.recv().await {
                 warming.warm_up().await;
-                // Whoever asked may have left.
+                // Sending fails when the caller has dropped its receiver.
                 let _ = warm.send(());
             }
         });
@@ -125,7 +125,8 @@ impl WorkerTask {
             count = server.drain.finished(deadline) => count,
             () = orders.cut.cancelled() => server.service.running(),
         };
-        // Some may be idle clients that have not been told yet; only requests count.
+        // Remaining connections may be idle keep-alive connections that are not closed yet; only requests in
+        // flight count as cut.
         let cut = if still_there == 0 { 0 } else { server.service.running() };
         server.service.cut_off();
         cut
@@ -141,7 +142,7 @@ fn accept(server: &Arc<Server>, listeners: Vec<StdListener>) {
     }
 }
 
-/// Completes when the worker is retired and its last client has left.
+/// Completes when the worker is retired and its last client connection has ended.
 async fn retired(server: &Server, retire: &CancellationToken) {
     retire.cancelled().await;
     server.drain.retire();

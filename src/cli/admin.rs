@@ -1,4 +1,4 @@
-//! A client of a running vestibule's admin API.
+//! A client for the admin API of a running vestibule.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::config::{self, Admin, Config};
 use crate::secret::Secret;
 
 const TOKEN_VARIABLE: &str = "VESTIBULE_ADMIN_TOKEN";
-/// Time for a whole call.
+/// Timeout of a whole call.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Most bytes of an answer.
+/// Maximum bytes of a response.
 const MAX_ANSWER: usize = 16 << 20;
 
 #[derive(Debug, Args)]
@@ -38,14 +38,14 @@ pub(super) struct AdminArgs {
     config: Option<PathBuf>,
 }
 
-/// Calls one admin API.
+/// A client of one admin API.
 #[derive(Debug)]
 pub(super) struct AdminClient {
     address: SocketAddr,
     token: Token,
 }
 
-/// A token as it is sent, and where it came from.
+/// A token as a header value, and its source for error messages.
 #[derive(Debug)]
 struct Token {
     header: HeaderValue,
@@ -58,7 +58,7 @@ impl AdminArgs {
         self.config.as_deref()
     }
 
-    /// Finds out whom to call and with which token. Blocks.
+    /// Determines the address and the token. Blocks.
     pub(super) fn client(&self) -> anyhow::Result<AdminClient> {
         let config = self.config.as_deref().map(config::load).transpose()?;
         let address = match (self.admin, &config) {
@@ -73,7 +73,7 @@ impl AdminArgs {
 
     fn token(&self, configured: Option<Secret<String>>) -> anyhow::Result<Token> {
         if let Some(reference) = &self.token {
-            // Without the reference itself: it may be the token.
+            // Without quoting the reference: the user may have passed the token itself.
             let token = config::secret(reference).context("--token cannot be used")?;
             return Token::new(token.expose(), "--token".to_owned());
         }
@@ -100,13 +100,13 @@ impl Token {
 }
 
 impl AdminClient {
-    /// Posts a JSON document; the status and document of a good answer. What else may come is an error that
-    /// tells what to do.
+    /// Posts a JSON document. Returns the status and document of a successful response. Everything else is an
+    /// error that describes the remedy.
     pub(super) async fn post(&self, path: &str, document: &Value) -> anyhow::Result<(StatusCode, Value)> {
         self.post_within(DEADLINE, path, document).await
     }
 
-    /// [`post`](Self::post) with a deadline of its own.
+    /// [`post`](Self::post) with its own timeout.
     pub(super) async fn post_within(
         &self,
         deadline: Duration,
@@ -116,7 +116,7 @@ impl AdminClient {
         self.call(deadline, Method::POST, path, document.to_string()).await
     }
 
-    /// The document at `path`; errors as of [`post`](Self::post).
+    /// The document at `path`. Errors are those of [`post`](Self::post).
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         Ok(self.call(DEADLINE, Method::GET, path, String::new()).await?.1)
     }

@@ -58,7 +58,7 @@ struct RouteArgs {
     admin: AdminArgs,
 }
 
-/// Carries out one command.
+/// Executes one subcommand.
 pub(super) fn run(CanariesArgs { command }: CanariesArgs) -> anyhow::Result<ExitCode> {
     let (admin, call) = match command {
         Command::List(args) => return list(&args),
@@ -88,14 +88,14 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// With or without the sign.
+/// With or without the percent sign.
 fn percent(text: &str) -> anyhow::Result<f64> {
     let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse()?;
     ensure!((0.0..=100.0).contains(&percent), "it is not from 0 to 100");
     Ok(percent)
 }
 
-/// One line on the canary, and two on how it compares.
+/// One line on the canary's state, and two on the comparison.
 fn report(row: &Value, out: &mut impl Write) -> io::Result<()> {
     let text = |key: &str| row.get(key).and_then(Value::as_str).unwrap_or("?");
     let percent = row.get("percent").and_then(Value::as_f64).unwrap_or_default();

@@ -20,7 +20,7 @@ pub(super) struct DemoArgs {
     port: u16,
 }
 
-/// Runs the demonstration until a signal ends it.
+/// Runs the demo until a signal ends it.
 pub(super) fn run(DemoArgs { port }: DemoArgs) -> anyhow::Result<ExitCode> {
     run::block_on(async move {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

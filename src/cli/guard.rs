@@ -1,4 +1,4 @@
-//! `vestibule guard`: between a comparison and the programs that it starts.
+//! `vestibule guard`: a wrapper process between a comparison and the programs that it starts.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -15,7 +15,7 @@ pub(super) struct GuardArgs {
     command: Vec<OsString>,
 }
 
-/// Runs a program until it ends or the standard input does.
+/// Runs a program until it exits or standard input is closed.
 pub(super) fn run(GuardArgs { command }: GuardArgs) -> anyhow::Result<ExitCode> {
     let (program, arguments) = command.split_first().context("there is no program to run")?;
     let mut guarded = Command::new(program);

@@ -1,8 +1,8 @@
 //! The command line.
 //!
-//! Exit codes: 0 all went well, 1 failed, invalid configuration or something left at a deadline, 2 wrong usage
-//! (clap's), 3 requests were cut by a forced stop, 10 a load or a comparison passed a limit or is worse than its
-//! baseline.
+//! Exit codes: 0 success; 1 failure, invalid configuration, or work left at a deadline; 2 wrong usage (clap's
+//! code); 3 requests were cut by a forced stop; 10 a load test or a comparison exceeded a limit or is worse
+//! than its baseline.
 
 mod admin;
 mod canaries;
@@ -91,7 +91,7 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-/// Runs the program; returns its exit code.
+/// Runs the program. Returns its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = match cli.log_format {

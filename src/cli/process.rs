@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::admin::AdminArgs;
 use super::run;
 
-/// A new process has `upgrade.timeout` for each of some steps.
+/// Longer than for other calls: the new process has `upgrade.timeout` for each of several steps.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(600);
 
-/// Has the configuration of a running vestibule read again, and tells what has changed.
+/// Reloads the configuration of a running vestibule and prints the changes.
 pub(super) fn reload(args: AdminArgs) -> anyhow::Result<ExitCode> {
     let client = args.client()?;
     run::block_on(async {
@@ -33,7 +33,8 @@ pub(super) fn upgrade(args: AdminArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The file that is meant, if one was named: that of the running vestibule, or it refuses.
+/// The configuration file given on the command line, if any. The running vestibule refuses the call when it
+/// reads another file.
 fn assumption(args: &AdminArgs) -> Value {
     match args.config() {
         None => json!({}),

@@ -46,14 +46,14 @@ fn tell_shortage(config: &Config) {
     }
 }
 
-/// Runs `task` on the main thread's own runtime, with the process prepared for TLS and for many connections.
+/// Runs `task` on a current-thread runtime. Prepares the process for TLS and raises the open-file limit.
 pub(super) fn block_on(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     transport::install_crypto();
     app::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the system gives no runtime")?;
     let done = runtime.block_on(task);
-    // What still blocks a thread now has had its time.
+    // Does not wait for blocking threads that are still busy.
     runtime.shutdown_background();
     done
 }

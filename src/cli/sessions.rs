@@ -14,7 +14,7 @@ use super::run;
 use crate::secret::Secret;
 
 const REVOKE: &str = "/api/v1/sessions/revoke";
-/// Most bytes of an id on standard input; more is no id but a mistake.
+/// Maximum bytes of an id on standard input.
 const MAX_ID: u64 = 8 << 10;
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ fn secret(text: &str) -> Result<Secret<String>, Infallible> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Carries out one command.
+/// Executes one subcommand.
 pub(super) fn run(SessionsArgs { command: Command::Revoke(args) }: SessionsArgs) -> anyhow::Result<ExitCode> {
     let call = args.call(&mut io::stdin())?;
     let client = args.admin.client()?;
@@ -67,7 +67,7 @@ impl RevokeArgs {
     }
 }
 
-/// The id on `input`, without white space around it.
+/// The id on `input`, without surrounding white space.
 fn read_id(input: &mut impl Read) -> anyhow::Result<String> {
     let mut text = String::new();
     input.take(MAX_ID).read_to_string(&mut text).context("cannot read the id from standard input")?;

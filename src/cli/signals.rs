@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the process to end, the second ends it. SIGHUP asks for
-//! a reload, SIGUSR1 for the access log to be opened again, SIGUSR2 for an upgrade.
+//! Signals. The first SIGTERM or SIGINT begins the shutdown, the second one exits at once. SIGHUP reloads,
+//! SIGUSR1 reopens the access log, SIGUSR2 upgrades.
 
 use std::future::Future;
 use std::io;
@@ -10,8 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::EXIT_CUT;
 use crate::app::AppHandle;
 
-/// A future that completes with the first signal; from then on a second one ends the process at once.
-/// Must be called within a runtime.
+/// A future that completes with the first signal. From then on a second signal ends the process at once. Must
+/// be called within a runtime.
 pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -26,12 +26,12 @@ pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Lets signals steer `app`, as long as the runtime lives that this is called in.
+/// Lets SIGHUP, SIGUSR1 and SIGUSR2 control `app` for the lifetime of the current runtime.
 pub(super) fn steer(app: AppHandle) -> io::Result<()> {
     let (mut reload, mut upgrade) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
     let mut reopen = signal(SignalKind::user_defined1())?;
     let (reloaded, reopened) = (app.clone(), app.clone());
-    // The app itself says how it went.
+    // The app logs the results itself.
     tokio::spawn(async move {
         while reload.recv().await.is_some() {
             let _ = reloaded.reload().await;

@@ -1,4 +1,4 @@
-//! `--fail-if`: what a load or a comparison may not come to, for the exit code of a script.
+//! `--fail-if`: limits on the figures of a load test or a comparison, for the exit code of a script.
 
 use std::io::{self, Write};
 
@@ -6,15 +6,15 @@ use anyhow::{Context, bail, ensure};
 
 use crate::lab::compare::SessionMode;
 
-/// A limit was passed, or a figure is worse than in the baseline.
+/// A limit was exceeded, or a figure is worse than in the baseline.
 pub(super) const EXIT_BEYOND: u8 = 10;
 
-/// What fails a load or a comparison.
+/// A limit that fails a load test or a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Threshold {
-    /// As it was written.
+    /// The limit as written.
     text: String,
-    /// Of a comparison; `None`: every mode.
+    /// The mode of a comparison. `None`: every mode.
     pub(super) mode: Option<SessionMode>,
     pub(super) measure: Measure,
     relation: Relation,
@@ -22,16 +22,16 @@ pub(super) struct Threshold {
     limit: f64,
 }
 
-/// What can be limited.
+/// The figures that can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
     /// Percent of the sessions.
     Lost,
     /// Percent of the actions.
     Failed,
-    /// Actions that did not fail, per second.
+    /// Successful actions per second.
     Rate,
-    /// Milliseconds, like all below: of an action.
+    /// Milliseconds, as for all below: the latency of an action.
     Mean,
     P50,
     P95,
@@ -81,7 +81,7 @@ impl Measure {
         }
     }
 
-    /// How many of the own unit one of `unit` is.
+    /// The factor from `unit` to the measure's own unit.
     fn factor(self, unit: &str) -> Option<f64> {
         match (self.unit(), unit) {
             ("ms", "s") => Some(1000.0),
@@ -91,7 +91,7 @@ impl Measure {
 }
 
 impl Threshold {
-    /// Reads one such as `lost > 1%`, or `shared p99 >= 1.5s` for one mode.
+    /// Parses a limit such as `lost > 1%`, or `shared p99 >= 1.5s` for one mode.
     pub(super) fn parse(text: &str) -> anyhow::Result<Threshold> {
         let at =
             text.find(['<', '>']).context("write a figure, < or >, and a number, such as \"lost > 1%\"")?;
@@ -120,7 +120,8 @@ impl Threshold {
         Ok(Threshold { text: text.trim().to_owned(), mode, measure, relation, limit: value * factor })
     }
 
-    /// What to say when it is passed by `value`, or when nothing was measured that could keep to it; `of` is the mode.
+    /// A message when `value` exceeds the limit, or when there is no value. `of` is the mode's name, possibly
+    /// empty.
     pub(super) fn passed(&self, of: &str, value: Option<f64>) -> Option<String> {
         let of = if of.is_empty() { String::new() } else { format!("{of}: ") };
         let Some(value) = value else { return Some(format!("{of}{}: nothing was measured", self.text)) };
@@ -134,7 +135,7 @@ impl Threshold {
     }
 }
 
-/// Says which limits were passed.
+/// Prints the exceeded limits.
 pub(super) fn tell(passed: &[String], out: &mut impl Write) -> io::Result<()> {
     if passed.is_empty() {
         return Ok(());
@@ -143,7 +144,7 @@ pub(super) fn tell(passed: &[String], out: &mut impl Write) -> io::Result<()> {
     passed.iter().try_for_each(|passed| writeln!(out, "  {passed}"))
 }
 
-/// For a load, which has no modes.
+/// A limit of a load test, which has no modes.
 pub(super) fn without_mode(text: &str) -> anyhow::Result<Threshold> {
     let threshold = Threshold::parse(text)?;
     ensure!(threshold.mode.is_none(), "a load has no modes: leave the mode out");

@@ -1,4 +1,4 @@
-//! `[route.canary]`: a second upstream of a route that gets a share of the clients.
+//! `[route.canary]`: a second upstream of a route that receives a share of the clients.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::change::Pattern;
 use http::header::HeaderName;
 
-/// A second version behind a route.
+/// The canary of a route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Canary {
-    /// Index into [`Config::upstreams`](super::Config::upstreams); not the route's own.
+    /// Index into [`Config::upstreams`](super::Config::upstreams); differs from the route's own upstream.
     pub upstream: usize,
-    /// Share of new clients, to begin with.
+    /// The initial share of new clients.
     pub percent: Percent,
-    /// Requests that go to the canary whatever its share; any of them suffices.
+    /// Requests that match any of these go to the canary regardless of its share.
     pub matches: Vec<CanaryMatch>,
     /// `None`: only the operator changes the share.
     pub auto: Option<CanaryAuto>,
@@ -23,22 +23,22 @@ pub struct Canary {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CanaryMatch(pub Vec<Condition>);
 
-/// One thing that is asked of a request.
+/// One condition on a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
-    /// Some line of the header has such a value.
+    /// At least one line of the header has such a value.
     Header {
         name: HeaderName,
         value: ValueTest,
     },
-    /// Some cookie of this name has such a value.
+    /// At least one cookie of this name has such a value.
     Cookie {
         name: String,
         value: ValueTest,
     },
-    /// The session is of one of these users, as `session.user` finds them.
+    /// The session belongs to one of these users. The user is found by `session.user`.
     User(Vec<String>),
-    /// A proxy in front of us says one of these countries (two capital letters) in this header.
+    /// A proxy in front of vestibule sends one of these countries (two capital letters) in this header.
     Country {
         header: HeaderName,
         codes: Vec<String>,
@@ -46,7 +46,7 @@ pub enum Condition {
     Device(Device),
 }
 
-/// What a text must be.
+/// A test on a text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ValueTest {
     Is(String),
@@ -54,7 +54,7 @@ pub enum ValueTest {
     Matches(Pattern),
 }
 
-/// What a client says in `User-Agent` that it runs on.
+/// The device class, derived from `User-Agent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
     Mobile,
@@ -63,19 +63,19 @@ pub enum Device {
     Bot,
 }
 
-/// Steps up and back without the operator.
+/// Automatic promotion and rollback.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CanaryAuto {
-    /// Shares that follow, ascending; the last is all of it.
+    /// The shares after the initial one, ascending; the last is 100%.
     pub steps: Vec<Percent>,
-    /// Shortest stay at a share before the next.
+    /// Minimum time at a share before the next step.
     pub hold: Duration,
-    /// By how much the canary's share of failed requests may be greater: 0 to 1, absolute.
+    /// Maximum increase of the canary's error rate over the stable side: 0 to 1, absolute.
     pub max_error_increase: f64,
-    /// By how much its time to the first byte may be longer: above 0, relative.
+    /// Maximum increase of the canary's time to first byte: above 0, relative.
     pub max_latency_increase: f64,
-    /// Greatest probability, over the canary's whole life, that one within both bounds is rolled back: between 0
-    /// and 1.
+    /// Maximum probability, over the canary's whole life, that a canary within both limits is rolled back:
+    /// between 0 and 1.
     pub false_alarm: f64,
 }
 
@@ -87,13 +87,13 @@ impl Percent {
     pub const NONE: Percent = Percent(0);
     pub const ALL: Percent = Percent(10_000);
 
-    /// The nearest share that can be told; `None` outside 0 to 100.
+    /// Rounds to hundredths of a percent. Returns `None` outside 0 to 100.
     pub fn new(percent: f64) -> Option<Self> {
         let fits = (0.0..=100.0).contains(&percent);
         fits.then(|| Percent((percent * 100.0).round() as u16))
     }
 
-    /// From hundredths of a percent; `None` above 10000.
+    /// From hundredths of a percent. Returns `None` above 10000.
     pub fn from_hundredths(hundredths: u16) -> Option<Self> {
         (hundredths <= Self::ALL.0).then_some(Percent(hundredths))
     }
@@ -102,7 +102,7 @@ impl Percent {
         self.0
     }
 
-    /// 0 to 100.
+    /// In percent, 0 to 100.
     pub fn value(self) -> f64 {
         f64::from(self.0) / 100.0
     }

@@ -1,30 +1,33 @@
-//! What users of a scenario take from answers.
+//! Values that a scenario's users extract from responses.
 
 use http::header::HeaderName;
 use regex::bytes::Regex;
 
-/// A value that is taken from an answer, to be filled in for `{name}` in later requests of the same user.
+/// A value extracted from a response. It replaces `{name}` in later requests of the same user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capture {
-    /// A letter, then letters, digits, `_` and `-`; at most 40.
+    /// A letter, then letters, digits, `_` and `-`; at most 40 characters.
     pub name: String,
     pub from: Source,
 }
 
-/// Where a value stands in an answer.
+/// Where in a response the value is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
-    /// A JSON pointer (RFC 6901), not empty: of the body, or of the first event of a stream that has it.
+    /// A JSON pointer (RFC 6901), not empty: into the body, or into the first event of a stream that contains
+    /// it.
     Pointer(String),
     /// The first header of this name.
     Header(HeaderName),
-    /// A cookie that the answer sets.
+    /// A cookie that the response sets.
     Cookie(String),
-    /// The first match in the body, or in an event of a stream: its first group, or all of it.
+    /// The first match in the body or in an event of a stream: its first group, or the whole match without a
+    /// group.
     Pattern(BodyPattern),
 }
 
-/// A regular expression for bodies, equal to another one written the same. Its classes are those of ASCII.
+/// A regular expression for bodies. Two are equal when their texts are equal. Character classes are ASCII
+/// only.
 #[derive(Debug, Clone)]
 pub struct BodyPattern(pub Regex);
 

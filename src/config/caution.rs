@@ -1,4 +1,4 @@
-//! What may surprise the operator although the configuration is valid.
+//! Warnings about valid configurations with surprising effects.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use super::mode::{Mode, Modes};
 use super::model::{Config, StoreKind};
 
 impl Config {
-    /// One line each, for `check`, the start and a reload.
+    /// The warnings, one line each; shown by `check`, at process start and at a reload.
     pub fn cautions(&self) -> Vec<String> {
         self.password_in_the_open()
             .into_iter()
@@ -46,7 +46,7 @@ impl Config {
         cautions
     }
 
-    /// What limits mean where several upstreams have the same instance.
+    /// Explains how limits combine where several upstreams contain the same instance.
     fn shared_instances(&self) -> Vec<String> {
         let mut by_address = BTreeMap::<SocketAddr, Vec<(&str, Option<usize>)>>::new();
         for upstream in &self.upstreams {
@@ -60,7 +60,7 @@ impl Config {
     }
 }
 
-/// `None` where nothing is limited.
+/// `None` when no upstream limits the instance.
 fn about_limits(address: SocketAddr, limits: &[(&str, Option<usize>)]) -> Option<String> {
     let most = limits.iter().filter_map(|(_, limit)| *limit).max()?;
     let each: Vec<_> = limits

@@ -1,24 +1,24 @@
-//! How a running process changes.
+//! How a running process changes: reload and upgrade.
 
 use std::ops::Deref;
 use std::time::Duration;
 
 use regex::Regex;
 
-/// When the configuration is read again.
+/// When the configuration is reloaded, and what happens to removed instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reload {
-    /// Also when the file has changed, not only when told to.
+    /// Whether a change of the file triggers a reload, in addition to explicit requests.
     pub watch: bool,
     pub removed_streams: RemovedStreams,
 }
 
-/// What becomes of answers and tunnels that still come from an instance that a reload removes.
+/// What happens to responses and tunnels from an instance that a reload removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovedStreams {
-    /// They end by themselves.
+    /// They continue until they end by themselves.
     Keep,
-    /// They have so long.
+    /// They continue for at most this long.
     KeepUntil(Duration),
     /// They are cut.
     Close,
@@ -27,15 +27,15 @@ pub enum RemovedStreams {
 /// How a new process takes over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
-    /// For each step of the new process until it is ready.
+    /// Timeout of each step of the new process until it is ready.
     pub timeout: Duration,
-    /// Longest life of the old process after it was taken over from.
+    /// Maximum lifetime of the old process after the takeover.
     pub max_age: Duration,
-    /// Bytes of resident memory that the old process may have meanwhile.
+    /// Maximum resident memory of the old process after the takeover, in bytes.
     pub max_memory: u64,
 }
 
-/// A regular expression that is equal to another one written the same.
+/// A regular expression. Two are equal when their texts are equal.
 #[derive(Debug, Clone)]
 pub struct Pattern(Regex);
 

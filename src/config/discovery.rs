@@ -1,43 +1,43 @@
-//! Where instances of an upstream are looked for while the proxy runs.
+//! Service discovery: where an upstream's instances are found at run time.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Instances that are found, in addition to those that are written in the configuration.
+/// Discovered instances, in addition to those in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovery {
     pub source: DiscoverySource,
     pub empty: OnEmpty,
-    /// Slots of an instance that is found, unless its file says otherwise; `None`: as many as come.
+    /// Slots of a discovered instance, unless its file sets them. `None`: unlimited.
     pub max_requests: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiscoverySource {
     Dns(DnsDiscovery),
-    /// A TOML file with tables `[[instance]]`, as [`parse_instances`](super::parse_instances) reads it.
+    /// A TOML file with `[[instance]]` tables in the format of [`parse_instances`](super::parse_instances).
     File(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsDiscovery {
     pub question: DnsQuestion,
-    /// Who is asked; empty: those of the system, with its search domains.
+    /// The DNS servers to query. Empty: the system's servers, with its search domains.
     pub resolvers: Vec<SocketAddr>,
     pub family: AddressFamily,
-    /// Shortest time between two look-ups, whatever the records say.
+    /// Minimum time between two lookups, regardless of the records' TTLs.
     pub min_ttl: Duration,
-    /// Longest time between two look-ups; not less than `min_ttl`.
+    /// Maximum time between two lookups; not less than `min_ttl`.
     pub max_ttl: Duration,
-    /// For one look-up, all its questions together.
+    /// Timeout of one lookup with all its queries.
     pub timeout: Duration,
 }
 
-/// What is asked for. Names are in lower case; one that ends with a dot is absolute.
+/// What is queried. Names are in lower case; a name with a trailing dot is absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DnsQuestion {
-    /// A and AAAA records; the port is the same for all.
+    /// A and AAAA records; all instances have the same port.
     Addresses { name: String, port: u16 },
     /// SRV records (RFC 2782).
     Services { name: String },
@@ -51,11 +51,11 @@ pub enum AddressFamily {
     Ipv6,
 }
 
-/// What an answer without instances means.
+/// How a result without instances is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
-    /// A failure: the last good set is kept.
+    /// As a failure: the last good set stays in use.
     Keep,
-    /// That there are none. A name that does not exist is still a failure.
+    /// As an empty set. A name that does not exist is still a failure.
     Apply,
 }

@@ -1,11 +1,11 @@
-//! The line of the file a problem points at, without what must not be shown.
+//! The source line of a problem, with secrets masked.
 
 use super::file::Span;
 
-/// One line of the file with the part to underline, both in characters.
+/// One line of the file and the range to underline, both in characters.
 ///
-/// A value other than the one underlined appears as `…`, and comments behind it are cut off: either could be
-/// a secret that stands beside the mistake.
+/// Every value except the underlined one is shown as `…`, and a comment after it is cut off: either could be
+/// a secret next to the mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Excerpt {
     pub(super) line: String,
@@ -13,7 +13,7 @@ pub(super) struct Excerpt {
     pub(super) width: usize,
 }
 
-/// Line and column of a byte, both from 1; columns are counted in characters.
+/// Line and column of a byte offset, both from 1. Columns count characters.
 pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -21,8 +21,7 @@ pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// The first line of `target`. `leaves` are the places of all values; `hidden` says that `target` is a value
-/// that must not be shown either.
+/// The first line of `target`. `leaves` are the spans of all values. `hidden` masks `target` too.
 pub(super) fn excerpt(text: &str, leaves: &[Span], target: &Span, hidden: bool) -> Excerpt {
     let start = text.get(..target.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
     let mut excerpt = Excerpt { line: String::new(), indent: 0, width: 0 };

@@ -1,16 +1,16 @@
-//! Faults while they are collected, before they become problems.
+//! Faults: mistakes while they are collected, before they become [`Problems`].
 
 use super::excerpt::{excerpt, position};
 use super::file::Span;
 use super::problem::{Place, Problem, Problems};
 
-/// What is wrong with a value; the place is added by whoever knows it.
+/// A mistake in a value. The caller adds the position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) what: String,
     pub(super) why: String,
     pub(super) help: String,
-    /// The value must not be shown.
+    /// Whether the value must be masked in the excerpt.
     pub(super) hidden: bool,
 }
 
@@ -20,7 +20,7 @@ impl Fault {
     }
 }
 
-/// A place to point at.
+/// A position in the file: the key's path and the span of its value.
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
     pub(super) key: String,
@@ -36,7 +36,7 @@ impl Report {
         self.0.push((spot, fault));
     }
 
-    /// The places of all faults.
+    /// The positions of all faults.
     pub(super) fn spots(&self) -> impl Iterator<Item = &Spot> {
         self.0.iter().map(|(spot, _)| spot)
     }
@@ -45,7 +45,7 @@ impl Report {
         self.0.is_empty()
     }
 
-    /// Everything in the order of the file. `leaves` are the places of all values in `text`.
+    /// All faults as problems, in the order of the file. `leaves` are the spans of all values in `text`.
     pub(super) fn into_problems(mut self, file: &str, text: &str, leaves: &[Span]) -> Problems {
         self.0.sort_by_key(|(spot, _)| spot.span.start);
         let problem = |(spot, fault): (Spot, Fault)| {

@@ -1,10 +1,10 @@
-//! The configuration file as it is written: keys and values, each with its place in the text.
+//! The configuration file as a syntax tree: keys and values with their spans in the text.
 
 use std::ops::Range;
 
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// Bytes of the text.
+/// Byte range in the text.
 pub(super) type Span = Range<usize>;
 
 pub(super) struct Node {
@@ -18,7 +18,7 @@ pub(super) enum Value {
     Boolean(bool),
     List(Vec<Node>),
     Table(Table),
-    /// A kind of value that no key takes, by its name.
+    /// A kind of value that no key accepts; the text is its name.
     Other(&'static str),
 }
 
@@ -31,13 +31,13 @@ pub(super) struct Entry {
 /// Entries in the order of the file.
 pub(super) struct Table(Vec<Entry>);
 
-/// The text is not TOML. The message quotes nothing of the text.
+/// The text is not valid TOML. The message does not quote the text.
 pub(super) struct SyntaxError {
     pub(super) message: String,
     pub(super) span: Span,
 }
 
-/// Reads TOML 1.1.
+/// Parses TOML 1.1.
 pub(super) fn parse(text: &str) -> Result<Table, SyntaxError> {
     match DeTable::parse(text) {
         Ok(document) => Ok(Table::from(document.into_inner())),
@@ -59,14 +59,14 @@ impl Table {
         self.0.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
-    /// The places of all values that hold no other values.
+    /// The spans of all values that are neither lists nor tables.
     pub(super) fn leaves(&self) -> Vec<Span> {
         self.0.iter().flat_map(|entry| entry.node.leaves()).collect()
     }
 }
 
 impl Node {
-    /// What kind of value this is, in words.
+    /// The kind of this value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Text(_) => "text",

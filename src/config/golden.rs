@@ -1,5 +1,5 @@
-//! Every key of every file, as written down in `tests/golden`: what it is called, how the annotated file shows it, and
-//! what is said of values that it does not take, which tells those that it does.
+//! Golden test of every key of every file, written to `tests/golden`: its name, how the annotated file shows
+//! it, and the help text for invalid values, which lists the valid ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -7,12 +7,13 @@ use std::fmt::Write;
 use super::{Problem, Problems, parse, parse_application, parse_scenario};
 use crate::golden::assert_golden;
 
-/// No key is called this, nor anything that could be meant by it.
+/// An unknown key. No known key resembles it, so the help text lists the known keys instead of suggesting
+/// one.
 const STRAY: &str = "stray-1234567890";
-/// Values that hardly any key takes.
+/// Values that almost no key accepts.
 const ODD: [&str; 5] = ["1979-05-27", "\"?\"", "-1", "[\"?\"]", "{ stray-1234567890 = 0 }"];
 
-/// A file with a line for every table, and how it is read.
+/// An annotated file with every table, and its parser.
 struct Annotated {
     lines: Vec<&'static str>,
     read: fn(&str) -> Option<Problems>,
@@ -23,7 +24,7 @@ impl Annotated {
         Annotated { lines: text.lines().collect(), read }
     }
 
-    /// With the tables in force that are commented out.
+    /// Uncomments the tables that are commented out.
     fn in_force(mut self) -> Self {
         let mut in_table = false;
         for line in &mut self.lines {
@@ -33,7 +34,8 @@ impl Annotated {
         self
     }
 
-    /// The lines that tables begin with, each with its table's name; the whole file comes first.
+    /// The index of the line after each table header, with the table's name. The first entry is the whole
+    /// file.
     fn tables(&self) -> Vec<(usize, String)> {
         let header = |(index, line): (usize, &&str)| {
             let name = line.strip_prefix('[')?.split(']').next()?;
@@ -43,7 +45,7 @@ impl Annotated {
         std::iter::once((0, String::new())).chain(tables).collect()
     }
 
-    /// The file with other values of keys, each in the table that begins at its line.
+    /// The file with the given keys replaced. Each value names its table by the line that begins it.
     fn with(&self, values: &[(usize, &str, &str)]) -> String {
         let mut text = String::new();
         let (mut table, mut in_text) = (0, None);
@@ -62,7 +64,7 @@ impl Annotated {
             if !leaves_out {
                 let _ = writeln!(text, "{line}");
             }
-            // A value of several lines.
+            // A multi-line value begins or ends here.
             if !line.starts_with('#') && line.matches("'''").count() == 1 {
                 in_text = if in_text.is_some() { None } else { Some(leaves_out) };
             }
@@ -70,7 +72,7 @@ impl Annotated {
         text
     }
 
-    /// What is said of each of `keys` in `table`, when all have this value.
+    /// The help texts for each of `keys` in `table` when all have this value.
     fn said(&self, table: &(usize, String), keys: &BTreeSet<String>, value: &str) -> Vec<(String, String)> {
         let values: Vec<_> = keys.iter().map(|key| (table.0, key.as_str(), value)).collect();
         let problems = (self.read)(&self.with(&values));
@@ -96,7 +98,7 @@ impl Annotated {
         example.map_or(String::new(), |example| format!(" (such as {example})"))
     }
 
-    /// The keys that are read, by table.
+    /// The known keys, by table.
     fn keys(&self) -> BTreeMap<String, BTreeSet<String>> {
         let tables = self.tables();
         let strays: Vec<_> = tables.iter().map(|(line, _)| (*line, STRAY, "0")).collect();
@@ -116,7 +118,8 @@ impl Annotated {
         let (tables, keys) = (self.tables(), self.keys());
         let mut page = String::new();
         for table in &tables {
-            // Of several tables of one kind the first is looked at; those with keys of the user's choice have none.
+            // Of several tables of the same name only the first is documented. Tables with user-chosen keys
+            // have no list of known keys.
             let is_first = tables.iter().find(|other| other.1 == table.1) == Some(table);
             let Some(keys) = keys.get(&table.1).filter(|_| is_first) else { continue };
             let is_table = |key: &&String| {
@@ -145,7 +148,7 @@ fn join(table: &str, key: &str) -> String {
     if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }
 
-/// A key's path without the places of tables in their lists.
+/// The key's path without list indices.
 fn unindexed(path: &str) -> String {
     let mut names = path.split('[');
     let first = names.next().unwrap_or_default().to_owned();

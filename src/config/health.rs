@@ -1,47 +1,47 @@
-//! How the health of instances is judged. Part of the model: validated, typed, defaults filled in.
+//! How the health of instances is determined. Part of the model: validated, typed, defaults filled in.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
 
-/// Active checks of every instance.
+/// Active health checks of every instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     pub kind: CheckKind,
-    /// Between the beginnings of two checks of an instance, give or take a tenth.
+    /// Time between the starts of two checks of an instance, with a jitter of ±10 %.
     pub interval: Duration,
-    /// For a whole check, from connecting to the last byte that is looked at.
+    /// Timeout of a whole check, from the connect to the last byte that is examined.
     pub timeout: Duration,
-    /// At least 1.
+    /// Successful checks in a row until an instance is healthy; at least 1.
     pub rise: u32,
-    /// At least 1.
+    /// Failed checks in a row until an instance is unhealthy; at least 1.
     pub fall: u32,
-    /// How long new requests wait for a first good check when no instance has had one.
+    /// How long new requests wait for a first successful check while no instance has passed one.
     pub unproven_after: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckKind {
     Http(HttpCheck),
-    /// That a connection can be made is enough.
+    /// A successful connect is enough.
     Tcp,
 }
 
-/// What is asked, and which answer is good.
+/// The request of an HTTP check and the expected response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpCheck {
     pub method: Method,
-    /// Origin-form target, begins with `/`.
+    /// Origin-form target; begins with `/`.
     pub path: String,
-    /// `None`: the instance's address.
+    /// The `Host` header. `None`: the instance's address.
     pub host: Option<HeaderValue>,
     pub status: StatusSet,
-    /// What the beginning of the body must hold; `None`: anything.
+    /// Text that the beginning of the body must contain. `None`: any body.
     pub body: Option<String>,
 }
 
-/// A set of statuses.
+/// A set of status codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet(pub Vec<RangeInclusive<u16>>);
 
@@ -51,36 +51,38 @@ impl StatusSet {
     }
 }
 
-/// When an instance is taken out for what requests meet there.
+/// Passive health checks: when an instance is ejected because of its responses to requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlier {
-    /// Failures in a row, at least 1; `None`: any number.
+    /// Consecutive failures that eject, at least 1. `None`: this criterion is off.
     pub consecutive: Option<u32>,
-    /// Percent of the requests within `window` that fail, 1 to 100; `None`: any share.
+    /// Percent of failed requests within `window` that ejects, 1 to 100. `None`: this criterion is off.
     pub error_rate: Option<u8>,
-    /// How many times as long as the others it may typically take to the head of an answer, at least 2; `None`: any
-    /// time.
+    /// Ejects an instance whose typical time to the response head is this many times that of the others; at
+    /// least 2. `None`: this criterion is off.
     pub latency: Option<u32>,
-    /// Whether a 500 that is not the application's own JSON counts as failure, as 502, 503 and 504 do.
+    /// Whether a 500 that is not the application's own JSON counts as a failure, as 502, 503 and 504 do.
     pub internal_errors: bool,
-    /// What the error rate and the latency are taken of.
+    /// The time window of the error rate and the latency.
     pub window: Duration,
-    /// Fewer requests within the window say nothing. At least 1.
+    /// Minimum requests within the window for a decision. At least 1.
     pub min_requests: u64,
-    /// For how long the first time; twice as long each further time.
+    /// Duration of the first ejection; it doubles with each further ejection.
     pub eject: Duration,
-    /// The longest time. An instance that serves for so long afterwards begins anew.
+    /// Maximum duration of an ejection. After serving for this long, the instance's next ejection starts at
+    /// `eject` again.
     pub max_eject: Duration,
-    /// Percent of the instances that are out at a time; of several one may always be.
+    /// Maximum percent of instances ejected at a time. With two or more instances one may always be ejected.
     pub max_ejected: u8,
 }
 
 impl Outlier {
-    /// What applies when nothing is said: an instance that lets one request after the other fail at the door is
-    /// left alone. An application's own failures are no reason, as one client could bring them about.
+    /// Used when the operator configures nothing: ejects only after consecutive failures at the connection or
+    /// gateway level. The application's own 500 responses do not count, because a single client could cause
+    /// them.
     pub const CAUTIOUS: Outlier = Outlier { internal_errors: false, ..Outlier::DEFAULT };
 
-    /// Of the table.
+    /// The defaults of the `outlier` table.
     pub const DEFAULT: Outlier = Outlier {
         consecutive: Some(5),
         error_rate: None,
@@ -93,7 +95,7 @@ impl Outlier {
         max_ejected: 50,
     };
 
-    /// Whether anything is looked at that takes time to show.
+    /// Whether a criterion that needs the time window is on.
     pub fn has_window(&self) -> bool {
         self.error_rate.is_some() || self.latency.is_some()
     }
@@ -102,7 +104,7 @@ impl Outlier {
         self.consecutive.is_some() || self.has_window()
     }
 
-    /// How many of `instances` may be out at a time.
+    /// How many of `instances` may be ejected at a time.
     pub fn most_ejected(&self, instances: usize) -> usize {
         let share = instances * usize::from(self.max_ejected) / 100;
         if instances > 1 { share.max(1) } else { 0 }

@@ -1,8 +1,8 @@
-//! Configuration: read, parsed, validated whole, typed.
+//! The configuration: read, parsed, validated as a whole, typed.
 //!
-//! [`load`] turns a file into a [`Config`] or into [`Problems`]: every mistake at once, each with its place,
-//! its reason and its remedy. Only a syntax error stands alone, as nothing behind it can be trusted. Every key,
-//! its default and its meaning are in `config/vestibule.toml`.
+//! [`load`] turns a file into a [`Config`] or into [`Problems`]: all mistakes at once, each with its
+//! position, reason and remedy. Only a syntax error is reported alone, because nothing after it can be parsed
+//! reliably. `config/vestibule.toml` documents every key with its default.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -62,7 +62,7 @@ pub enum LoadError {
     /// The file cannot be read, or is not UTF-8.
     #[error("cannot read the configuration file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// The file can be read, but not run.
+    /// The file has mistakes.
     #[error(transparent)]
     Invalid(#[from] Problems),
 }
@@ -74,16 +74,16 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
     Ok(parse(&text, &path.display().to_string())?)
 }
 
-/// Validates the text of a configuration file. `name` is what the problems call the file.
+/// Validates the text of a configuration file. `name` is the file name in the problems.
 ///
-/// Reads the environment and the files that `env:NAME` and `file:PATH` refer to, and nothing else.
+/// Reads the environment variables and files that `env:NAME` and `file:PATH` refer to, and nothing else.
 pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
     read(text, name, validate::config)
 }
 
-/// Validates the text of a file of instances: tables `[[instance]]` with the keys of `[[upstream.instance]]`,
-/// or `instance = []` for none. `name` is what the problems call the file. An instance has `max_requests` slots
-/// unless it says otherwise.
+/// Validates the text of an instance file: `[[instance]]` tables with the keys of `[[upstream.instance]]`, or
+/// `instance = []` for none. `name` is the file name in the problems. `max_requests` is the default number of
+/// slots of an instance.
 pub fn parse_instances(
     text: &str,
     name: &str,
@@ -92,12 +92,12 @@ pub fn parse_instances(
     read(text, name, |s| Some(validate::instances(s, max_requests)))
 }
 
-/// Validates the text of a file about the user's own application. `name` is what the problems call the file.
+/// Validates the text of an application file. `name` is the file name in the problems.
 pub fn parse_application(text: &str, name: &str) -> Result<Application, Problems> {
     read(text, name, validate::application)
 }
 
-/// Validates the text of a scenario's file. `name` is what the problems call the file.
+/// Validates the text of a scenario file. `name` is the file name in the problems.
 pub fn parse_scenario(text: &str, name: &str) -> Result<Scenario, Problems> {
     read(text, name, validate::scenario)
 }

@@ -1,13 +1,13 @@
-//! `session.mode`: what becomes of sessions, for all clients or for cohorts of them.
+//! `session.mode`: how sessions are handled, for all clients or per cohort.
 
 use super::canary::Percent;
 
-/// The switch.
+/// How sessions are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// Any instance serves; the session is resolved from the store.
+    /// Any instance serves any request; the proxy resolves the session from the store.
     Shared,
-    /// The client keeps its instance, which keeps the session.
+    /// Affinity: a client stays with its instance, which keeps the session.
     Sticky,
     /// Neither: plain round robin.
     Local,
@@ -16,7 +16,7 @@ pub enum Mode {
 impl Mode {
     pub const ALL: [Mode; 3] = [Mode::Shared, Mode::Sticky, Mode::Local];
 
-    /// The word used in the configuration, logs and metrics.
+    /// The name in the configuration, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Shared => "shared",
@@ -26,16 +26,16 @@ impl Mode {
     }
 }
 
-/// The mode of all requests, or those that are compared.
+/// The mode of all requests, or the modes that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Modes {
     One(Mode),
-    /// Each client belongs to a cohort, which is served in its mode.
+    /// Each client belongs to a cohort, and each cohort is served in its own mode.
     Compare(Shares),
 }
 
 impl Modes {
-    /// The mode of every request; `None` while modes are compared.
+    /// The mode of every request. `None` while modes are compared.
     pub fn one(self) -> Option<Mode> {
         match self {
             Modes::One(mode) => Some(mode),
@@ -51,7 +51,7 @@ impl Modes {
         }
     }
 
-    /// The word for logs, metrics and problems.
+    /// The name in logs, metrics and problems.
     pub fn as_str(self) -> &'static str {
         self.one().map_or("compare", Mode::as_str)
     }
@@ -63,13 +63,13 @@ impl From<Mode> for Modes {
     }
 }
 
-/// Shares of new clients, by mode. They make up all of them; at least two modes have one, which may be nothing.
+/// Shares of new clients by mode. They sum to 100%. At least two modes have a share, which may be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares([Option<Percent>; 3]);
 
 impl Shares {
-    /// In the order of [`Mode::ALL`], `None` for a mode that is not compared. `None` when the shares do not make up
-    /// all, or fewer than two modes are compared.
+    /// `shares` is in the order of [`Mode::ALL`], with `None` for a mode that is not compared. Returns `None`
+    /// when the shares do not sum to 100% or fewer than two modes are compared.
     pub fn new(shares: [Option<Percent>; 3]) -> Option<Self> {
         let compared = shares.iter().flatten().count();
         let sum: u32 = shares.iter().flatten().map(|share| u32::from(share.hundredths())).sum();
@@ -81,8 +81,8 @@ impl Shares {
         self.0.get(mode as usize).copied().flatten()
     }
 
-    /// The mode at a place of 0 to 9999. Shared begins at the one end and sticky at the other, with local between
-    /// them, so that a changed border between two modes moves nothing else.
+    /// The mode for a hash value of 0 to 9999. Shared occupies the low end, sticky the high end, and local
+    /// the middle. So moving the boundary between two modes moves only clients between those two.
     pub fn mode_at(self, place: u16) -> Mode {
         let share = |mode| self.of(mode).map_or(0, Percent::hundredths);
         match place {

@@ -1,6 +1,6 @@
-//! The configuration as the rest of the program sees it: validated, typed, defaults filled in.
+//! The configuration for the rest of the program: validated, typed, defaults filled in.
 //!
-//! Nothing here is an `Option` that means "the default"; an `Option` means the operator chose "none".
+//! No `Option` here means "the default"; an `Option` means that the operator chose "none".
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -19,12 +19,12 @@ use super::upstream::Upstream;
 use crate::headers::set_cookie::CookieAttributes;
 use crate::secret::Secret;
 
-/// A whole, valid configuration. Immutable; shared behind an `Arc`.
+/// A complete, valid configuration. Immutable; shared in an `Arc`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Worker threads, each with its own runtime and listeners.
     pub workers: NonZeroUsize,
-    /// Addresses to accept clients on; never empty.
+    /// Addresses that accept clients; never empty.
     pub listeners: Vec<SocketAddr>,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -36,7 +36,7 @@ pub struct Config {
     pub session: Session,
     pub affinity: Affinity,
     pub identity: Identity,
-    /// Never empty; routes refer to these by index.
+    /// Never empty. Routes refer to upstreams by index.
     pub upstreams: Vec<Upstream>,
     /// Never empty; in the order of the file.
     pub routes: Vec<Route>,
@@ -44,22 +44,22 @@ pub struct Config {
     pub admin: Option<Admin>,
 }
 
-/// What a client may send, and an instance in the head of a response.
+/// Limits on connections, on requests of clients, and on response heads of instances.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Open client connections over all workers.
+    /// Open client connections, over all workers.
     pub connections: usize,
-    /// Open connections to instances, likewise.
+    /// Open connections to instances, over all workers.
     pub upstream_connections: usize,
     /// Header lines per request.
     pub header_count: usize,
-    /// Bytes of request line and headers together; at least 8 KiB (hyper's smallest buffer).
+    /// Bytes of request line and headers together; at least 8 KiB (hyper's minimum buffer).
     pub header_bytes: usize,
     /// Bytes of the request target.
     pub uri_bytes: usize,
     /// Bytes of a request body; `None` = unlimited.
     pub body_bytes: Option<u64>,
-    /// Bytes held of bodies of HTTP/2 clients, all connections together.
+    /// Bytes buffered for bodies of HTTP/2 clients, over all connections.
     pub buffer_bytes: usize,
     /// Header lines per response of an instance; at most [`Limits::MAX_RESPONSE_HEADER_COUNT`].
     pub response_header_count: usize,
@@ -72,7 +72,7 @@ impl Limits {
     pub const MAX_RESPONSE_HEADER_BYTES: usize = 16 << 20;
 }
 
-/// How long each step may take. All but `half_closed` are greater than zero.
+/// Timeouts. All but `half_closed` are greater than zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
     pub request_head: Duration,
@@ -87,16 +87,16 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
 }
 
-/// How the process ends on SIGTERM.
+/// Graceful shutdown on SIGTERM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shutdown {
-    /// May be zero.
+    /// How long to keep accepting after readiness went off. May be zero.
     pub accept_grace: Duration,
-    /// May be zero: cut at once.
+    /// How long requests in flight may continue. May be zero: they are cut at once.
     pub deadline: Duration,
 }
 
-/// Where access-log lines go.
+/// The output of the access log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessLogOutput {
     Stdout,
@@ -105,11 +105,11 @@ pub enum AccessLogOutput {
     Off,
 }
 
-/// Forwarding headers: whom we believe and what we send.
+/// Forwarding headers: which peers are trusted and which headers are sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forwarding {
     pub trusted_peers: Vec<IpNet>,
-    /// Headers that are passed on for everybody although they claim what only a proxy may say.
+    /// Headers that are forwarded from every client, although by default only a trusted proxy may set them.
     pub pass: Vec<HeaderName>,
     pub x_forwarded_for: ForwardedFor,
     pub x_forwarded: bool,
@@ -118,79 +118,79 @@ pub struct Forwarding {
     pub request_id: bool,
 }
 
-/// What becomes of `X-Forwarded-For`.
+/// How `X-Forwarded-For` is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardedFor {
-    /// Append the peer to what a trusted peer sent.
+    /// Append the peer to the list that a trusted peer sent.
     Append,
-    /// Send the resolved client address only.
+    /// Send only the resolved client address.
     Replace,
     /// Send none.
     Off,
 }
 
-/// What happens to a request without a live session.
+/// How a request without a live session is handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnAbsent {
     /// Forward without identity.
     Anonymous,
-    /// 401.
+    /// Respond with 401.
     Unauthorized,
-    /// 302 to this location for a navigation, 401 for anything else.
+    /// Redirect a navigation to this location with 302; respond to other requests with 401.
     Redirect(HeaderValue),
 }
 
-/// What happens to a CORS preflight without a live session.
+/// How a CORS preflight without a live session is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CorsPreflights {
-    /// Forwarded without identity.
+    /// Forward without identity.
     Pass,
-    /// As [`OnAbsent`] says.
+    /// As configured by [`OnAbsent`].
     Deny,
 }
 
 impl SessionCache {
-    /// `max_staleness` when nothing else is said.
+    /// The default of `max_staleness`.
     pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(1);
 }
 
-/// What happens to a request with a session id while the store cannot answer.
+/// How a request with a session id is handled while the store is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOutage {
-    /// 503 with `Retry-After`.
+    /// Respond with 503 and `Retry-After`.
     Deny,
-    /// A session seen before goes on as it was last known, for this long after it was last known to be
-    /// right; others as with `Deny`.
+    /// Use the last known state of a previously resolved session, for this long after it was last known to be
+    /// current. Handle others like `Deny`.
     Stale(Duration),
     /// Forward without identity.
     Anonymous,
 }
 
-/// What happens to a request whose session is in the store and cannot be read.
+/// How a request is handled whose session exists in the store but cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnreadable {
-    /// As without a session: [`OnAbsent`] says what.
+    /// Like a request without a session; see [`OnAbsent`].
     Anonymous,
-    /// 500.
+    /// Respond with 500.
     Deny,
 }
 
-/// Of which sessions, when they are not there, the cookie is cleared.
+/// For which missing sessions the cookie is cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClearCookie {
     Never,
-    /// Of those that were there once.
+    /// For sessions that are known to have ended.
     Ended,
-    /// Also of those that the store does not know.
+    /// Also for ids that the store does not know.
     All,
 }
 
 /// When the renewal of a session's TTL is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// In the background, many together.
+    /// In the background, in batches.
     Async,
-    /// Before the request goes on.
+    /// Before the request is forwarded.
     Sync,
 }
 
@@ -199,34 +199,34 @@ pub struct Session {
     pub mode: Modes,
     pub on_absent: OnAbsent,
     pub on_unreadable: OnUnreadable,
-    /// For routes that say nothing else.
+    /// For routes without their own setting.
     pub cors_preflights: CorsPreflights,
-    /// `None`: never renew.
+    /// `None`: sessions are not renewed.
     pub idle_timeout: Option<Duration>,
     pub absolute_timeout: Duration,
     /// Anchored at both ends.
     pub id_pattern: Pattern,
-    /// Header to read the id from when there is no cookie.
+    /// Header that carries the id when there is no cookie.
     pub header: Option<HeaderName>,
     pub renewal: Renewal,
     /// JSON Pointer (RFC 6901) to the user in a session.
     pub user: String,
     pub cookie: SessionCookie,
-    /// `None`: the store is asked for every request.
+    /// `None`: every request queries the store.
     pub cache: Option<SessionCache>,
     pub store: Store,
 }
 
-/// Bounds of what is kept of resolved sessions, over all workers.
+/// Limits of the session cache, over all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionCache {
     /// At least 1.
     pub max_entries: usize,
     /// At least 1 MiB.
     pub max_bytes: usize,
-    /// How long it is remembered that there is no session of some id.
+    /// How long the absence of a session is cached.
     pub absent_ttl: Duration,
-    /// Longest time for which a change in the store may go unnoticed under a single fault; at least 100 ms.
+    /// Maximum time for which a change in the store may go unnoticed under a single fault; at least 100 ms.
     pub max_staleness: Duration,
 }
 
@@ -237,38 +237,38 @@ pub struct SessionCookie {
     pub attributes: CookieAttributes,
     pub max_age: Duration,
     pub clear: ClearCookie,
-    /// Remove the cookie from what the upstream sees.
+    /// Whether the cookie is removed from upstream requests.
     pub hide: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Store {
     pub kind: StoreKind,
-    /// Text before the id in a key.
+    /// Key text before the id.
     pub key_prefix: String,
-    /// Text after the id in a key.
+    /// Key text after the id.
     pub key_suffix: String,
     pub format: StoreFormat,
-    /// For routes that say nothing else.
+    /// For routes without their own setting.
     pub on_outage: OnOutage,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
-    /// Per worker and primary, kept open: 1..=max_idle.
+    /// Connections that are always kept open, per worker and primary: 1..=max_idle.
     pub min_idle: usize,
-    /// Per worker and primary, kept when nobody uses them: up to max_connections.
+    /// Idle connections that are kept, per worker and primary: up to max_connections.
     pub max_idle: usize,
-    /// Per worker and primary; at most 64.
+    /// Maximum connections per worker and primary; at most 64.
     pub max_connections: usize,
-    /// Age at which a connection is replaced; `None`: never for its age.
+    /// Age at which a connection is replaced. `None`: no limit.
     pub max_lifetime: Option<Duration>,
-    /// Look-ups under way on one connection; at least 1.
+    /// Lookups in flight per connection; at least 1.
     pub in_flight: usize,
     pub wait_timeout: Duration,
-    /// PEM file of the only authority to trust for `rediss`.
+    /// PEM file of the only certificate authority that is trusted for `rediss`.
     pub ca: Option<PathBuf>,
-    /// Who we are for `rediss`.
+    /// Client certificate for `rediss`.
     pub certificate: Option<ClientCertificate>,
-    /// Who we are to the sentinels; the URL says who we are to Redis.
+    /// Credentials for the sentinels. The credentials for Redis itself are in the URL.
     pub sentinel: Credentials,
 }
 
@@ -286,12 +286,12 @@ pub enum StoreKind {
     Redis(RedisUrl),
 }
 
-/// How a session is written in the store.
+/// The encoding of a session in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFormat {
-    /// Redis hash, every field a string.
+    /// Redis hash; every field is a string.
     Hash,
-    /// Redis string holding one JSON object.
+    /// Redis string with one JSON object.
     Json,
 }
 
@@ -299,17 +299,17 @@ pub enum StoreFormat {
 pub struct Affinity {
     /// An RFC 6265 token.
     pub cookie: String,
-    /// Of all cookies that are ours: ties, sides of canaries and cohorts.
+    /// Attributes of all cookies that vestibule sets: affinity, canary side and cohort.
     pub attributes: CookieAttributes,
     pub max_age: Duration,
-    /// Key material, at least 32 bytes; `None`: random per process.
+    /// Key material, at least 32 bytes. `None`: random per process.
     pub secret: Option<Secret<Vec<u8>>>,
 }
 
-/// The headers that tell the upstream who the user is.
+/// The headers that carry the user's identity to the upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
-    /// Preset and own headers merged; names are unique.
+    /// The preset and the operator's own headers, merged; names are unique.
     pub headers: Vec<IdentityHeader>,
 }
 
@@ -330,28 +330,28 @@ pub enum IdentitySource {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub host: HostPattern,
-    /// Begins with `/`; no trailing `/` unless it is the root.
+    /// Begins with `/`; no trailing `/` except for the root.
     pub path: String,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
-    /// The route's own or the session's.
+    /// The route's own setting or the session's.
     pub on_absent: OnAbsent,
-    /// The route's own or the session's.
+    /// The route's own setting or the session's.
     pub cors_preflights: CorsPreflights,
-    /// The route's own or the store's.
+    /// The route's own setting or the store's.
     pub on_outage: OnOutage,
     /// Whether sessions are resolved on this route.
     pub session: bool,
-    /// Whether all its requests go to one instance, the same for all, as long as that can serve.
+    /// Whether all requests of the route go to one and the same instance as long as it is able to serve.
     pub single: bool,
-    /// What its requests are given on the way; names are unique and none of them is asserted as identity.
+    /// Headers that the route sets in its requests. Names are unique, and none of them is an identity header.
     pub headers: Vec<RouteHeader>,
-    /// A second version that gets a share of the clients.
+    /// A canary that receives a share of the clients.
     pub canary: Option<Canary>,
 }
 
 impl Route {
-    /// Its host, unless that is any, and its path: what logs, metrics and the API call it.
+    /// The route's name in logs, metrics and the API: its host (omitted for any host) and its path.
     pub fn label(&self) -> String {
         match &self.host {
             HostPattern::Any => self.path.clone(),
@@ -361,28 +361,29 @@ impl Route {
     }
 }
 
-/// The operator's listener.
+/// The admin listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub address: SocketAddr,
-    /// What the API's callers must know: 16 or more visible ASCII characters; `None`: nobody may call it.
+    /// Bearer token of the API: 16 or more visible ASCII characters. `None`: the API is off.
     pub token: Option<Secret<String>>,
-    /// Names by which it is known besides addresses and names without a dot; lower case, without a dot at the end.
+    /// Accepted `Host` names, in addition to addresses and names without a dot. Lower case, without a
+    /// trailing dot.
     pub hosts: Vec<String>,
-    /// Whether `/readyz` says ready while the session store does not answer.
+    /// Whether `/readyz` reports ready while the session store is unavailable.
     pub ready_without_store: bool,
 }
 
 impl Admin {
-    /// Where it listens when nothing else is said.
+    /// The default listen address.
     pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 }
 
-/// Which hosts a route serves. Lower case, without port.
+/// The hosts of a route. Lower case, without port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     Any,
     Exact(String),
-    /// `*.example.com` is held as `example.com`; matches one or more labels in front of it.
+    /// `*.example.com` is stored as `example.com`. Matches one or more labels in front of it.
     Suffix(String),
 }

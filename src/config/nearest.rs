@@ -1,6 +1,6 @@
-//! The word that was probably meant.
+//! Suggestions for misspelled words.
 
-/// The nearest of `words` to `word`, if one is near: at most a third of the letters differ.
+/// The word of `words` nearest to `word`, if the edit distance is at most a third of the longer length.
 pub(super) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let measured = words.into_iter().map(|known| (distance(word, known), known));
     let (distance, known) = measured.min_by_key(|(distance, _)| *distance)?;

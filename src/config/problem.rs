@@ -1,35 +1,35 @@
-//! What is wrong with a configuration file, told so that it can be put right in one go.
+//! The mistakes in a configuration file, reported together so that they can be fixed in one pass.
 
 use std::error::Error;
 use std::fmt;
 
 use super::excerpt::Excerpt;
 
-/// One thing that is wrong. Values are quoted only where the key is known not to hold a secret.
+/// One mistake. Values are quoted only for keys that never hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub place: Place,
     /// What is wrong.
     pub what: String,
-    /// Why it would hurt.
+    /// Why it matters.
     pub why: String,
-    /// What to do.
+    /// How to fix it.
     pub help: String,
     pub(super) excerpt: Option<Excerpt>,
 }
 
-/// Where in the file.
+/// A position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// Path of the key, such as `upstream[1].instance[0].address`; empty for the file as a whole.
+    /// Path of the key, such as `upstream[1].instance[0].address`; empty for the whole file.
     pub key: String,
 }
 
-/// All that is wrong with one file; never empty.
+/// All mistakes in one file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     file: String,

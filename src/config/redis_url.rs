@@ -1,6 +1,6 @@
-//! Where Redis is: `redis://`, `redis+sentinel://`, `redis+cluster://`, and with TLS `rediss…`.
+//! URLs of Redis: `redis://`, `redis+sentinel://`, `redis+cluster://`, and `rediss…` for TLS.
 //!
-//! A URL may hold a password: what is wrong with one is told without quoting any part of it.
+//! A URL may contain a password, so errors never quote any part of it.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,47 +12,48 @@ use crate::secret::Secret;
 const SENTINEL_PORT: u16 = 26_379;
 const REDIS_PORT: u16 = 6379;
 
-/// A checked URL of Redis servers.
+/// A validated URL of Redis servers.
 #[derive(Debug, Clone)]
 pub struct RedisUrl {
     pub kind: RedisKind,
-    /// Never empty, no duplicates; the sentinels, or the nodes of a cluster to begin with.
+    /// Never empty, no duplicates. The servers, the sentinels, or the initial nodes of a cluster.
     pub hosts: Vec<Host>,
     pub tls: bool,
     pub credentials: Credentials,
     /// 0 in a cluster.
     pub database: u32,
-    /// `env:NAME` or `file:PATH`, if the URL was taken from there.
+    /// `env:NAME` or `file:PATH`, if the URL was resolved from a reference.
     reference: Option<String>,
 }
 
 /// How the primaries are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisKind {
-    /// The only host, or the one among several that calls itself master.
+    /// The only host, or of several hosts the one that reports the role `master`.
     Hosts,
-    /// The one that the hosts, which are sentinels, know as the master of this name.
+    /// The hosts are sentinels; the primary is the one that they report for this master name.
     Sentinel { master: String },
-    /// Those that own the slots of a Redis Cluster.
+    /// The nodes that own the slots of a Redis Cluster.
     Cluster,
 }
 
-/// A host and a port; shown as in a URL.
+/// A host and a port; displayed as in a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Host {
-    /// A name or an address, an IPv6 address without brackets.
+    /// A name or an address; an IPv6 address without brackets.
     pub name: String,
     pub port: u16,
 }
 
-/// Who we are to a server; nobody in particular without a password.
+/// Credentials for a server. Without a password the connection is not authenticated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     pub user: Option<String>,
     pub password: Option<Secret<String>>,
 }
 
-/// Credentials behind a reference may change at any time, so the reference alone tells them.
+/// With a reference the credentials are not compared, because they may change at any time (rotation); the
+/// references are compared instead.
 impl PartialEq for RedisUrl {
     fn eq(&self, other: &Self) -> bool {
         let rest =
@@ -62,10 +63,10 @@ impl PartialEq for RedisUrl {
 }
 
 impl RedisUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong with it, in words that quote nothing of it.
+    /// What is wrong, without quoting any part of the URL.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = url.split_once("://").ok_or(UNKNOWN_SCHEME)?;
         let (protocol, discovery) = scheme.split_once('+').unwrap_or((scheme, ""));
@@ -96,18 +97,18 @@ impl RedisUrl {
         Ok(RedisUrl { kind, hosts: hosts(addresses, port)?, tls, credentials, database, reference: None })
     }
 
-    /// The same, taken from where `reference` points.
+    /// The same URL, marked as resolved from `reference`.
     pub(super) fn taken_from(self, reference: &str) -> Self {
         RedisUrl { reference: Some(reference.to_owned()), ..self }
     }
 
-    /// Whether it stands elsewhere than in the configuration.
+    /// Whether the URL was resolved from a reference instead of the configuration file itself.
     pub fn is_reference(&self) -> bool {
         self.reference.is_some()
     }
 
-    /// The credentials that stand now where the URL was taken from; `None` if it was no reference or what
-    /// stands there is no URL. Reads a file.
+    /// Resolves the reference again and returns the current credentials. `None` if the URL is not a reference
+    /// or no valid URL is found there. Reads a file.
     pub fn reread_credentials(&self) -> Option<Credentials> {
         let bytes = resolve(self.reference.as_ref()?)?.ok()?;
         RedisUrl::parse(str::from_utf8(&bytes).ok()?).ok().map(|url| url.credentials)
@@ -115,7 +116,7 @@ impl RedisUrl {
 }
 
 impl Host {
-    /// Reads `host:port` as servers write it: an IPv6 address has brackets or none.
+    /// Parses `host:port` as Redis servers write it: an IPv6 address with or without brackets.
     pub fn parse(text: &str) -> Option<Host> {
         let (name, port) = text.rsplit_once(':')?;
         let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
@@ -159,7 +160,7 @@ fn credentials(user_info: &str) -> Result<Credentials, &'static str> {
     Ok(Credentials { user: decoded(user)?, password: decoded(password)?.map(Secret::new) })
 }
 
-/// `None` unless every `%` begins an encoded byte and the whole decodes to UTF-8.
+/// `None` unless every `%` begins an encoded byte and the result is UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -184,7 +185,7 @@ fn hosts(addresses: &str, default_port: u16) -> Result<Vec<Host>, &'static str> 
 }
 
 fn host(address: &str, default_port: u16) -> Result<Host, &'static str> {
-    // The colon of a port follows the bracket of an IPv6 address.
+    // A port's colon comes after the bracket of an IPv6 address.
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             let port = number(port, 65_535).and_then(|port| u16::try_from(port).ok());
@@ -207,7 +208,7 @@ fn is_host(host: &str) -> bool {
         let address = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
         return address.is_some_and(|address| !address.is_unspecified());
     }
-    // A name that ends in a number is read as an IPv4 address by everyone.
+    // Resolvers treat a name whose last label is numeric as an IPv4 address.
     let is_numeric = host.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
     match is_numeric {
         true => host.parse::<Ipv4Addr>().is_ok_and(|address| !address.is_unspecified()),

@@ -1,22 +1,21 @@
-//! Secrets given by reference: `env:NAME` or `file:PATH`.
+//! Secrets by reference: `env:NAME` or `file:PATH`.
 
 use std::{env, fs};
 
 use super::fault::Fault;
 use crate::secret::Secret;
 
-/// A secret is not where it should be.
+/// Why a secret cannot be resolved.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     #[error("a secret is given by reference: env:NAME or file:PATH")]
     NoReference,
-    /// Nothing can be read there: what is wrong, and what to do.
+    /// The variable or file cannot be read: what is wrong, and how to fix it.
     #[error("{what}; {help}")]
     Unreadable { what: String, help: String },
 }
 
-/// The secret that `env:NAME` or `file:PATH` refers to; one line end at the end of a file is not part of it.
-/// Blocks.
+/// Resolves `env:NAME` or `file:PATH`. One trailing line end of a file is removed. Blocks.
 pub fn secret(reference: &str) -> Result<Secret<Vec<u8>>, ReferenceError> {
     match resolve(reference) {
         Some(Ok(bytes)) => Ok(Secret::new(bytes)),
@@ -25,10 +24,9 @@ pub fn secret(reference: &str) -> Result<Secret<Vec<u8>>, ReferenceError> {
     }
 }
 
-/// What `text` refers to; `None` if it is no reference. One line end at the end of a file is not part of the
-/// secret.
+/// Resolves `text`. Returns `None` if it is not a reference. One trailing line end of a file is removed.
 ///
-/// Errors name the variable or the file, never what is in it.
+/// Errors name the variable or the file, never its content.
 pub(super) fn resolve(text: &str) -> Option<Result<Vec<u8>, Fault>> {
     if let Some(name) = text.strip_prefix("env:") {
         return Some(variable(name));

@@ -1,58 +1,59 @@
-//! What the operator says about asking a second instance. Part of the model: validated, typed, defaults filled in.
+//! Retries and hedging. Part of the model: validated, typed, defaults filled in.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-/// When a request goes to another instance. What was provably not sent goes there in any case; the rest of this is
-/// about requests that an instance may have seen, which are sent again only when they are idempotent (RFC 9110 section
-/// 9.2.2) and have no body.
+/// When a request is retried on another instance. A request that was provably not sent is always retried;
+/// `on`, `budget` and `never` apply to requests that an instance may have received. Those are retried only
+/// when they are idempotent (RFC 9110 section 9.2.2) and have no body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Instances that may see a request, at least 1; those that could not be reached do not count.
+    /// Maximum number of instances that may receive a request, at least 1. Instances that could not be
+    /// connected do not count.
     pub attempts: u32,
     pub on: RetryOn,
     pub budget: RetryBudget,
     pub never: Vec<NeverAgain>,
-    /// How long an instance may take for the head of its answer while another can be asked instead.
+    /// Timeout of one attempt until the response head, while another instance can be tried instead.
     pub per_try_timeout: Option<Duration>,
-    /// From the first attempt to the head of the answer, waiting for a slot included.
+    /// From the first attempt to the response head, including the wait for a slot.
     pub total_timeout: Option<Duration>,
 }
 
-/// What makes another attempt worth it.
+/// Which outcomes are retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryOn {
-    /// The connection broke before the answer began.
+    /// The connection broke before the response began.
     pub broken: bool,
-    /// The answer did not begin in time.
+    /// The response did not begin in time.
     pub timeout: bool,
-    /// Answers with these statuses.
+    /// Responses with these statuses.
     pub statuses: Vec<StatusCode>,
 }
 
-/// How many requests may be sent again, over all workers.
+/// Limits retries, over all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryBudget {
     /// Percent of the requests of the last seconds, 0..=100.
     pub percent: u32,
-    /// So many a second in any case.
+    /// Retries per second that are always allowed.
     pub per_second: u32,
 }
 
-/// Requests that are never sent again, though their method would allow it.
+/// Requests that are never retried, although their method is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeverAgain {
-    /// `None`: any. `GET` stands for `HEAD` as well, because applications run the same code for both.
+    /// `None`: any. `GET` includes `HEAD`, because applications run the same code for both.
     pub method: Option<Method>,
-    /// Beginning of the path in whole segments, without trailing `/`; `*` is any one segment.
+    /// Path prefix in whole segments, without trailing `/`. `*` matches any one segment.
     pub path: String,
 }
 
-/// A second attempt beside a slow first one, for `GET` and `HEAD`.
+/// Hedging: a second attempt in parallel with a slow first one, for `GET` and `HEAD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hedge {
-    /// How long the first may take for the head of its answer.
+    /// How long to wait for the first attempt's response head before the second attempt.
     pub after: Duration,
 }
 
@@ -84,7 +85,7 @@ impl RetryOn {
 }
 
 impl NeverAgain {
-    /// Whether a request with this method and decoded path is one of them.
+    /// Whether the rule covers a request with this method and decoded path.
     pub fn covers(&self, method: &Method, path: &str) -> bool {
         let is_meant = |own: &Method| own == method || (*own == Method::GET && *method == Method::HEAD);
         self.method.as_ref().is_none_or(is_meant) && begins_with(path, &self.path)

@@ -2,11 +2,11 @@
 
 use http::header::HeaderName;
 
-/// A header that the instance gets from us alone, whatever the client sent.
+/// A header that only the route sets; a value sent by the client is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteHeader {
     pub name: HeaderName,
-    /// What its value is made of; empty: the header is taken out.
+    /// The parts of the value. Empty: the header is removed.
     pub value: Vec<RequestPiece>,
 }
 
@@ -17,16 +17,16 @@ pub enum RequestPiece {
     Variable(RequestVariable),
 }
 
-/// What is known of every request.
+/// A variable that is available for every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestVariable {
-    /// `{scheme}`: `https` when a trusted peer says that the client used it, otherwise `http`.
+    /// `{scheme}`: `https` when a trusted peer reports that the client used it, otherwise `http`.
     Scheme,
-    /// `{host}`: the host that was asked for, in lower case and without port.
+    /// `{host}`: the requested host, in lower case and without port.
     Host,
-    /// `{authority}`: the host and, if there is one, the port, as the client wrote them.
+    /// `{authority}`: the host and port (if any) as sent by the client.
     Authority,
-    /// `{request_uri}`: path and query as the client wrote them.
+    /// `{request_uri}`: path and query as sent by the client.
     RequestUri,
     /// `{client}`: the client's address.
     Client,
@@ -41,7 +41,7 @@ impl RequestVariable {
         RequestVariable::Client,
     ];
 
-    /// Its name in the braces.
+    /// The name inside the braces.
     pub fn name(self) -> &'static str {
         match self {
             RequestVariable::Scheme => "scheme",

@@ -1,4 +1,5 @@
-//! What users do: the model of a scenario's file. Every key and its meaning are in `config/scenarios/dify-chat.toml`.
+//! The model of a scenario file, which describes the users of a load test. `config/scenarios/dify-chat.toml`
+//! documents every key.
 
 use std::time::Duration;
 
@@ -10,44 +11,44 @@ use super::capture::Capture;
 use super::staging::Staging;
 use super::template::Template;
 
-/// Users, what they do, and for how long.
+/// The users, their actions, and the duration of a load test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     pub name: String,
     pub about: String,
-    /// Users come and log in over this time; what they do in it is not counted.
+    /// Users arrive and log in during this time. Their actions in it are not counted.
     pub warm_up: Duration,
     /// How long actions are counted; greater than zero.
     pub duration: Duration,
-    /// Longest time without a byte of an answer, and for connecting; greater than zero.
+    /// Timeout of a connect, and of the wait for the next byte of a response; greater than zero.
     pub timeout: Duration,
-    /// Whether a user's connection is used again.
+    /// Whether a user's connection is reused.
     pub keep_alive: bool,
-    /// The header of an answer that names the instance.
+    /// The response header that names the instance.
     pub instance_header: Option<HeaderName>,
-    /// The header of a login's answer that names the login.
+    /// The response header of a login that names the login.
     pub login_header: Option<HeaderName>,
     pub users: Users,
     pub arrival: Arrival,
-    /// `None`: nobody logs in.
+    /// `None`: users do not log in.
     pub session: Option<Login>,
     /// At least one.
     pub actions: Vec<Action>,
-    /// What a comparison reads.
+    /// Settings for comparisons.
     pub staging: Staging,
 }
 
-/// Who there is.
+/// The simulated users.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Users {
     /// At least 1.
     pub count: u32,
-    /// Pause before each action in the closed model; `None`: none.
+    /// Think time before each action in the closed model. `None`: no think time.
     pub think: Option<Think>,
     pub hot: Option<Hot>,
 }
 
-/// A lognormal distribution of pauses.
+/// A lognormal distribution of think times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Think {
     pub median: Duration,
@@ -55,7 +56,7 @@ pub struct Think {
     pub p95: Duration,
 }
 
-/// Users who are busier than others.
+/// Users who are more active than others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hot {
     pub share: Percent,
@@ -63,12 +64,12 @@ pub struct Hot {
     pub times: u32,
 }
 
-/// What makes actions happen.
+/// The arrival model of actions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arrival {
-    /// Users act when they have thought.
+    /// Closed model: each user acts after its think time.
     Closed,
-    /// Actions are due whether or not anybody is free to do them.
+    /// Open model: actions are due at a fixed rate, whether or not a user is free.
     Open {
         /// Actions per second; finite and greater than zero.
         rate: f64,
@@ -76,58 +77,58 @@ pub enum Arrival {
     },
 }
 
-/// How the actions of an open model follow each other.
+/// The spacing of actions in the open model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spacing {
     Even,
-    /// Independently of each other; over the whole time there are as many as the rate says.
+    /// Independent of each other. The total over the whole time matches the rate exactly.
     Poisson,
 }
 
-/// How users log in, and what they do without a session.
+/// How users log in and out, and how they react to a lost session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Login {
-    /// One after the other; at least one.
+    /// In sequence; at least one request.
     pub login: Vec<Ask>,
-    /// Without any a user who logs out forgets all cookies.
+    /// In sequence. When empty, a user who logs out discards all cookies.
     pub logout: Vec<Ask>,
-    /// Asked once at the end: would this user still be logged in?
+    /// Sent once at the end: is this user still logged in?
     pub check: Option<Ask>,
     pub on_lost: OnLost,
-    /// Most logins that are tried for one action; at least 1.
+    /// Maximum login attempts per action; at least 1.
     pub login_attempts: u32,
-    /// How many of the actions are followed by a logout and a new login.
+    /// Share of actions that are followed by a logout and a new login.
     pub log_out: Percent,
 }
 
-/// What a user does who has lost a session.
+/// A user's reaction to a lost session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLost {
     /// Logs in and repeats the action.
     Login,
-    /// Never comes back.
+    /// Leaves for good.
     Leave,
 }
 
-/// Something that users do.
+/// One kind of user action.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
     pub name: String,
-    /// How often compared with the other actions; at least 1.
+    /// Relative frequency among the actions; at least 1.
     pub weight: u32,
     /// Whether it needs a login.
     pub session: bool,
-    /// One after the other, at least one.
+    /// In sequence; at least one.
     pub steps: Vec<Step>,
 }
 
-/// One request of an action, and what belongs to it.
+/// One request of an action, with its options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     pub ask: Ask,
-    /// Whether the answer is a stream of events (`text/event-stream`) that must hold one at least.
+    /// Whether the response is an event stream (`text/event-stream`) that must contain at least one event.
     pub stream: bool,
-    /// Asked once, on a connection of its own, when the stream has begun and given all that it is to give.
+    /// Sent once on a separate connection, when the stream has begun and all its captures are complete.
     pub meanwhile: Option<Ask>,
 }
 
@@ -139,18 +140,18 @@ pub struct Ask {
     pub path: Template,
     pub headers: Vec<(HeaderName, Template)>,
     pub body: AskBody,
-    /// Empty: 2xx and 3xx.
+    /// Expected statuses. Empty: 2xx and 3xx.
     pub expect: Vec<StatusCode>,
-    /// Statuses that say that the session is not known.
+    /// Statuses that mean that the session is unknown.
     pub lost_on: Vec<StatusCode>,
-    /// What the body must hold.
+    /// Text that the body must contain.
     pub contains: Option<String>,
-    /// What is taken from a good answer.
+    /// Values extracted from a successful response.
     pub captures: Vec<Capture>,
 }
 
 impl Ask {
-    /// Whether an answer of this status is a good one.
+    /// Whether a response with this status is successful.
     pub fn expects(&self, status: StatusCode) -> bool {
         match self.expect.as_slice() {
             [] => status.is_success() || status.is_redirection(),
@@ -159,16 +160,16 @@ impl Ask {
     }
 }
 
-/// What is sent with a request.
+/// The body of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AskBody {
     Empty,
-    /// What is filled in is escaped.
+    /// Inserted values are JSON-escaped.
     Json(Template),
     Text(Template),
     /// Names and values of a form (`application/x-www-form-urlencoded`), in order.
     Form(Vec<(String, Template)>),
-    /// A file of so many bytes in the field `file` of a form (`multipart/form-data`), behind these fields.
+    /// A file of `bytes` bytes in the field `file` of a form (`multipart/form-data`), after `fields`.
     Upload {
         bytes: u64,
         fields: Vec<(String, Template)>,

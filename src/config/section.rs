@@ -1,14 +1,14 @@
-//! Reading one table of the file.
+//! Reads one table of the file.
 //!
-//! The code that reads a table is the only list of its keys: what it asks for is known, whatever it did not ask
-//! for is reported when it ends. So no key can be accepted and ignored.
+//! The code that reads a table is the only list of its keys: every key that it requests is known, and every
+//! other key is reported when the reader returns. So no key can be accepted and then ignored.
 
 use super::fault::{Fault, Report, Spot};
 use super::file::{Entry, Node, Table, Value};
 use super::nearest::nearest;
 use super::value::list;
 
-/// One table while it is read.
+/// One table while it is being read.
 pub(super) struct Section<'a> {
     spot: Spot,
     table: &'a Table,
@@ -29,7 +29,7 @@ fn section<T>(spot: Spot, table: &Table, report: &mut Report, read: impl FnOnce(
 }
 
 impl<'a> Section<'a> {
-    /// The value of a key; `None` if it is absent or wrong.
+    /// The value of a key. `None` if it is absent or invalid.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -39,7 +39,7 @@ impl<'a> Section<'a> {
         self.check(self.spot(key), parse(node))
     }
 
-    /// The value of a key, or what stands for an absent (or wrong) one.
+    /// The value of a key, or `default` if it is absent or invalid.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
@@ -49,8 +49,8 @@ impl<'a> Section<'a> {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// The value of a key that must be there; `why` tells why, `example` how it could look. `None` was
-    /// reported.
+    /// The value of a required key. `why` is the reason for the requirement and `example` a sample value;
+    /// both appear in the problem. `None` has been reported.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -69,13 +69,13 @@ impl<'a> Section<'a> {
         self.optional(key, parse)
     }
 
-    /// A table whose keys all have defaults: an absent one reads like an empty one.
+    /// A table whose keys all have defaults. An absent table reads like an empty one.
     pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let table = self.find(key).and_then(|node| self.as_table(key, node));
         section(self.spot(key), table.unwrap_or(Table::EMPTY), self.report, read)
     }
 
-    /// A table that may be left out.
+    /// A table that may be absent.
     pub(super) fn optional_table<T>(
         &mut self,
         key: &'static str,
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
         Some(section(self.spot(key), table, self.report, read))
     }
 
-    /// One or more tables of the same kind; `why` tells why there must be one.
+    /// One or more tables of the same kind. `why` is the reason that one is required.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
         self.any_tables(key, read)
     }
 
-    /// Tables of the same kind, none if the key is absent.
+    /// Zero or more tables of the same kind; an absent key reads as none.
     pub(super) fn any_tables<T>(
         &mut self,
         key: &'static str,
@@ -128,7 +128,7 @@ impl<'a> Section<'a> {
         done
     }
 
-    /// Like [`tables`](Self::tables), and none if the key is absent.
+    /// Like [`tables`](Self::tables), but an absent key reads as none.
     pub(super) fn optional_tables<T>(
         &mut self,
         key: &'static str,
@@ -141,7 +141,7 @@ impl<'a> Section<'a> {
         self.tables(key, why, read)
     }
 
-    /// A list of values, empty if absent; wrong items are left out.
+    /// A list of values, empty if absent. Invalid items are reported and left out.
     pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&Node) -> Result<T, Fault>) -> Vec<T> {
         let items = self.optional(key, list).unwrap_or_default();
         let mut parsed = Vec::new();
@@ -152,7 +152,7 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    /// A table with keys of the operator's choice; wrong entries are left out.
+    /// A table with user-chosen keys. Invalid entries are reported and left out.
     pub(super) fn entries<T>(
         &mut self,
         key: &'static str,
@@ -169,34 +169,34 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    /// Whether the operator wrote `key`.
+    /// Whether `key` is present in the file.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
     }
 
-    /// Whether the operator wrote a table for `key`.
+    /// Whether `key` is present and a table.
     pub(super) fn has_table(&self, key: &str) -> bool {
         self.table.get(key).is_some_and(|node| matches!(node.value, Value::Table(_)))
     }
 
-    /// Where the value of `key` stands; for an absent key where its table begins.
+    /// The position of the value of `key`; for an absent key the position of the table.
     pub(super) fn spot(&self, key: &str) -> Spot {
         let span = self.table.get(key).map_or(&self.spot.span, |node| &node.span);
         Spot { key: self.path(key), span: span.clone() }
     }
 
-    /// Where the table stands.
+    /// The position of the table.
     pub(super) fn own_spot(&self) -> Spot {
         self.spot.clone()
     }
 
-    /// Whether nothing wrong with these keys is known, so that what was read is what the operator wrote.
+    /// Whether no fault has been reported for these keys, so that the values read are those of the file.
     pub(super) fn are_sound(&self, keys: &[&str]) -> bool {
         let paths: Vec<_> = keys.iter().map(|key| self.path(key)).collect();
         self.report.spots().all(|spot| !paths.contains(&spot.key))
     }
 
-    /// What is right about `checked`; a fault is reported at `spot`.
+    /// The value of `checked`. A fault is reported at `spot`.
     pub(super) fn check<T>(&mut self, spot: Spot, checked: Result<T, Fault>) -> Option<T> {
         checked.map_err(|fault| self.report.push(spot, fault)).ok()
     }
@@ -227,7 +227,7 @@ impl<'a> Section<'a> {
         join(&self.spot.key, key)
     }
 
-    /// How a list of tables is written: without the indices of the tables around it.
+    /// The header of a list of tables: without the indices of the enclosing tables.
     fn header(&self, key: &str) -> String {
         let path = self.path(key);
         let names: Vec<_> =

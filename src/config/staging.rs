@@ -1,36 +1,37 @@
-//! How a comparison of a scenario is staged unless its user says otherwise, and which published figures it is held
-//! against. Every key and its meaning are in `config/scenarios/published-sessions.toml`.
+//! The defaults that a scenario sets for its comparison, and the published figures that it is checked
+//! against. `config/scenarios/published-sessions.toml` documents every key.
 
 use std::time::Duration;
 
 use super::scenario::{OnLost, Think};
 
-/// What a scenario wishes of a comparison.
+/// A scenario's settings for a comparison.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Staging {
-    /// Names of session modes; empty: the comparison's own choice.
+    /// Names of session modes. Empty: the comparison's default.
     pub modes: Vec<&'static str>,
-    /// Names of events; `None`: the comparison's own choice.
+    /// Names of events. `None`: the comparison's default.
     pub events: Option<Vec<&'static str>>,
     pub stubs: StubStaging,
-    /// What the way to the store and back takes longer than it does here.
+    /// Network latency (round trip) that is added between the proxy and the store.
     pub store_delay: Duration,
-    /// What somebody has measured elsewhere.
+    /// Figures published elsewhere.
     pub published: Vec<Claim>,
-    /// What is measured besides, with one thing changed each.
+    /// Additional measurements, each with one thing changed.
     pub assumptions: Vec<Assumption>,
 }
 
-/// Wishes of the instances that are started for the purpose; `None`: the comparison's own choice.
+/// Settings of the stub instances that the comparison starts. `None`: the comparison's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StubStaging {
     /// At least 1.
     pub instances: Option<usize>,
-    /// Requests at a time of each; at least 1.
+    /// Concurrent requests per instance; at least 1.
     pub slots: Option<u32>,
-    /// Median of what an instance takes to show a profile; all else but logins takes longer in proportion.
+    /// Median response time of a profile request. The times of all other requests except logins scale with
+    /// it.
     pub answer: Option<Duration>,
-    /// Median of what an instance takes for a login.
+    /// Median response time of a login.
     pub login: Option<Duration>,
 }
 
@@ -44,15 +45,15 @@ pub struct Claim {
     pub value: f64,
 }
 
-/// The scenario with something changed.
+/// A variant of the scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assumption {
-    /// What is assumed otherwise, in words.
+    /// The changed assumption, in words.
     pub about: String,
     pub change: Change,
 }
 
-/// What is changed; `None`: it is as it was.
+/// The changes. `None`: unchanged.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Change {
     pub users: Option<u32>,

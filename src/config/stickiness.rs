@@ -1,36 +1,38 @@
-//! What the operator says about ties to instances, in sticky mode. Part of the model.
+//! Affinity in sticky mode. Part of the model.
 
 use std::time::Duration;
 
 use super::upstream::HashKey;
 
-/// What ties a client to its instance.
+/// What binds a client to its instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stick {
-    /// A sealed cookie of our own.
+    /// A sealed cookie of vestibule's own.
     Cookie,
-    /// The application's cookie of this name, to which we append the sealed instance for the client to keep.
+    /// The application's cookie of this name. The sealed instance is appended to its value on the way to the
+    /// client.
     AppCookie(String),
-    /// The application's cookie of this name, to which it appends a dot and the instance's name itself.
+    /// The application's cookie of this name, whose value ends with a dot and the instance's name, set by the
+    /// application itself.
     AppSuffix(String),
-    /// Nothing is remembered: the hash of a property of the request leads to the instance.
+    /// Nothing is stored: a hash of a request property selects the instance.
     Hash(HashKey),
 }
 
-/// What becomes of a request whose instance cannot serve.
+/// How a request is handled whose instance is not able to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLost {
-    /// It goes to another, and the client is tied to that.
+    /// It goes to another instance, and the client is bound to that one.
     Rebalance,
-    /// 503, until the instance is back or the operator takes it out.
+    /// Respond with 503 until the instance is back or the operator removes it.
     Fail,
 }
 
-/// Moving sessions to instances that came later.
+/// Moving sessions to instances that were added later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebalance {
-    /// Sessions moved, per process; at least 1.
+    /// Sessions moved per second and process; at least 1.
     pub per_second: u32,
-    /// Only sessions that nobody has used for this long are moved.
+    /// Only sessions idle for longer than this are moved.
     pub idle_over: Duration,
 }

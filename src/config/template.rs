@@ -1,8 +1,8 @@
-//! Texts of a scenario with places that are filled in for each request.
+//! Templates: texts of a scenario with placeholders that are filled in per request.
 
 use std::fmt;
 
-/// A text with places to be filled in.
+/// A text with placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     pub pieces: Vec<Piece>,
@@ -14,27 +14,27 @@ pub enum Piece {
     Text(String),
     /// `{user}`: the user's number, from 1.
     User,
-    /// `{random}`: 16 hexadecimal digits, others for each action.
+    /// `{random}`: 16 hexadecimal digits, different for each action.
     Random,
-    /// `{cookie:NAME}`: the value of the user's cookie; nothing without it.
+    /// `{cookie:NAME}`: the value of the user's cookie; empty without it.
     Cookie(String),
-    /// `{NAME}`: the value that the user took from an answer.
+    /// `{NAME}`: a value captured from a response.
     Value(String),
-    /// `{base64:TEXT}`, where the text may have places too.
+    /// `{base64:TEXT}`; the text may contain placeholders.
     Base64(Template),
 }
 
-/// Why a text is no template.
+/// Why a text is not a valid template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoTemplate {
-    /// Something like `{cookies:a}`.
+    /// An unknown placeholder, such as `{cookies:a}`.
     Unknown(String),
-    /// A `{base64:` without its end.
+    /// A `{base64:` that is not closed.
     Open,
 }
 
 impl Template {
-    /// Braces around anything but a word, such as those of JSON, stand for themselves.
+    /// Parses a template. Braces around anything but a word, such as those of JSON, are literal text.
     pub(super) fn parse(text: &str) -> Result<Template, NoTemplate> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -49,7 +49,7 @@ impl Template {
         Ok(Template { pieces })
     }
 
-    /// The names of the values that it needs.
+    /// The names of the captured values that the template uses.
     pub(crate) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         Box::new(self.pieces.iter().flat_map(|piece| match piece {
             Piece::Value(name) => Box::new(std::iter::once(name.as_str())),
@@ -58,7 +58,7 @@ impl Template {
         }))
     }
 
-    /// How it reads with every place filled in by `fill`.
+    /// The text with every placeholder replaced by `fill`.
     pub(super) fn sample(&self, fill: &str) -> String {
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
@@ -81,7 +81,7 @@ impl fmt::Display for Template {
     }
 }
 
-/// The first piece of a text that is not empty, and what is behind it.
+/// The first piece of a non-empty text, and the rest.
 fn next(text: &str) -> Result<(Piece, &str), NoTemplate> {
     let Some(inside) = text.strip_prefix('{') else {
         let (plain, behind) = text.split_at(text.find('{').unwrap_or(text.len()));
@@ -104,7 +104,7 @@ fn next(text: &str) -> Result<(Piece, &str), NoTemplate> {
     Ok((piece, behind))
 }
 
-/// Where the brace is that closes what was opened before `text`.
+/// The index of the brace that closes the one opened before `text`.
 fn closing(text: &str) -> Result<usize, NoTemplate> {
     let mut depth = 0_usize;
     for (at, byte) in text.bytes().enumerate() {

@@ -1,4 +1,4 @@
-//! The configuration as a whole.
+//! Tests of the whole configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ fn shown(text: &str) -> String {
     parse(text, "x.toml").unwrap_err().to_string()
 }
 
-/// Keys of the reference that need a file, a variable or another value of another key.
+/// Keys of the reference that require a file, a variable or another value of another key.
 const NEED_MORE: [&str; 10] = [
     "secret",
     "token",
@@ -45,8 +45,8 @@ const NEED_MORE: [&str; 10] = [
     "file",
 ];
 
-/// The lines of the reference with those of tables that are commented out put in force, if `all` is so, or else
-/// left out.
+/// The lines of the reference. Tables that are commented out are uncommented if `all` is true, and left out
+/// otherwise.
 fn lines(all: bool) -> Vec<&'static str> {
     let mut in_table = false;
     let line = |line: &'static str| {
@@ -56,8 +56,8 @@ fn lines(all: bool) -> Vec<&'static str> {
     REFERENCE.lines().filter_map(line).collect()
 }
 
-/// Every line of the reference that is a key, with those that are commented out put in force; tables that are, are
-/// left out.
+/// Every key line of the reference, including commented-out keys, uncommented. Tables that are commented out
+/// are left out.
 fn all_keys_in_force() -> String {
     let uncommented = |line: &'static str| match line.strip_prefix("# ") {
         Some(key)
@@ -94,7 +94,7 @@ fn the_reference_shows_what_is_commented_out_as_it_is_written() {
     assert_eq!(dns.resolvers, ["10.0.0.2:53".parse().unwrap()]);
 }
 
-/// An upstream that names where its instances are.
+/// An upstream whose `discovery` has these keys.
 fn discovered(keys: &str) -> String {
     MINIMAL.replace(
         "[[upstream.instance]]\naddress = \"127.0.0.1:5001\"",
@@ -136,10 +136,10 @@ fn a_file_of_instances_is_told_all_its_problems() {
     assert_eq!(places, ["instance[1].address", "instance[1].wait", "instance[2].address"]);
 }
 
-/// Tables whose keys are names of headers.
+/// Tables whose keys are header names.
 const HEADERS: [&str; 2] = ["identity.headers", "route.headers"];
 
-/// Tables of the reference with their keys and the tables directly below them.
+/// The tables of the reference with their keys and direct subtables.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let mut tables = BTreeMap::from([(String::new(), BTreeSet::new())]);
     let mut table = String::new();
@@ -169,7 +169,7 @@ fn the_reference_holds_exactly_the_keys_that_are_read() {
     let read: BTreeMap<_, BTreeSet<_>> = problems
         .iter()
         .filter_map(|problem| {
-            // Tables that are commented out may want what is not there.
+            // A table that is commented out may refer to something that does not exist.
             let table = problem.place.key.strip_suffix("stray-1234567890")?.trim_end_matches('.');
             let keys = problem.help.strip_prefix("known here: ").unwrap().split(", ").map(str::to_owned);
             Some((table.replace("[0]", ""), keys.collect()))
@@ -296,7 +296,7 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(error.to_string(), "cannot read the configuration file /nowhere/x.toml");
 }
 
-/// One change a tired operator could make to the reference.
+/// The reference with one plausible operator mistake.
 fn mutated() -> impl Strategy<Value = String> {
     let junk = [
         "\"", "'", "[", "]", "{", "}", "=", ".", ",", "#", "\n", "0", "-1", "é", "\0", "x", "[[", "\"\"\"",

@@ -1,4 +1,4 @@
-//! What the operator says about an upstream. Part of the model: validated, typed, defaults filled in.
+//! Upstreams. Part of the model: validated, typed, defaults filled in.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,12 +15,12 @@ pub struct Upstream {
     /// Unique.
     pub name: String,
     pub balance: Balance,
-    /// In sticky mode.
+    /// Used in sticky mode.
     pub stick: Stick,
     pub on_lost: OnLost,
-    /// `None`: sessions are never moved to an instance that came later.
+    /// `None`: sessions are never moved to an instance that was added later.
     pub rebalance: Option<Rebalance>,
-    /// Whether `Vestibule-Session` in its answers is obeyed.
+    /// Whether the `Vestibule-Session` header of its responses is obeyed.
     pub session_control: bool,
     pub health: Option<HealthCheck>,
     pub outlier: Outlier,
@@ -28,46 +28,49 @@ pub struct Upstream {
     pub retry: Retry,
     pub hedge: Option<Hedge>,
     pub connections: Connections,
-    /// How long, at most, a request that was given up keeps its slot.
+    /// Maximum time that an abandoned request keeps its slot. A request is abandoned when the proxy gives it up
+    /// before its response; until the instance responds or closes the connection it may still work on it.
     pub abandoned: Duration,
-    /// How long an instance that comes back takes to its full share; `None`: has it at once.
+    /// Slow start: how long an instance that comes back takes to reach its full share. `None`: it gets its
+    /// full share at once.
     pub slow_start: Option<Duration>,
-    /// Percent of instances: when fewer are fit to serve, that is not believed any more. 0: always believed.
+    /// Panic threshold in percent: when fewer instances are healthy, their health is ignored. 0: never.
     pub panic_below: u8,
     /// Addresses are unique. Empty only with `discovery`.
     pub instances: Vec<Instance>,
-    /// Where further instances are looked for.
+    /// Where further instances are discovered.
     pub discovery: Option<Discovery>,
 }
 
-/// How an instance is chosen for a request without a tie.
+/// How an instance is chosen for a request without affinity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Balance {
     /// Smooth weighted round robin, exact over all workers.
     RoundRobin,
-    /// The one with the fewest requests under way for its weight; of several the one used longest ago.
+    /// The instance with the fewest requests in flight relative to its weight; among equals the least
+    /// recently used.
     LeastRequests,
-    /// The less loaded of two chosen by chance (Mitzenmacher 2001).
+    /// Power of two choices: the less loaded of two random instances (Mitzenmacher 2001).
     TwoChoices,
-    /// By chance, as often as the weight says.
+    /// Random, in proportion to the weights.
     Random,
-    /// The one that a property of the request leads to.
+    /// The instance selected by the hash of a request property.
     Hash(Hash),
 }
 
-/// Consistent hashing: a change of the instances moves only those keys that it must.
+/// Consistent hashing: a change of the instances moves as few keys as possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hash {
     pub key: HashKey,
-    /// Percent of the average load an instance may carry before its keys go to the next one (Mirrokni et al.
-    /// 2018), more than 100; `None`: a key keeps its instance whatever the load.
+    /// Bounded load: maximum load of an instance in percent of the average before its keys go to the next one
+    /// (Mirrokni et al. 2018); more than 100. `None`: no bound.
     pub bound: Option<u32>,
 }
 
-/// What is hashed. A request without it is served by round robin.
+/// What is hashed. A request without it is balanced by round robin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
-    /// The session id, as the client sent it.
+    /// The session id as sent by the client.
     Session,
     /// The resolved session's user.
     User,
@@ -77,54 +80,54 @@ pub enum HashKey {
     Client,
 }
 
-/// Requests that wait until an instance has a free slot.
+/// The queue of requests that wait for a free slot of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// May be zero: nobody waits.
+    /// Maximum queue length. May be zero: requests do not wait.
     pub length: usize,
     pub timeout: Duration,
 }
 
-/// Connections to one instance.
+/// The connection pool of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// How long an unused one is kept.
+    /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// Age at which one is not used again; `None`: never for its age.
+    /// Age at which a connection is no longer reused. `None`: no limit.
     pub max_lifetime: Option<Duration>,
-    /// Requests after which one is not used again; `None`: never for their number.
+    /// Requests after which a connection is no longer reused. `None`: no limit.
     pub max_requests: Option<u32>,
-    /// Kept open per worker before they are needed.
+    /// Connections opened in advance, per worker.
     pub warm: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     pub address: SocketAddr,
-    /// What the application calls it; unique within the upstream.
+    /// The application's name for the instance; unique within the upstream.
     pub name: Option<String>,
     /// 1..=1000
     pub weight: u32,
-    /// Whether it serves only while no other can.
+    /// Whether it serves only while no other instance is able to.
     pub backup: bool,
     pub state: InstanceState,
-    /// Requests at a time, and connections; `None`: as many as come.
+    /// Slots: concurrent requests, and connections. `None`: unlimited.
     pub max_requests: Option<usize>,
 }
 
-/// What the operator wants of an instance.
+/// The administrative state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceState {
-    /// It takes requests.
+    /// It accepts requests.
     Ready,
-    /// It keeps its sessions, takes no new ones, and ends what it has begun.
+    /// It keeps its sessions, accepts no new ones, and completes requests in flight.
     Drain,
-    /// It takes no more requests and ends what it has begun.
+    /// It accepts no requests and completes requests in flight.
     Down,
 }
 
 impl Balance {
-    /// The word used in the configuration and the API.
+    /// The name in the configuration and the API.
     pub fn as_str(&self) -> &'static str {
         match self {
             Balance::RoundRobin => "round_robin",
@@ -137,7 +140,7 @@ impl Balance {
 }
 
 impl InstanceState {
-    /// The word used in the configuration, the API, logs and metrics.
+    /// The name in the configuration, the API, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             InstanceState::Ready => "ready",
@@ -148,10 +151,10 @@ impl InstanceState {
 }
 
 impl Upstream {
-    /// `abandoned` when nothing is said.
+    /// The default of `abandoned`.
     pub const ABANDONED: Duration = Duration::from_secs(60);
 
-    /// An upstream with all defaults and no instance yet.
+    /// An upstream with all defaults and no instances.
     pub fn named(name: &str) -> Self {
         Upstream {
             name: name.to_owned(),

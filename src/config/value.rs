@@ -1,4 +1,4 @@
-//! Values as written: booleans, numbers, durations, sizes, words.
+//! Parsers for values: booleans, numbers, durations, sizes, words.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use super::nearest::nearest;
 
 const NOT_GUESSED: &str = "what was meant would have to be guessed";
 
-/// Longest duration that is accepted: far beyond any use, and safe to add to a clock.
+/// Maximum duration. Larger than any practical value, and safe to add to a clock.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Any text.
@@ -36,7 +36,7 @@ pub(super) fn list(node: &Node) -> Result<&[Node], Fault> {
     }
 }
 
-/// A whole number within `range`.
+/// An integer within `range`.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Result<T, Fault>
 where
     T: TryFrom<i64> + PartialOrd + Display,
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// One of a few words.
+/// One of a fixed set of words.
 pub(super) fn choice<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&Node) -> Result<T, Fault> {
     move |node| {
         let text = text(node)?;
@@ -78,7 +78,7 @@ pub(super) fn duration(node: &Node) -> Result<Duration, Fault> {
     }
 }
 
-/// A time or the word `off`.
+/// A duration greater than zero, or `None` for the word `off`.
 pub(super) fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
     match &node.value {
         Value::Text(word) if word == "off" => Ok(None),
@@ -86,7 +86,7 @@ pub(super) fn duration_or_off(node: &Node) -> Result<Option<Duration>, Fault> {
     }
 }
 
-/// The duration that is written like this, zero and up; `None` when it is none, or beyond any use.
+/// Parses a duration, zero included. Returns `None` for an invalid text and beyond the maximum of ten years.
 pub fn duration_of_text(text: &str) -> Option<Duration> {
     parse_duration(text).filter(|duration| *duration <= LONGEST)
 }
@@ -108,7 +108,7 @@ pub(super) fn duration_or_zero(node: &Node) -> Result<Duration, Fault> {
     Ok(duration)
 }
 
-/// A duration of whole seconds, at least one: what `Max-Age` can say.
+/// A duration of whole seconds, at least one: the resolution of `Max-Age`.
 pub(super) fn whole_seconds(node: &Node) -> Result<Duration, Fault> {
     let duration = duration(node)?;
     if duration.subsec_nanos() != 0 {

@@ -1,17 +1,17 @@
-//! Durations counted into fixed buckets that fit proxying: from half a millisecond to ten minutes.
+//! Histograms of durations with fixed buckets for proxying: from half a millisecond to ten minutes.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in seconds; one more bucket takes what is longer.
+/// Upper bounds of the buckets, in seconds. One more bucket counts longer durations.
 pub const BOUNDS: [f64; 18] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
     600.0,
 ];
 
-/// Counts of durations. Plain numbers: its owner guards it and merges copies for reading.
+/// A histogram of durations. Not synchronised: the owner guards it, and readers merge copies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Histogram {
-    /// Not cumulative; the last one counts what exceeds every bound.
+    /// Not cumulative. The last bucket counts durations above every bound.
     counts: [u64; BOUNDS.len() + 1],
     sum: Duration,
 }
@@ -34,7 +34,7 @@ impl Histogram {
         self.sum += other.sum;
     }
 
-    /// What came after `earlier`, a copy of this one.
+    /// The difference to `earlier`, an older copy of this histogram.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let mut later = self.clone();
         later.counts.iter_mut().zip(earlier.counts).for_each(|(own, less)| *own = own.saturating_sub(less));
@@ -42,8 +42,8 @@ impl Histogram {
         later
     }
 
-    /// The time in seconds within which this part (0 to 1) of the durations were, taken to be spread evenly in
-    /// each bucket; beyond the last bound that bound. `None` when there are none.
+    /// The quantile `part` (0 to 1) in seconds, interpolated linearly within a bucket. Beyond the last bound
+    /// it returns that bound. `None` for an empty histogram.
     pub fn quantile(&self, part: f64) -> Option<f64> {
         let wanted = self.count() as f64 * part;
         let (mut below, mut lower) = (0.0, 0.0);

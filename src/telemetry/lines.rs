@@ -1,7 +1,8 @@
-//! Lines written by the request path without waiting for a disk or a terminal.
+//! Buffered log lines: the request path never waits for a disk or a terminal.
 //!
-//! All workers append to one buffer, so that lines stand in the order of their times. Full buffers go through a bounded
-//! channel to one writer thread. When the writer cannot keep up, whole buffers are dropped and the lines counted.
+//! All workers append to one shared buffer, so that lines are ordered by time. Full buffers go through a
+//! bounded channel to one writer thread. When the writer cannot keep up, whole buffers are dropped and their
+//! lines are counted.
 
 use std::fmt;
 use std::io::{Sink, Stderr, Stdout, Write};
@@ -12,14 +13,14 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 
-/// A buffer is handed over when it has grown to this many bytes.
+/// A buffer is sent to the writer when it reaches this many bytes.
 const FULL: usize = 32 * 1024;
-/// Buffers on their way to the writer; together at most 8 MiB.
+/// Capacity of the channel in buffers; together about 8 MiB.
 const QUEUE: usize = 256;
 
-/// Where lines are written.
+/// The destination of the lines.
 pub trait Output: Write + Send {
-    /// Lets go of a file that may have been moved away, and opens the one of its name.
+    /// Reopens a file by its name, for log rotation.
     fn reopen(&mut self) {}
 }
 
@@ -29,13 +30,13 @@ impl Output for Stderr {}
 
 impl Output for Sink {}
 
-/// What is sent to the writer.
+/// A message to the writer.
 enum Order {
     Write(Vec<u8>),
     Reopen,
 }
 
-/// The end of the channel at which workers open their buffers. Clones share the writer.
+/// The producer side. Workers get their buffers from it. Clones share the writer.
 #[derive(Clone, Debug)]
 pub struct LineSink(Arc<Shared>);
 
@@ -45,26 +46,27 @@ struct Shared {
     pending: Mutex<Pending>,
 }
 
-/// The lines that are not handed over yet.
+/// The lines that are not sent to the writer yet.
 #[derive(Default)]
 struct Pending {
     bytes: Vec<u8>,
     lines: u64,
-    /// The time of the latest line, and as text: most lines come in the millisecond of the one before.
+    /// The timestamp of the latest line, and its text. Cached, because most lines fall into the same
+    /// millisecond as the previous one.
     millisecond: i64,
     time: String,
 }
 
-/// The thread that writes; ends when every sink and buffer is gone.
+/// The writer thread. It ends when every sink and buffer is dropped.
 #[derive(Debug)]
 pub struct LineWriter(JoinHandle<()>);
 
-/// Has the output opened again. Holding it does not keep the writer.
+/// Reopens the output. Does not keep the writer alive.
 #[derive(Clone, Debug, Default)]
 pub struct LineReopener(Weak<Shared>);
 
 impl LineSink {
-    /// Starts a writer on `output`. Fails when the system gives no thread.
+    /// Starts a writer for `output`. Fails when the system cannot start a thread.
     pub fn start(output: Box<dyn Output>) -> std::io::Result<(LineSink, LineWriter)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let thread =
@@ -78,7 +80,7 @@ impl LineSink {
         LineBuffer { shared: Arc::clone(&self.0), line: Mutex::default() }
     }
 
-    /// Counts the lines lost because the writer could not keep up. Holding it does not keep the writer.
+    /// The number of lines dropped because the writer could not keep up. Does not keep the writer alive.
     pub fn dropped_counter(&self) -> Arc<AtomicU64> {
         self.0.dropped.clone()
     }
@@ -89,21 +91,21 @@ impl LineSink {
 }
 
 impl LineReopener {
-    /// What was written before goes to where it was to go; what comes later to the file that is opened then. Returns
-    /// without waiting for that.
+    /// Reopens the output. Lines written before go to the old file, later ones to the new file. Returns
+    /// without waiting.
     pub fn reopen(&self) {
         let Some(shared) = self.0.upgrade() else { return };
         let mut pending = shared.pending();
         shared.hand_over(&mut pending);
-        // A writer that is as far behind as that is stuck, and has nothing to open.
+        // The channel is full only when the writer is stuck; the request to reopen is then dropped.
         let _ = shared.sender.try_send(Order::Reopen);
     }
 }
 
 impl LineWriter {
-    /// Waits until everything handed over is written. Drop all sinks and buffers first.
+    /// Waits until all lines are written. Drop all sinks and buffers first, otherwise it never returns.
     pub fn join(self) {
-        // A panic of the writer has been reported by the thread itself.
+        // The thread has already reported its own panic.
         let _ = self.0.join();
     }
 }
@@ -111,7 +113,7 @@ impl LineWriter {
 fn write_all(receiver: Receiver<Order>, mut output: Box<dyn Output>) {
     for order in receiver {
         match order {
-            // Nobody is left to tell when the place for telling fails; the next buffer may succeed again.
+            // A write error cannot be logged, because the log itself failed. The next buffer may succeed.
             Order::Write(buffer) => drop(output.write_all(&buffer).and_then(|()| output.flush())),
             Order::Reopen => output.reopen(),
         }
@@ -144,7 +146,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Pending {
-    /// Writes the time of now.
+    /// Appends the current time.
     fn write_time(&mut self) {
         let now = Timestamp::now().as_millisecond();
         if now != self.millisecond {
@@ -156,22 +158,22 @@ impl Pending {
     }
 }
 
-/// One worker's way to the sink.
+/// One worker's handle to the sink.
 pub struct LineBuffer {
     shared: Arc<Shared>,
-    /// Room for a line in the making.
+    /// Scratch space for one line.
     line: Mutex<Vec<u8>>,
 }
 
 impl LineBuffer {
-    /// Appends one line: a JSON object that begins with the `time`, and goes on with what `write` writes, a comma
-    /// first; its end is added here.
+    /// Appends one line: a JSON object that begins with `time`. `write` appends the other members, beginning
+    /// with a comma. The closing brace is added here.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.clear();
         write(&mut line);
         line.extend_from_slice(b"}\n");
-        // What all workers wait for is only the time and a copy.
+        // The shared lock is held only for the timestamp and one copy; the line is formatted outside it.
         let mut pending = self.shared.pending();
         pending.bytes.extend_from_slice(b"{\"time\":\"");
         pending.write_time();
@@ -183,7 +185,7 @@ impl LineBuffer {
         }
     }
 
-    /// Hands over what is pending; to be called a few times a second.
+    /// Sends the pending lines to the writer. Call it a few times per second.
     pub fn flush(&self) {
         self.shared.hand_over(&mut self.shared.pending());
     }

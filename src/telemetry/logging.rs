@@ -1,4 +1,4 @@
-//! Diagnostics for operators, on standard error.
+//! Diagnostic logging to standard error.
 
 use std::fmt::{self, Debug};
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
-/// How diagnostics are written.
+/// The format of diagnostics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Text,
     Json,
 }
 
-/// What was given is no level and no list of them.
+/// The text is neither a level nor a list of levels.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a level; write error, warn, info, debug, trace or off, or levels of parts, such as \
@@ -26,19 +26,19 @@ pub enum Format {
 )]
 pub struct LevelError(String);
 
-/// The least level of what is written: one, or several, one of which may be for everything and the others for parts:
-/// `info`, `warn,vestibule::session=debug`. Without one for everything that is `info`.
+/// Log levels: a default level and levels per target, such as `info` or `warn,vestibule::session=debug`.
+/// Without a default it is `info`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Levels(Targets);
 
-/// Installs the process-wide subscriber; only the first call of a process has an effect.
+/// Installs the process-wide subscriber. Only the first call of a process has an effect.
 pub fn init(format: Format, Levels(levels): Levels) {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let layer = match format {
         Format::Text => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
-    // A second subscriber is refused; the first keeps working, so there is nothing to report.
+    // A second subscriber is refused; the first one stays, so this is not an error.
     let _ = registry().with(layer.with_filter(levels)).try_init();
 }
 
@@ -63,7 +63,7 @@ impl FromStr for Levels {
     }
 }
 
-/// By the names that are in use.
+/// Parses the common names of the levels.
 fn level(word: &str) -> Option<LevelFilter> {
     match word.to_ascii_lowercase().as_str() {
         "off" => Some(LevelFilter::OFF),
@@ -76,7 +76,7 @@ fn level(word: &str) -> Option<LevelFilter> {
     }
 }
 
-/// `name=value`; a value of several words is quoted, so that it can be told where it ends.
+/// Writes `name=value`. A value with spaces is quoted so that its end is unambiguous.
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     if field.name() == "message" {
         return write!(out, "{value:?}");
@@ -84,7 +84,7 @@ fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::R
     let text = format!("{value:?}");
     let is_plain =
         !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"');
-    // Text was quoted by its `Debug`.
+    // `Debug` of a string has already quoted it.
     let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
     match is_plain || is_quoted {
         true => write!(out, "{}={text}", field.name()),

@@ -1,4 +1,4 @@
-//! What operators see: diagnostics, access-log lines, numbers.
+//! Observability: diagnostics, access-log lines, histograms.
 
 pub mod histogram;
 pub mod lines;

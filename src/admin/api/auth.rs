@@ -1,4 +1,4 @@
-//! Who may call the API: whoever sends the configured token (RFC 6750, section 2.1).
+//! Authentication of API calls: the configured bearer token (RFC 6750, section 2.1).
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
@@ -9,7 +9,8 @@ use crate::secret::Secret;
 
 use super::Problem;
 
-/// Lets pass whoever sends the token of `admin`. How long it takes tells at most the token's length.
+/// Checks for the token of `admin`. The comparison takes constant time; its duration reveals at most the
+/// token's length.
 pub(super) fn check(admin: Option<&config::Admin>, headers: &HeaderMap) -> Result<(), Problem> {
     let token = admin.and_then(|admin| admin.token.as_ref()).ok_or(Problem::NoToken)?;
     match bearer(headers) {
@@ -22,7 +23,7 @@ fn is_same(token: &Secret<String>, sent: &[u8]) -> bool {
     verify_slices_are_equal(token.expose().as_bytes(), sent).is_ok()
 }
 
-/// The token of the one `Authorization` line.
+/// The token of the `Authorization` header. `None` unless there is exactly one line with the scheme `Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut lines = headers.get_all(AUTHORIZATION).into_iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };

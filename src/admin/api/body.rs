@@ -1,4 +1,4 @@
-//! Reading a JSON body, bounded in size and time.
+//! Reads a JSON body with limits on size and time.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use super::Problem;
 
-/// Most bytes of a body.
+/// Maximum bytes of a body.
 const MAX_BYTES: usize = 16 << 10;
-/// Time for a whole body.
+/// Timeout of a whole body.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The JSON document in `body`; `expected` tells in words what it must be.
+/// Parses `body` as JSON. `expected` describes the valid bodies for the error text.
 pub(super) async fn json<T: DeserializeOwned, B>(
     headers: &HeaderMap,
     body: B,
@@ -29,7 +29,7 @@ where
     if !is_json(headers) {
         return Err(Problem::MediaType);
     }
-    // What the parser says may quote the body.
+    // The parser's error may quote the body, so it is discarded.
     serde_json::from_slice(&read(body).await?).map_err(|_| Problem::Malformed(expected))
 }
 
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// Whether the one `Content-Type` says JSON; parameters do not matter (RFC 8259, section 11).
+/// Whether there is exactly one `Content-Type` and it is JSON; parameters are ignored (RFC 8259, section 11).
 fn is_json(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).into_iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };
@@ -84,7 +84,7 @@ mod tests {
         assert!(!is_json_type(&["application/json", "application/json"]));
     }
 
-    /// A body whose length is not known beforehand.
+    /// A body of unknown length.
     fn pieces(sizes: &'static [usize]) -> impl Body<Data = Bytes, Error = Infallible> {
         let frame = |size: &usize| Ok(Frame::data(Bytes::from(vec![b'x'; *size])));
         StreamBody::new(stream::iter(sizes.iter().map(frame)))

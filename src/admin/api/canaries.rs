@@ -17,7 +17,7 @@ const EXPECTED: &str =
 const NO_CANARY: Problem =
     Problem::Invalid("this is no route with a canary; GET /api/v1/canaries lists them");
 
-/// What is to be done with one canary.
+/// The body of a call that changes a canary.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Call {
@@ -33,7 +33,7 @@ enum Action {
     Rollback,
 }
 
-/// What a call asks for.
+/// The requested change.
 #[derive(Debug, PartialEq)]
 enum Order {
     Set(Percent),
@@ -45,7 +45,7 @@ struct List {
     canaries: Vec<Row>,
 }
 
-/// One canary as it is now.
+/// The current state of one canary.
 #[derive(Serialize)]
 struct Row {
     route: String,
@@ -53,7 +53,7 @@ struct Row {
     canary: String,
     state: &'static str,
     percent: f64,
-    /// At the present share, or what the last decision was made of.
+    /// At the current share, or the data of the last decision.
     comparison: Option<Comparison>,
 }
 
@@ -70,11 +70,11 @@ struct Comparison {
 struct Shown {
     requests: u64,
     failed: u64,
-    /// Geometric mean of the times to the first byte.
+    /// Geometric mean of the times to first byte.
     first_byte_ms: Option<f64>,
 }
 
-/// A part of one, with the bounds that the stated test gives it.
+/// A fraction with its confidence bounds under the sequential test.
 #[derive(Serialize)]
 struct Interval {
     estimate: f64,
@@ -82,7 +82,7 @@ struct Interval {
     to: f64,
 }
 
-/// Tells of every canary.
+/// Responds with the state of every canary.
 pub(in crate::admin) async fn list_canaries(admin: &Admin, request: Request<Incoming>) -> Reply {
     let plan = admin.shared.plan.load_full();
     match auth::check(plan.config.admin.as_ref(), request.headers()) {
@@ -94,7 +94,7 @@ pub(in crate::admin) async fn list_canaries(admin: &Admin, request: Request<Inco
     }
 }
 
-/// Changes one canary at once for all new requests, and tells of it.
+/// Changes one canary at once for all new requests. Responds with its new state.
 pub(in crate::admin) async fn steer_canary(admin: &Admin, request: Request<Incoming>) -> Reply {
     match steer(admin, request).await {
         Ok(row) => reply::json("application/json", StatusCode::OK, &row),
@@ -146,7 +146,7 @@ fn row(canary: &Canary) -> Row {
 }
 
 fn comparison(evidence: Evidence) -> Comparison {
-    // Times are compared by their logarithms.
+    // Times are compared by their logarithms, so the bounds are converted back to ratios.
     let relative = |bounds: Bounds| Bounds {
         estimate: bounds.estimate.exp_m1(),
         lower: bounds.lower.exp_m1(),
@@ -170,7 +170,7 @@ fn interval(bounds: Bounds) -> Interval {
     Interval { estimate: rounded(bounds.estimate), from: rounded(bounds.lower), to: rounded(bounds.upper) }
 }
 
-/// To four decimals.
+/// Rounds to four decimals.
 fn rounded(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/drills`: rehearsed failures.
+//! `POST /api/v1/drills`: fault-injection drills.
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ const TIME: Problem =
 const TARGET: Problem = Problem::Invalid("name what is to fail: \"store\": true or an \"instance\"");
 const NO_ID: Problem = Problem::Invalid("the id of the \"drill\" is missing");
 
-/// Exactly these, and nothing else.
+/// The body of a call; unknown fields are rejected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Call {
@@ -34,10 +34,10 @@ struct Call {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Action {
-    /// Shows whom a drill would concern, and begins to measure what users see without it.
+    /// Previews what a drill would affect, and starts the baseline measurement.
     Measure,
     Begin,
-    /// The drill is still wanted.
+    /// Heartbeat: keeps the drill running.
     Continue,
     End,
 }
@@ -49,7 +49,7 @@ enum Open {
     Keep,
 }
 
-/// Begins, continues or ends a drill; the answer is its account so far.
+/// Previews, begins, continues or ends a drill. Responds with the preview or the drill's current report.
 pub(in crate::admin) async fn rehearse(admin: &Admin, request: Request<Incoming>) -> Reply {
     match carry_out(admin, request).await {
         Ok(reply) => reply,

@@ -1,4 +1,4 @@
-//! The API under `/api/v1`, in JSON, for those who know the token. Problems are RFC 9457 documents.
+//! The JSON API under `/api/v1`, protected by the bearer token. Errors are RFC 9457 documents.
 
 mod auth;
 mod body;

@@ -1,4 +1,4 @@
-//! What can be wrong with a call, as the caller is told: RFC 9457 documents.
+//! API errors as RFC 9457 problem documents.
 
 use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -10,7 +10,7 @@ use crate::proxy::drill::DrillError;
 use crate::proxy::instance_admin::InstanceUpdateError;
 use crate::session::StoreError;
 
-/// Why a call was not carried out. The texts are for the caller and quote nothing of the call.
+/// Why a call was not carried out. The texts never quote the call.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::admin) enum Problem {
     #[error(
@@ -38,7 +38,7 @@ pub(in crate::admin) enum Problem {
     TooSlow,
     #[error("the body broke off")]
     BrokenOff,
-    /// What the body must be instead.
+    /// The expected body.
     #[error("the body must be {0}")]
     Malformed(&'static str),
     /// What is wrong with a well-formed body.
@@ -46,16 +46,16 @@ pub(in crate::admin) enum Problem {
     Invalid(&'static str),
     #[error("{0}; what has happened is unknown: repeat the call")]
     Store(#[source] StoreError),
-    /// The file that is read instead.
+    /// The configuration file that this process actually reads.
     #[error(
         "this vestibule reads its configuration from {0} and from nowhere else: change it there, or start it with the \
          other file"
     )]
     OtherConfig(String),
-    /// Why the configuration stays as it was.
+    /// Why the previous configuration stays in use.
     #[error("{0}")]
     NotReloaded(String),
-    /// Why this process goes on.
+    /// Why this process keeps serving.
     #[error("{0}")]
     NotUpgraded(String),
     #[error("vestibule failed; what has happened is unknown: repeat the call")]
@@ -98,7 +98,7 @@ impl Problem {
         }
     }
 
-    /// The word for logs.
+    /// The name in logs.
     pub(super) fn outcome(&self) -> &'static str {
         match self {
             Problem::NoToken => "no_token",
@@ -141,7 +141,7 @@ impl From<Problem> for Reply {
         let header = match problem {
             Problem::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Problem::Store(_) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
-            // The rest of the body may still be on its way.
+            // The rest of the body may still arrive on this connection.
             Problem::TooSlow | Problem::TooLarge => Some((CONNECTION, HeaderValue::from_static("close"))),
             _ => None,
         };
@@ -189,7 +189,7 @@ mod tests {
         ]
     }
 
-    /// The word for logs, the whole response, and an empty line.
+    /// The name in logs, the whole response, and an empty line.
     async fn shown(problem: Problem) -> String {
         let word = problem.outcome();
         let (head, body) = Reply::from(problem).into_parts();

@@ -12,11 +12,11 @@ use crate::admin::reply::{self, Reply};
 
 use super::{Problem, auth, body};
 
-/// What a caller may take for granted; the body may be missing.
+/// Preconditions of a call; the body is optional.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Assumption {
-    /// The file that the configuration is read from.
+    /// The configuration file that the caller expects to be read.
     config: Option<PathBuf>,
 }
 
@@ -31,11 +31,11 @@ struct Reloaded {
 #[derive(Serialize)]
 struct Upgraded {
     status: &'static str,
-    /// The process that accepts clients now.
+    /// The id of the process that now accepts clients.
     process: u32,
 }
 
-/// Reads the configuration again: 200 with what has changed, 422 with why it stays as it was.
+/// Reloads the configuration: 200 with the changes, 422 with the reason that the previous one stays in use.
 pub(in crate::admin) async fn reload(admin: &Admin, request: Request<Incoming>) -> Reply {
     if let Err(problem) = check(admin, request).await {
         return problem.into();
@@ -49,7 +49,8 @@ pub(in crate::admin) async fn reload(admin: &Admin, request: Request<Incoming>) 
     }
 }
 
-/// Lets a new process take over: 200 when it has, 503 with why this one goes on.
+/// Starts an upgrade: 200 when the new process has taken over, 503 with the reason that this one keeps
+/// serving.
 pub(in crate::admin) async fn upgrade(admin: &Admin, request: Request<Incoming>) -> Reply {
     if let Err(problem) = check(admin, request).await {
         return problem.into();
@@ -62,7 +63,8 @@ pub(in crate::admin) async fn upgrade(admin: &Admin, request: Request<Incoming>)
     }
 }
 
-/// Whether the caller may order it, and means the file that will be read: another one would be left out without a word.
+/// Checks the token and the expected configuration file. Without the latter check a caller who expects
+/// another file would get no error although that file is not read.
 async fn check(admin: &Admin, request: Request<Incoming>) -> Result<(), Problem> {
     let (head, body) = request.into_parts();
     auth::check(admin.shared.plan.load_full().config.admin.as_ref(), &head.headers)?;

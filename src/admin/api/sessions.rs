@@ -17,7 +17,7 @@ const EXPECTED: &str = r#"{"id": "..."} or {"user": "..."}, with nothing else in
 const NOT_AN_ID: Problem = Problem::Invalid("this is no session id: it does not match session.id_pattern");
 const NO_USER: Problem = Problem::Invalid("the user is empty");
 
-/// Exactly one of the two, and nothing else.
+/// The body of a call: exactly one of the two fields.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Call {
@@ -25,7 +25,7 @@ enum Call {
     User(String),
 }
 
-/// The answer to a call that was carried out.
+/// The response to a call that was carried out.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Answer {
     status: &'static str,
@@ -36,8 +36,8 @@ struct Answer {
     sessions: u64,
 }
 
-/// Ends one session or all of a user: 200 when they have ended for good, 202 when they have ended, but a
-/// failure of the store may bring them back.
+/// Revokes one session, or all sessions of a user: 200 when the revocation is durable, 202 when it is in
+/// effect but a store failure may undo it.
 pub(in crate::admin) async fn revoke_sessions(admin: &Admin, request: Request<Incoming>) -> Reply {
     match target(admin, request).await {
         Ok(target) => revoke(admin, &target).await,
@@ -95,7 +95,7 @@ fn answer(Revoked { sessions, durability }: Revoked) -> (StatusCode, Answer) {
     }
 }
 
-/// One line per call; `about` is whose sessions, as the kind of target and its mark.
+/// Writes one log line per call. `about` is the kind of target and its fingerprint.
 fn log(outcome: &str, about: Option<(&str, &dyn Display)>, sessions: Option<u64>) {
     let (by, mark) = about.map(|(by, mark)| (by, tracing::field::display(mark))).unzip();
     tracing::info!(outcome, by, mark, sessions, "sessions revoke");

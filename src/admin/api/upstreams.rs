@@ -1,4 +1,4 @@
-//! `/api/v1/upstreams`: who serves, and who shall.
+//! `/api/v1/upstreams`: the state of the instances, and changing it.
 
 mod order;
 mod report;
@@ -15,7 +15,7 @@ use crate::admin::reply::{self, Reply};
 use order::{Call, EXPECTED};
 use report::Report;
 
-/// All upstreams and their instances as they are now.
+/// The current state of all upstreams and their instances.
 pub(in crate::admin) fn list_upstreams(admin: &Admin, request: &Request<Incoming>) -> Reply {
     let config = admin.shared.plan.load_full().config.clone();
     match auth::check(config.admin.as_ref(), request.headers()) {
@@ -24,7 +24,7 @@ pub(in crate::admin) fn list_upstreams(admin: &Admin, request: &Request<Incoming
     }
 }
 
-/// Changes the state or the weight of an instance; the answer lists the upstreams that it is in.
+/// Changes the state or the weight of an instance. The response lists the upstreams that contain it.
 pub(in crate::admin) async fn order_instance(admin: &Admin, request: Request<Incoming>) -> Reply {
     match carry_out(admin, request).await {
         Ok(reply) => reply,
@@ -45,7 +45,7 @@ async fn carry_out(admin: &Admin, request: Request<Incoming>) -> Result<Reply, P
     Ok(tell(admin, Some(address)))
 }
 
-/// All upstreams and instances, or those of one address.
+/// Reports all instances, or only those at one address.
 fn tell(admin: &Admin, only: Option<SocketAddr>) -> Reply {
     let report = Report::of(&admin.shared.plan.load(), Instant::now(), only);
     reply::json("application/json", StatusCode::OK, &report)

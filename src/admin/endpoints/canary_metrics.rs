@@ -1,4 +1,4 @@
-//! The numbers of canaries.
+//! Metrics of canaries.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::canary::{State, Variant};
 use crate::proxy::metrics::Counts;
 use crate::proxy::{RuntimeConfig, SideCounts};
 
-/// What is known of all canaries, gathered before it is written.
+/// A snapshot of all canaries, taken before encoding.
 #[derive(Debug)]
 pub(super) struct Canaries(Vec<Row>);
 
@@ -31,7 +31,7 @@ impl Canaries {
         Canaries(rows.collect())
     }
 
-    /// Writes them, with what the workers have counted.
+    /// Encodes the snapshot together with the workers' counters.
     pub(super) fn encode(&self, counts: &Counts, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric = gauge(out, "canary_percent", "Share of new clients that a canary gets, 0 to 100")?;
         for row in &self.0 {
@@ -60,7 +60,7 @@ impl Canaries {
         Ok(())
     }
 
-    /// What was counted of each side, with its labels.
+    /// The counters of each side, with their labels.
     fn sides<'a>(&'a self, counts: &'a Counts) -> Vec<([(&'static str, &'a str); 2], &'a SideCounts)> {
         let of_row = |row: &'a Row| {
             Variant::BOTH.into_iter().filter_map(move |side| {

@@ -1,4 +1,4 @@
-//! The numbers of a comparison of modes.
+//! Metrics of a comparison of session modes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use super::metrics::counter;
 use crate::config::Mode;
 use crate::proxy::CohortCounts;
 
-/// Writes what the workers have counted.
+/// Encodes the workers' counters.
 pub(super) fn encode(
     cohorts: &BTreeMap<(Mode, String), CohortCounts>,
     out: &mut DescriptorEncoder<'_>,

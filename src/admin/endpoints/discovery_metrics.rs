@@ -1,4 +1,4 @@
-//! The numbers of the look-ups for instances.
+//! Metrics of service discovery.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The numbers in the OpenMetrics text format, which Prometheus reads.
+//! Metrics in the OpenMetrics text format, which Prometheus scrapes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::admin::{Admin, ReloadStats};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics as they are now.
+/// All current metrics.
 pub(super) fn exposition(admin: &Admin) -> Result<String, fmt::Error> {
     page(Snapshot::take(admin))
 }
@@ -36,7 +36,7 @@ fn page(snapshot: Snapshot) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-/// Everything that is written, gathered first so that no lock is held while writing.
+/// A snapshot of all metrics, taken before encoding so that no lock is held meanwhile.
 #[derive(Debug)]
 struct Snapshot {
     counts: Counts,
@@ -173,7 +173,7 @@ impl Snapshot {
     }
 }
 
-/// The label of the mode that a request was served in.
+/// The label for the session mode of a request.
 fn word(mode: Option<Mode>) -> &'static str {
     mode.map_or("none", Mode::as_str)
 }
@@ -251,7 +251,7 @@ pub(super) fn encode_number(
     counter(out, name, help)?.encode_counter::<NoLabelSet, _, u64>(&number, None)
 }
 
-/// A counter with one label that takes a few fixed words.
+/// Encodes a counter with one label that has a fixed set of values.
 fn encode_words(
     out: &mut DescriptorEncoder<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! What probes and monitoring ask.
+//! Endpoints for probes and monitoring.
 
 mod canary_metrics;
 mod cohort_metrics;
@@ -14,7 +14,7 @@ use super::reply::{Reply, of_type, text};
 
 pub(super) use readyz::readyz;
 
-/// All metrics as they are now.
+/// All current metrics.
 pub(super) fn metrics(admin: &Admin) -> Reply {
     match metrics::exposition(admin) {
         Ok(page) => of_type(metrics::CONTENT_TYPE, StatusCode::OK, page),

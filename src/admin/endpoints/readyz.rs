@@ -1,4 +1,4 @@
-//! Whether new work should be sent here, and why not.
+//! The readiness endpoint.
 
 use http::StatusCode;
 
@@ -7,20 +7,20 @@ use crate::admin::reply::{Reply, text};
 use crate::config::Mode;
 use crate::proxy::RuntimeConfig;
 
-/// Something that work needs.
+/// A readiness condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
-    /// Clients are being accepted.
+    /// Clients are accepted.
     Accepting,
-    /// The session store answers.
+    /// The session store responds.
     Store,
-    /// Of every upstream with checks some instance was found good.
+    /// Every upstream with health checks has an instance that has passed one.
     Instances,
 }
 
 const CONDITIONS: [Condition; 3] = [Condition::Accepting, Condition::Store, Condition::Instances];
 
-/// How a condition is met.
+/// `Ok` with a short status when the condition is met, `Err` with the reason otherwise.
 type State = Result<&'static str, String>;
 
 impl Condition {
@@ -32,14 +32,16 @@ impl Condition {
         }
     }
 
-    /// Whether no work should be sent here without it. Others are only reported: by default the store, which when
-    /// it is out is out for every vestibule, and without which some requests are served all the same.
+    /// Whether readiness requires the condition. Other conditions are only reported. The store is not
+    /// required by default: its outage affects every vestibule alike, and some requests are served without
+    /// it.
     fn is_required(self, admin: &Admin) -> bool {
         let config = &admin.shared.plan.load().config.admin;
         match self {
             Condition::Accepting => true,
             Condition::Store => config.as_ref().is_some_and(|admin| !admin.ready_without_store),
-            // Only as long as requests would wait for it; no other vestibule would find better instances.
+            // Required only while requests are held for it. Otherwise requests are served with unproven
+            // instances, and another vestibule would have no better ones.
             Condition::Instances => {
                 admin.shared.plan.load().balancers().iter().any(|one| one.held_until().is_some())
             }
@@ -79,8 +81,8 @@ fn instances(plan: &RuntimeConfig) -> State {
     if problems.is_empty() { Ok("ok") } else { Err(problems.join("; ")) }
 }
 
-/// 200 when every required condition is met, otherwise 503. With `verbose` in the query all conditions are
-/// looked at, and each has a line.
+/// Responds with 200 when every required condition is met, otherwise with 503. With `verbose` in the query
+/// all conditions are checked and reported, one line each.
 pub(in crate::admin) async fn readyz(admin: &Admin, query: Option<&str>) -> Reply {
     let verbose = query.is_some_and(is_verbose);
     let (mut is_ready, mut lines) = (true, String::new());

@@ -1,4 +1,4 @@
-//! The numbers of upstreams and their instances.
+//! Metrics of upstreams and their instances.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::proxy::RuntimeConfig;
 use crate::proxy::metrics::Counts;
 use crate::upstream::{Cause, CheckResult, Condition, HealthState, Instance};
 
-/// What is known of all upstreams, gathered before it is written.
+/// A snapshot of all upstreams, taken before encoding.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     upstreams: Vec<UpstreamRow>,

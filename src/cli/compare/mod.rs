@@ -19,7 +19,7 @@ use crate::lab::report;
 
 pub(super) use request::CompareArgs;
 
-/// Compares, reports, and judges.
+/// Runs the comparison, writes the report, and checks the limits.
 pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
     let directory = args.out.clone().unwrap_or_else(new_directory);
@@ -39,7 +39,7 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Writes and prints what came out; the exit code says how to take it.
+/// Writes the report and prints a summary. Returns the exit code.
 fn conclude(
     Compared { comparison, objections }: &Compared,
     baseline: Option<&Comparison>,
@@ -61,7 +61,7 @@ fn conclude(
     Ok(if passed.is_empty() && !is_worse { ExitCode::SUCCESS } else { ExitCode::from(EXIT_BEYOND) })
 }
 
-/// Says what is worse than in the baseline, if anything is.
+/// Prints the regressions against the baseline. Returns whether there are any.
 fn is_worse(baseline: &Comparison, comparison: &Comparison, out: &mut impl Write) -> anyhow::Result<bool> {
     let worse = compare::regressions(baseline, comparison)?;
     if worse.is_empty() {
@@ -73,7 +73,7 @@ fn is_worse(baseline: &Comparison, comparison: &Comparison, out: &mut impl Write
     Ok(true)
 }
 
-/// The limits that the modes have passed.
+/// A line for each limit that a mode has exceeded.
 fn passed(comparison: &Comparison, limits: &[Threshold]) -> Vec<String> {
     let modes = |limit: &Threshold| {
         let only = limit.mode.map(|mode| mode.as_str());
@@ -118,7 +118,7 @@ fn read_baseline(path: &Path) -> anyhow::Result<Comparison> {
     })
 }
 
-/// In the working directory, named by the time in UTC.
+/// In the working directory, named by the UTC time.
 fn new_directory() -> PathBuf {
     jiff::Timestamp::now().strftime("compare-%Y%m%d-%H%M%S").to_string().into()
 }

@@ -1,4 +1,5 @@
-//! How a comparison goes, on standard error: one line that changes on a terminal, otherwise a line for every change.
+//! Progress of a comparison on standard error: one line that is rewritten on a terminal, otherwise a new line
+//! for every change.
 
 use std::convert::Infallible;
 use std::io::{IsTerminal, stderr};
@@ -9,12 +10,12 @@ use tokio::time::sleep;
 
 use crate::lab::compare::Status;
 
-/// Between two looks.
+/// Interval between two updates.
 const PAUSE: Duration = Duration::from_millis(500);
-/// To the beginning of the line, and its rest is gone.
+/// Moves to the beginning of the line and clears it.
 const REWRITE: &str = "\r\x1b[K";
 
-/// Tells until it is dropped.
+/// Shows the progress until dropped.
 pub(super) async fn show(status: watch::Receiver<Status>) -> Infallible {
     let rewrites = stderr().is_terminal();
     let mut told = (u32::MAX, None);
@@ -31,7 +32,7 @@ pub(super) async fn show(status: watch::Receiver<Status>) -> Infallible {
     }
 }
 
-/// Leaves nothing on a terminal's line.
+/// Clears the line on a terminal.
 pub(super) fn clear() {
     if stderr().is_terminal() {
         eprint!("{REWRITE}");
@@ -48,10 +49,10 @@ fn line(status: &Status) -> String {
     let left = status.left().as_secs();
     format!(
         "{part}  {mode:<7} {:>3.0}/{:.0} s  {:>5.0}/s  p99 {:>5.0} ms  {} failed  {} lost  {}:{:02} left{event}",
-        // Answers that are still read take longer than the load.
+        // The elapsed time exceeds the total while remaining responses are still read.
         load.elapsed.min(load.total).as_secs_f64(),
         load.total.as_secs_f64(),
-        // Not "-0".
+        // Adding 0.0 turns -0.0 into 0.0, so that "-0" is never printed.
         load.rate + 0.0,
         load.p99,
         load.failed,

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The arguments of `vestibule compare`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::config::{self, Scenario};
 use crate::lab::compare::{Event, Plan, SessionMode, Stubs, Target};
 use crate::lab::load;
 
-/// The scenario without `--scenario`, and what makes it fit a small machine and a short time.
+/// The default scenario, reduced so that it fits a small machine and a short time.
 const SCENARIO: &str = "dify-chat";
 const USERS: u32 = 48;
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub(in crate::cli) struct CompareArgs {
 struct OptionalEvent(Option<Event>);
 
 impl CompareArgs {
-    /// Reads what the arguments name. Unless they say otherwise the seed is that of an `earlier` comparison. Blocks.
+    /// Reads the files that the arguments name. The seed defaults to that of an `earlier` comparison. Blocks.
     pub(super) fn plan(self, earlier: Option<u64>) -> anyhow::Result<Plan> {
         let (scenario, scenario_text) = self.read_scenario()?;
         let (modes, events) = (self.modes(&scenario.staging), self.events(&scenario.staging));
@@ -108,7 +108,7 @@ impl CompareArgs {
         Ok((scenario, text))
     }
 
-    /// What is asked for, else what the scenario wishes, else the usual; each once.
+    /// The modes of the arguments, else of the scenario, else the default; without duplicates.
     fn modes(&self, staging: &Staging) -> Vec<SessionMode> {
         let mut modes = self.modes.clone();
         if modes.is_empty() {
@@ -146,7 +146,7 @@ impl CompareArgs {
         Ok(Target::Own(config::parse_application(&text, &path.display().to_string())?))
     }
 
-    /// The command line that does it again.
+    /// The command line that reproduces the comparison.
     fn command(&self, seed: u64, modes: &[SessionMode], events: &[Event]) -> String {
         let modes: Vec<_> = modes.iter().map(|mode| mode.as_str()).collect();
         let events: Vec<_> = events.iter().map(|event| event.as_str()).collect();
@@ -171,7 +171,7 @@ impl CompareArgs {
     }
 }
 
-/// Leaves out what was there before.
+/// Removes duplicates, keeping the first occurrence.
 fn keep_first<T: PartialEq + Copy>(items: &mut Vec<T>) {
     let mut seen = Vec::new();
     items.retain(|item| {

@@ -1,10 +1,10 @@
-//! The outcome in a few lines.
+//! The summary on standard output.
 
 use std::io::{self, Write};
 
 use crate::lab::compare::{Comparison, Estimate, Figure, Interval, ModeResult, Published};
 
-/// Verdict, table and conditions.
+/// Prints the verdict, the table and the conditions.
 pub(super) fn print(comparison: &Comparison, out: &mut impl Write) -> io::Result<()> {
     let verdict = &comparison.verdict;
     writeln!(out, "{}", verdict.headline)?;
@@ -39,7 +39,7 @@ fn rows(modes: &[ModeResult]) -> Vec<String> {
     align(&table)
 }
 
-/// What was measured with one thing changed, a column for each mode.
+/// The measurements with one thing changed; one column per mode.
 fn otherwise(published: &Published, modes: &[ModeResult]) -> Vec<Vec<String>> {
     let mut named: Vec<&str> = published.claims.iter().map(|claim| claim.mode.as_str()).collect();
     named.dedup();
@@ -73,13 +73,14 @@ fn told(estimate: &Estimate, figure: Figure) -> String {
     }
 }
 
-/// Whether the mean is not in the middle, as a figure cannot be less than nothing or more than all.
+/// Whether the interval is asymmetric around the mean: it is cut where a figure cannot be below zero or above
+/// its maximum.
 fn is_cut(estimate: &Estimate, interval: &Interval) -> bool {
     let (below, above) = (estimate.mean - interval.low, interval.high - estimate.mean);
     (below - above).abs() > f64::max(below, above) * 1e-6
 }
 
-/// Three digits that count, and the unit.
+/// Three significant digits and the unit.
 pub(super) fn number(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 => 0,
@@ -89,7 +90,7 @@ pub(super) fn number(value: f64, unit: &str) -> String {
     format!("{value:.digits$} {unit}").trim_end().to_owned()
 }
 
-/// The first column to the left, the others to the right.
+/// Left-aligns the first column and right-aligns the others.
 fn align(table: &[Vec<String>]) -> Vec<String> {
     let columns = table.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

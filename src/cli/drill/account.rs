@@ -1,16 +1,16 @@
-//! What a drill would concern, and what came of it, for people.
+//! Human-readable output of a drill: the preview and the report.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::Value;
 
-/// How long no error may be seen until all counts as well.
+/// Recovery requires this long without errors.
 const QUIET_MS: u64 = 1_000;
-/// Longest time to wait for that.
+/// Maximum wait for recovery.
 const LONGEST_MS: u64 = 30_000;
 
-/// Tells what a drill would do.
+/// Prints what the drill would affect.
 pub(super) fn announce(preview: &Value, time: &str, out: &mut impl Write) -> io::Result<()> {
     let number = |name: &str| preview[name].as_u64().unwrap_or_default();
     let target = preview["target"].as_str().unwrap_or_default();
@@ -37,16 +37,17 @@ pub(super) fn announce(preview: &Value, time: &str, out: &mut impl Write) -> io:
     }
 }
 
-/// When all was well again after a drill.
+/// Detects when the system has recovered after a drill.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    /// Milliseconds after its end.
+    /// Milliseconds after the drill's end since which the target works.
     well: Option<u64>,
     last_error: Option<(u64, u64)>,
 }
 
 impl Recovery {
-    /// Whether there is nothing more to wait for, after what `account` says.
+    /// Evaluates the report `account`. Returns whether the wait is over: the system has recovered, or the
+    /// maximum wait has passed.
     pub(super) fn is_over(&mut self, account: &Value) -> bool {
         let Some(now) = account["since_end_ms"].as_u64() else { return false };
         let errors = account.pointer("/after/errors").and_then(Value::as_u64).unwrap_or_default();
@@ -61,12 +62,13 @@ impl Recovery {
         self.recovered().is_some_and(|at| now >= at + QUIET_MS) || now >= LONGEST_MS
     }
 
-    /// When what failed worked again and the last error had been seen, within the time between two looks.
+    /// When the target worked again and the last error had been seen, with the resolution of the polling
+    /// interval.
     fn recovered(&self) -> Option<u64> {
         Some(self.well?.max(self.last_error.map_or(0, |(_, at)| at)))
     }
 
-    /// The account with `recovered_ms`, which is null when all was not well in time.
+    /// The report with `recovered_ms` added; null when the system did not recover in time.
     pub(super) fn added_to(&self, mut account: Value) -> Value {
         if let Some(members) = account.as_object_mut() {
             members.insert("recovered_ms".to_owned(), self.recovered().into());
@@ -75,7 +77,7 @@ impl Recovery {
     }
 }
 
-/// Writes an account.
+/// Prints a report.
 pub(super) fn write(account: &Value, out: &mut impl Write) -> io::Result<()> {
     let target = account["target"].as_str().unwrap_or_default();
     let ended = account["ended_by"].as_str().unwrap_or("?");

@@ -18,9 +18,9 @@ use crate::proxy::drill::LONGEST;
 use account::Recovery;
 
 const DRILLS: &str = "/api/v1/drills";
-/// Between two looks; the drill ends when there is none for 3 seconds.
+/// Polling interval. Each poll is also the drill's heartbeat: the drill ends after 3 seconds without one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A look that takes longer is given up.
+/// Timeout of one poll.
 const LOOK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ struct Common {
     admin: AdminArgs,
 }
 
-/// Carries out one drill.
+/// Executes one drill.
 pub(super) fn run(DrillArgs { command }: DrillArgs) -> anyhow::Result<ExitCode> {
     let (target, common) = match command {
         Command::Store(common) => (Map::from_iter([("store".to_owned(), true.into())]), common),
@@ -116,7 +116,7 @@ async fn rehearse(
         bail!("nothing was done");
     }
     let interrupted = async {
-        // Without the signal the drill ends by itself.
+        // Without a signal handler the drill still ends by its own timeout.
         let _ = tokio::signal::ctrl_c().await;
     };
     let mut interrupted = std::pin::pin!(interrupted);
@@ -141,7 +141,7 @@ async fn rehearse(
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Looks until the drill is over and all is well again, or that takes too long.
+/// Polls until the drill is over and the system has recovered, or the maximum wait has passed.
 async fn follow(client: &AdminClient, id: &Value) -> anyhow::Result<Value> {
     let mut recovery = Recovery::default();
     loop {
@@ -153,7 +153,7 @@ async fn follow(client: &AdminClient, id: &Value) -> anyhow::Result<Value> {
     }
 }
 
-/// Ends the drill at once, and then looks until all is well again.
+/// Ends the drill at once, then polls until the system has recovered.
 async fn end(client: &AdminClient, id: &Value) -> anyhow::Result<Value> {
     eprintln!("ending the drill");
     look(client, "end", id).await?;

@@ -66,7 +66,7 @@ pub(super) struct LoadArgs {
     json: Option<PathBuf>,
 }
 
-/// Runs one load, or lists the scenarios.
+/// Runs one load test, or lists the scenarios.
 pub(super) fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     if args.list {
         list(&mut io::stdout())?;
@@ -74,7 +74,7 @@ pub(super) fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     }
     run::block_on(async {
         let load = args.load()?;
-        // Known to be impossible before the load, not after it.
+        // Created before the load, so that an unwritable path fails at once.
         let json = args.json.as_ref().map(create).transpose()?;
         let stop = CancellationToken::new();
         let (interrupted, stopped) = (signals::shutdown()?, stop.clone());
@@ -126,7 +126,7 @@ impl LoadArgs {
     }
 }
 
-/// `None` when there was nothing to measure it by.
+/// `None` when nothing was measured.
 fn measured(result: &LoadResult, measure: Measure) -> Option<f64> {
     let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
     let latency = (result.all.latency.count > 0).then_some(&result.all.latency);

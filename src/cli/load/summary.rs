@@ -1,10 +1,10 @@
-//! What a load came to, in a few lines.
+//! The summary of a load test.
 
 use std::io::{self, Write};
 
 use crate::lab::load::{ActionResult, Histogram, LoadResult, Sessions};
 
-/// Writes what matters, aligned.
+/// Prints the summary, aligned.
 pub(super) fn write(result: &LoadResult, out: &mut impl Write) -> io::Result<()> {
     let LoadResult { scenario, target, seed, seconds, .. } = result;
     writeln!(out, "{scenario} on {target}, seed {seed}, {seconds:.1} s")?;

@@ -1,4 +1,4 @@
-//! How a load goes, while it runs, on standard error.
+//! Progress of a load test on standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::lab::load::Progress;
 
-/// From line to line where nobody looks.
+/// Interval between two lines when standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows what is told, on one line that changes; on lines of their own when standard error is no terminal. Returns when
-/// nothing is told any more.
+/// Shows the progress: one line that is rewritten on a terminal, otherwise a new line every few seconds.
+/// Returns when the sender is dropped.
 pub(super) async fn show(mut progress: Receiver<Progress>) {
     let is_terminal = io::stderr().is_terminal();
     while progress.changed().await.is_ok() {
@@ -30,10 +30,10 @@ pub(super) async fn show(mut progress: Receiver<Progress>) {
     }
 }
 
-/// Leaves the line to what comes next.
+/// Clears the line on a terminal.
 pub(super) fn clear() {
     if io::stderr().is_terminal() {
-        // What a terminal does not take is no loss.
+        // A failed write to a terminal is ignored.
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
 }

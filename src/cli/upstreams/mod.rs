@@ -18,7 +18,7 @@ use crate::config;
 use progress::{Progress, Verdict};
 
 const UPSTREAMS: &str = "/api/v1/upstreams";
-/// Between two looks at what is left.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
@@ -111,7 +111,7 @@ struct WeightArgs {
     weight: u32,
 }
 
-/// Carries out one command.
+/// Executes one subcommand.
 pub(super) fn run(UpstreamsArgs { command }: UpstreamsArgs) -> anyhow::Result<ExitCode> {
     match command {
         Command::List(output) => list(&output),
@@ -173,7 +173,7 @@ fn leave(args: &LeaveArgs, state: &str) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Tells what is left, as it becomes less, until that is decided.
+/// Polls and prints what is left on the instance, until there is a verdict.
 async fn wait_for_end(
     args: &ChangeArgs,
     client: &AdminClient,
@@ -182,7 +182,7 @@ async fn wait_for_end(
 ) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(&report);
     loop {
-        // Only the instances that were asked for count.
+        // Only the instances of the order count.
         let report = concerned.rows_of(client.get(UPSTREAMS).await?);
         let (line, verdict) = progress.look(&report);
         if args.output.json {
@@ -207,7 +207,7 @@ impl ChangeArgs {
     }
 }
 
-/// The instance that an order was about, which may have been called by its name.
+/// The instance of an order, which may be given by name.
 #[derive(Debug)]
 struct Concerned {
     upstream: Option<String>,
@@ -215,7 +215,7 @@ struct Concerned {
 }
 
 impl Concerned {
-    /// By the answer to the order, which tells of nothing else.
+    /// Resolves the instance from the response to the order, which contains no other.
     fn of(args: &ChangeArgs, answer: &Value) -> Self {
         let mut rows =
             table::list(answer, "upstreams").flat_map(|upstream| table::list(upstream, "instances"));
@@ -223,7 +223,7 @@ impl Concerned {
         Concerned { upstream: args.upstream.clone(), address: address.unwrap_or(&args.instance).to_owned() }
     }
 
-    /// What a report says of it in the upstreams that were meant.
+    /// The rows of this instance in a report, limited to the upstreams of the order.
     fn rows_of(&self, mut report: Value) -> Value {
         if let Some(upstreams) = report.get_mut("upstreams").and_then(Value::as_array_mut) {
             upstreams.retain(|upstream| self.upstream.as_ref().is_none_or(|name| upstream["name"] == **name));

@@ -1,4 +1,4 @@
-//! How far an instance has got with what it had begun.
+//! Progress of draining an instance.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,24 @@ use serde_json::Value;
 
 use super::table::{duration, list};
 
-/// After a deadline, for requests that were to end anyway.
+/// After the deadline, for the remaining requests to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What is left, from look to look.
+/// The state between two polls.
 #[derive(Debug)]
 pub(super) struct Progress {
     line: String,
-    /// Streams cut before.
+    /// Streams that were cut before the order.
     closed: u64,
-    /// When the deadline was first seen to have passed.
+    /// When a poll first saw that the deadline had passed.
     passed: Option<Instant>,
     had_deadline: bool,
 }
 
-/// What it has come to.
+/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing is left that could be lost.
+    /// The instance is drained: nothing left can be lost.
     Nothing,
     /// The deadline has passed with something left, or something was cut.
     Something,
@@ -61,7 +61,7 @@ impl Left {
 }
 
 impl Progress {
-    /// From the answer to the order on.
+    /// Starts from the response to the order.
     pub(super) fn new(report: &Value) -> Self {
         let left = Left::of(report);
         Progress {
@@ -72,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// What to tell, if that is something new, and what it has come to.
+    /// Evaluates a report. Returns a line if it has changed, and the outcome if it is decided.
     pub(super) fn look(&mut self, report: &Value) -> (Option<String>, Option<Verdict>) {
         let left = Left::of(report);
         let verdict = self.verdict(&left);
@@ -90,7 +90,7 @@ impl Progress {
         if left.requests == 0 && cut {
             return Some(Verdict::Something);
         }
-        // Nobody's session is kept by an instance that is down.
+        // An instance in state `down` keeps no sessions, so they need not be waited for.
         if left.requests == 0 && (left.sessions == 0 || !left.draining) {
             return Some(Verdict::Nothing);
         }

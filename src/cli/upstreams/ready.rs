@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::table::list;
 use super::{AdminClient, ChangeArgs, Concerned, PAUSE, UPSTREAMS};
 
-/// Tells what the instance waits for, as that changes, until checks have found it good in every upstream that was meant.
-/// Without checks that is at once.
+/// Polls and prints the instance's condition whenever it changes, until its health checks pass in every
+/// upstream of the order. Returns at once without health checks.
 pub(super) async fn wait(
     args: &ChangeArgs,
     client: &AdminClient,

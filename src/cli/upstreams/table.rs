@@ -17,12 +17,12 @@ const HEAD: [&str; 11] = [
     "NAME",
     "REASON",
 ];
-/// Columns that are left out where they say nothing of any instance. They come last, so that the others keep their
-/// places.
+/// Columns that are omitted when empty for all instances. They come last, so that the positions of the others
+/// do not change.
 const OPTIONAL: [&str; 2] = ["NAME", "REASON"];
 const NOTHING: &str = "-";
 
-/// Writes the instances of a report, one line each, in columns.
+/// Prints the instances of a report in columns, one line each.
 pub(super) fn write(report: &Value, out: &mut impl Write) -> io::Result<()> {
     let rows: Vec<_> = rows(report).collect();
     if rows.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn write(report: &Value, out: &mut impl Write) -> io::Result<()> {
     lines.iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
 }
 
-/// Tells of upstreams that the table does not show, as they have no instances.
+/// Names the upstreams without instances, which the table does not show.
 pub(super) fn write_empty(report: &Value, out: &mut impl Write) -> io::Result<()> {
     let is_empty = |upstream: &&Value| list(upstream, "instances").next().is_none();
     for upstream in list(report, "upstreams").filter(is_empty) {
@@ -65,7 +65,7 @@ fn rows(report: &Value) -> impl Iterator<Item = [String; 11]> {
     })
 }
 
-/// The elements of a member that is a list.
+/// The elements of a list member.
 pub(super) fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }

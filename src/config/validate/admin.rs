@@ -9,7 +9,7 @@ use crate::config::section::Section;
 use crate::config::value::{boolean, text};
 use crate::secret::Secret;
 
-/// Shortest token, in bytes.
+/// Minimum length of the token, in bytes.
 const TOKEN_BYTES: usize = 16;
 
 pub(super) fn admin(s: &mut Section<'_>) -> Admin {
@@ -21,7 +21,7 @@ pub(super) fn admin(s: &mut Section<'_>) -> Admin {
     }
 }
 
-/// A host name as it may stand in `Host`, without a port.
+/// A host name as in the `Host` header, without a port.
 fn host(node: &Node) -> Result<String, Fault> {
     let text = text(node)?;
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -39,7 +39,7 @@ fn host(node: &Node) -> Result<String, Fault> {
     ))
 }
 
-/// A reference to a token.
+/// A reference to the token.
 fn token(node: &Node) -> Result<Secret<String>, Fault> {
     let read = || checked(resolve(text(node)?).unwrap_or_else(|| Err(in_the_open()))?);
     read().map_err(|fault| Fault { hidden: true, ..fault })

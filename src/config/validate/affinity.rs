@@ -12,7 +12,7 @@ use crate::config::section::Section;
 use crate::config::value::{text, whole_seconds};
 use crate::secret::Secret;
 
-/// Shortest key material, in bytes.
+/// Minimum key material, in bytes.
 const SECRET_BYTES: usize = 32;
 
 pub(super) fn affinity(s: &mut Section<'_>, session_cookie: &str) -> Affinity {

@@ -1,4 +1,4 @@
-//! The file that tells a comparison of the user's own application.
+//! The application file of a comparison.
 
 use super::http_text::target;
 use super::upstream::instance_address;
@@ -8,7 +8,7 @@ use crate::config::mode::Mode;
 use crate::config::section::Section;
 use crate::config::value::{boolean, duration, text};
 
-/// Reads the whole file. `None` was reported.
+/// Reads the whole file. `None` has been reported.
 pub(in crate::config) fn application(s: &mut Section<'_>) -> Option<Application> {
     super::version(s);
     let health = s.optional("health", target);

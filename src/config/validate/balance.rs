@@ -1,4 +1,4 @@
-//! `balance`: how an upstream's instances are chosen.
+//! `balance`: how an instance is chosen.
 
 use super::header;
 use super::http_text::is_cookie_name;

@@ -15,7 +15,7 @@ use crate::config::value::{duration, text};
 
 const WHOLE: u32 = 10_000;
 
-/// What a route and its canary are checked against.
+/// The context that a route and its canary are validated against.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
     pub(super) upstreams: &'a [Upstream],
@@ -23,7 +23,7 @@ pub(super) struct Around<'a> {
     pub(super) identity: &'a Identity,
 }
 
-/// The canary beside the route's own upstream, `stable`; `None` was reported.
+/// The canary next to the route's own upstream, `stable`. `None` has been reported.
 pub(super) fn canary(s: &mut Section<'_>, around: Around<'_>, stable: Option<usize>) -> Option<Canary> {
     let percent = s.value("percent", share, Percent::NONE);
     let begins = percent > Percent::NONE || !s.are_sound(&["percent"]);
@@ -89,7 +89,7 @@ pub(super) fn share(node: &Node) -> Result<Percent, Fault> {
     share.ok_or_else(|| not_percent(text(node).unwrap_or_default()))
 }
 
-/// A part of one within `range`, which is in hundredths of a percent.
+/// A fraction within `range`, which is in hundredths of a percent.
 fn part(range: RangeInclusive<u32>) -> impl Fn(&Node) -> Result<f64, Fault> {
     move |node| hundredths(node, range.clone()).map(|hundredths| f64::from(hundredths) / f64::from(WHOLE))
 }

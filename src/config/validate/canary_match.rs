@@ -1,4 +1,4 @@
-//! `[[route.canary.match]]`: requests that go to the canary whatever its share.
+//! `[[route.canary.match]]`: requests that go to the canary regardless of its share.
 
 use std::cell::Cell;
 
@@ -16,7 +16,7 @@ use crate::config::value::{choice, text};
 
 const NOBODY: &str = "no request would ever match, or every request would";
 
-/// `None` was reported.
+/// `None` has been reported.
 pub(super) fn canary_match(s: &mut Section<'_>, around: Around<'_>) -> Option<CanaryMatch> {
     let devices = choice(&[
         ("mobile", Device::Mobile),
@@ -82,7 +82,7 @@ fn value(s: &mut Section<'_>) -> Option<ValueTest> {
 /// A regular expression for the whole value.
 fn pattern(node: &Node) -> Result<ValueTest, Fault> {
     let pattern = text(node)?;
-    // Alone first: `a)|(?:b` is broken, yet between the anchors it would compile.
+    // Compiled alone first: `a)|(?:b` is invalid, but would compile between the anchors.
     let compiled = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
     compiled.map(|regex| ValueTest::Matches(regex.into())).map_err(|error| {
         let error = error.to_string();

@@ -1,4 +1,4 @@
-//! The attributes of our cookies, and what browsers want of them.
+//! Cookie attributes, and the constraints of browsers on them.
 
 use super::http_text::{cookie_domain, cookie_path};
 use crate::config::fault::Fault;
@@ -27,7 +27,7 @@ pub(super) fn attributes(s: &mut Section<'_>, name: &str) -> CookieAttributes {
     attributes
 }
 
-/// What browsers take with `Secure` only (RFC 6265bis sections 4.1.3 and 5.7; CHIPS).
+/// Combinations that browsers accept only with `Secure` (RFC 6265bis sections 4.1.3 and 5.7; CHIPS).
 fn check_secure(s: &mut Section<'_>, name: &str, attributes: &CookieAttributes) {
     if attributes.secure != SecureAttribute::Never {
         return;
@@ -59,7 +59,7 @@ fn check_host(s: &mut Section<'_>, name: &str, attributes: &CookieAttributes) {
     }
 }
 
-/// Browsers look at prefixes without regard to case.
+/// Browsers compare name prefixes case-insensitively.
 fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }

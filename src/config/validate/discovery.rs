@@ -1,4 +1,4 @@
-//! `[upstream.discovery]`: where instances are looked for.
+//! `[upstream.discovery]`: where instances are discovered.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,22 +16,22 @@ use crate::config::value::{choice, duration, text};
 
 const SOURCES: [&str; 3] = ["dns", "srv", "file"];
 
-/// What the table says.
+/// The content of the table.
 #[derive(Default)]
 pub(super) struct Written {
-    /// Whether a source is named at all, be it a wrong one.
+    /// Whether any source is present, valid or not.
     pub(super) named: bool,
-    /// `None`: no source, or it was reported.
+    /// `None`: no source, or it has been reported.
     pub(super) discovery: Option<Discovery>,
 }
 
-/// What is found has so many slots, unless it says otherwise.
+/// Reads the table. `max_requests` is the default number of slots of a discovered instance.
 pub(super) fn discovery(s: &mut Section<'_>, max_requests: Option<usize>) -> Written {
     let empty = choice(&[("keep", OnEmpty::Keep), ("apply", OnEmpty::Apply)]);
     let named: Vec<_> = SOURCES.into_iter().filter(|source| s.has(source)).collect();
     let (dns, srv) = (s.optional("dns", name_and_port), s.optional("srv", name));
     let file = s.optional("file", path).map(DiscoverySource::File);
-    // With a file these keys are unknown, as they would have no effect.
+    // With a file these keys have no effect, so they are reported as unknown.
     let settings = (!s.has("file")).then(|| settings(s));
     let empty_key = s.has("empty");
     let empty = s.value("empty", empty, OnEmpty::Keep);
@@ -54,9 +54,9 @@ pub(super) fn discovery(s: &mut Section<'_>, max_requests: Option<usize>) -> Wri
     }
 }
 
-/// How DNS is asked.
+/// The DNS settings.
 struct Settings {
-    /// Whether any of the keys is written.
+    /// Whether any of the keys is present.
     written: bool,
     resolvers: Vec<SocketAddr>,
     family: AddressFamily,
@@ -122,7 +122,7 @@ fn name(node: &Node) -> Result<String, Fault> {
     })
 }
 
-/// A name in lower case; a dot at its end stays.
+/// A DNS name in lower case; a trailing dot is kept.
 fn dns_name(text: &str) -> Option<String> {
     let has_loose_hyphen = text.split('.').any(|label| label.starts_with('-') || label.ends_with('-'));
     if has_loose_hyphen || text.parse::<IpAddr>().is_ok() {

@@ -1,10 +1,10 @@
-//! Names and values of headers the operator chooses.
+//! Names and values of user-chosen headers.
 
 use http::header::{HeaderName, HeaderValue};
 
 use crate::config::fault::Fault;
 
-/// Headers the proxy itself reads, sets or removes.
+/// Headers that the proxy itself reads, sets or removes.
 const NEEDED: [&str; 21] = [
     "host",
     "cookie",
@@ -29,7 +29,7 @@ const NEEDED: [&str; 21] = [
     "x-request-id",
 ];
 
-/// A header name that the proxy has no use for, in any spelling.
+/// A header name that the proxy does not use itself, in any spelling.
 pub(super) fn free_name(text: &str) -> Result<HeaderName, Fault> {
     let name: HeaderName = text.parse().map_err(|_| {
         Fault::new(
@@ -48,7 +48,7 @@ pub(super) fn free_name(text: &str) -> Result<HeaderName, Fault> {
     Ok(name)
 }
 
-/// A header value; the fault does not quote it.
+/// A header value. The fault does not quote it.
 pub(super) fn value(text: &str) -> Result<HeaderValue, Fault> {
     let value = HeaderValue::from_str(text).ok().filter(|_| text.trim() == text);
     value.ok_or_else(|| {
@@ -60,7 +60,7 @@ pub(super) fn value(text: &str) -> Result<HeaderValue, Fault> {
     })
 }
 
-/// Whether applications behind CGI or WSGI see two different names as one.
+/// Whether CGI or WSGI applications see two different names as the same one.
 pub(super) fn are_confused(a: &HeaderName, b: &HeaderName) -> bool {
     a != b && spelling(a) == spelling(b)
 }

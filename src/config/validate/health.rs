@@ -64,7 +64,7 @@ fn method(node: &Node) -> Result<Method, Fault> {
     })
 }
 
-/// What stands in `Host`: a name or an address, with or without a port.
+/// The value of `Host`: a name or an address, with or without a port.
 fn host(node: &Node) -> Result<HeaderValue, Fault> {
     let text = text(node)?;
     let valid = text.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
@@ -78,7 +78,7 @@ fn host(node: &Node) -> Result<HeaderValue, Fault> {
     })
 }
 
-/// Statuses and ranges of them, separated by commas; a single one may be a number.
+/// Statuses and ranges of statuses, separated by commas. A single one may be an integer.
 fn statuses(node: &Node) -> Result<StatusSet, Fault> {
     if let Value::Integer(_) = node.value {
         return integer(100..=599)(node).map(|status: u16| StatusSet(vec![status..=status]));

@@ -1,4 +1,4 @@
-//! Texts that must fit into HTTP: cookie attributes, targets, locations, hosts.
+//! Texts with HTTP syntax: cookie attributes, targets, locations, hosts.
 
 use std::net::Ipv6Addr;
 
@@ -32,7 +32,7 @@ pub(super) fn is_cookie_name(text: &str) -> bool {
 pub(super) fn cookie_path(node: &Node) -> Result<String, Fault> {
     let text = text(node)?;
     let fits = |c: char| c != ';' && (c == ' ' || c.is_ascii_graphic());
-    // A longer attribute is not looked at (RFC 6265bis section 5.6).
+    // Browsers ignore longer attributes (RFC 6265bis section 5.6).
     if text.starts_with('/') && text.len() <= 1024 && text.chars().all(fits) {
         return Ok(text.to_owned());
     }
@@ -69,7 +69,7 @@ pub(super) fn target(node: &Node) -> Result<String, Fault> {
     ))
 }
 
-/// Where to redirect: a path on the same host or an http(s) URL.
+/// A redirect location: a path on the same host or an http(s) URL.
 pub(super) fn location(text: &str) -> Result<HeaderValue, Fault> {
     let is_path = text.starts_with('/') && !text.starts_with("//") && !text.starts_with("/\\");
     let is_url = || {
@@ -94,7 +94,7 @@ pub(in crate::config) fn domain(text: &str) -> Option<String> {
     (text.len() <= 253 && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())
 }
 
-/// A host as it stands in `Host`, in lower case and without port; IPv6 in brackets.
+/// A host as in the `Host` header, in lower case and without port; IPv6 in brackets.
 pub(super) fn host(text: &str) -> Option<String> {
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     match inner.parse::<Ipv6Addr>() {

@@ -1,4 +1,4 @@
-//! `[identity]`: the headers that tell the upstream who the user is.
+//! `[identity]`: the headers that carry the user's identity to the upstream.
 
 use http::header::HeaderName;
 
@@ -9,7 +9,7 @@ use crate::config::model::{Identity, IdentityHeader, IdentitySource};
 use crate::config::section::Section;
 use crate::config::value::{choice, text};
 
-/// Headers with the JSON Pointers their values come from.
+/// Header names with the JSON Pointers of their values.
 type Preset = &'static [(&'static str, &'static str)];
 
 const X_USER: Preset = &[("x-user-id", "/user_id"), ("x-user-name", "/name"), ("x-user-email", "/email")];

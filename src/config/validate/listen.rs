@@ -1,4 +1,4 @@
-//! Addresses to accept on: clients and the operator.
+//! Listen addresses: for clients and for the admin API.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::config::model::Admin;
 use crate::config::section::Section;
 use crate::config::value::text;
 
-/// Listeners and the admin listener, none of which takes another's address.
+/// The listeners and the admin listener, validated not to overlap.
 pub(super) fn addresses(s: &mut Section<'_>) -> (Vec<SocketAddr>, Option<Admin>) {
     let why = "without one nobody could connect";
     let listeners: Vec<_> = s.tables("listener", why, |s| {
@@ -41,7 +41,7 @@ pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, Fault> {
     })
 }
 
-/// Whether one address takes connections meant for the other. Port 0 is a new port each time.
+/// Whether a listener on one address would receive connections for the other. Port 0 is a new port each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && a.is_ipv4() == b.is_ipv4();
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || covers(a, b) || covers(b, a))

@@ -1,4 +1,5 @@
-//! From the file to the model: one function per table, each the only list of that table's keys and defaults.
+//! Builds the model from the file: one function per table, each the only list of that table's keys and
+//! defaults.
 
 mod admin;
 mod affinity;
@@ -40,7 +41,7 @@ use super::section::Section;
 use super::upstream::Instance;
 use super::value::integer;
 
-/// Reads the whole file. `None` was reported.
+/// Reads the whole file. `None` has been reported.
 pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     version(s);
     let workers = process::workers(s);
@@ -71,8 +72,8 @@ pub(super) fn config(s: &mut Section<'_>) -> Option<Config> {
     })
 }
 
-/// Reads a file of instances, each with so many slots unless it says otherwise. None must be said explicitly, so that a file that is being written is not taken
-/// for one without.
+/// Reads an instance file. `max_requests` is the default number of slots. An empty set must be explicit
+/// (`instance = []`), so that a file that is being written does not count as empty.
 pub(super) fn instances(s: &mut Section<'_>, max_requests: Option<usize>) -> Vec<Instance> {
     let said = s.has("instance");
     upstream::instances(s, max_requests, said)

@@ -16,7 +16,7 @@ pub(super) fn modes(s: &mut Section<'_>) -> Modes {
         let compared = s.table("mode", |s| match s.has("compare") {
             true => s.optional_table("compare", shares).flatten(),
             false => {
-                // Known, so that a misspelt key is told what it may be.
+                // Registers `compare` as a known key, so that a misspelled key gets a suggestion.
                 s.optional_table("compare", |_| ());
                 s.fault(s.own_spot(), nothing_compared());
                 None
@@ -28,7 +28,7 @@ pub(super) fn modes(s: &mut Section<'_>) -> Modes {
     s.value("mode", words, Mode::Shared).into()
 }
 
-/// `None` was reported.
+/// `None` has been reported.
 fn shares(s: &mut Section<'_>) -> Option<Shares> {
     let keys = ["shared", "sticky", "local"];
     let shares = keys.map(|key| s.optional(key, whole_or_share));
@@ -44,7 +44,7 @@ fn shares(s: &mut Section<'_>) -> Option<Shares> {
     made
 }
 
-/// A whole number of percent, or a share such as `"12.5%"`.
+/// An integer percentage, or a share such as `"12.5%"`.
 fn whole_or_share(node: &Node) -> Result<Percent, Fault> {
     match &node.value {
         Value::Integer(_) => {

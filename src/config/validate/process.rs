@@ -18,7 +18,7 @@ use crate::config::value::{
 };
 use crate::headers::claims::{claims, is_proper};
 
-/// Most workers: each holds a thread, sockets and store connections.
+/// Maximum workers. Each has a thread, sockets and store connections.
 const MAX_WORKERS: usize = 1024;
 
 pub(super) fn workers(s: &mut Section<'_>) -> NonZeroUsize {
@@ -31,9 +31,9 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
         connections: s.value("connections", integer(1..=10_000_000), 10_000),
         upstream_connections: s.value("upstream_connections", integer(1..=10_000_000), 10_000),
         header_count: s.value("header_count", integer(1..=10_000), 100),
-        // The lower bound is hyper's smallest buffer.
+        // The lower bound is hyper's minimum buffer.
         header_bytes: s.value("header_bytes", size(8 << 10..=16 << 20), 64 << 10),
-        // The upper bound is the longest target `http::Uri` holds.
+        // The upper bound is the longest target that `http::Uri` supports.
         uri_bytes: s.value("uri_bytes", size(1..=65_534), 8 << 10),
         body_bytes: s.value("body_bytes", size_or_unlimited, None),
         response_header_count: s.value(
@@ -41,13 +41,13 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
             integer(1..=Limits::MAX_RESPONSE_HEADER_COUNT),
             1000,
         ),
-        // As above.
+        // The lower bound is hyper's minimum buffer.
         response_header_bytes: s.value(
             "response_header_bytes",
             size(8 << 10..=Limits::MAX_RESPONSE_HEADER_BYTES),
             64 << 10,
         ),
-        // The lower bound is what one connection may hold, and some more.
+        // The lower bound is above what a single connection may buffer.
         buffer_bytes: s.value("buffer_bytes", size(1 << 20..=1 << 40), 512 << 20),
     }
 }
@@ -111,7 +111,8 @@ pub(super) fn forwarding(s: &mut Section<'_>, identity: &Identity) -> Forwarding
     }
 }
 
-/// A header that would be removed from requests of those who are not trusted, and must not be asserted by us.
+/// A header that is otherwise removed from requests of untrusted clients. It must not be an identity header
+/// of vestibule's own.
 fn passed(node: &Node, identity: &Identity) -> Result<HeaderName, Fault> {
     let name = free_name(text(node)?)?;
     if !is_proper(name.as_str()) || !claims().matches(name.as_str()) {

@@ -11,7 +11,7 @@ use crate::config::retry::{Hedge, NeverAgain, Retry, RetryBudget, RetryOn};
 use crate::config::section::Section;
 use crate::config::value::{duration, duration_or_off, integer, text};
 
-/// Most instances that one request may go to.
+/// Maximum number of instances that one request may be sent to.
 const MAX_ATTEMPTS: u32 = 10;
 
 pub(super) fn retry(s: &mut Section<'_>) -> Retry {
@@ -45,7 +45,7 @@ pub(super) fn hedge(s: &mut Section<'_>, retry: &Retry) -> Hedge {
     Hedge { after: s.value("after", duration, Duration::from_millis(200)) }
 }
 
-/// One of the things that make another attempt worth it.
+/// One retryable outcome.
 enum Cause {
     Broken,
     Timeout,
@@ -114,7 +114,8 @@ fn is_upper_case(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// Paths are compared decoded and with single slashes.
+/// Paths are compared decoded and with single slashes, so the rule must not contain anything that this
+/// removes.
 fn is_beginning(path: &str) -> bool {
     let fits = |c: char| !c.is_control() && !" ?#%\\".contains(c);
     path.starts_with('/') && !path.contains("//") && path.chars().all(fits)

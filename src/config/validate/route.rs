@@ -1,4 +1,4 @@
-//! `[[route]]`: which upstream a host and a path go to.
+//! `[[route]]`: which upstream serves a host and a path.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::config::section::Section;
 use crate::config::upstream::Upstream;
 use crate::config::value::{boolean, text};
 
-/// All routes that can be read; what is wrong with the others is reported.
+/// All valid routes. Faults of the others are reported.
 pub(super) fn routes(s: &mut Section<'_>, around: Around<'_>) -> Vec<Route> {
     let why = "without one every request would be answered with 404";
     let written = s.tables("route", why, |s| route(s, around));
@@ -30,7 +30,7 @@ pub(super) fn routes(s: &mut Section<'_>, around: Around<'_>) -> Vec<Route> {
             }
         }
     }
-    // A route that could not be read might be the one that takes the redirect.
+    // Skipped when a route is invalid, because that route might be the one that serves the redirect's target.
     for written in routes.iter().filter(|_| routes.len() == count) {
         if let Some(path) = endless_redirect(&written.route, &routes) {
             s.fault(written.on_absent.clone(), endless(path));
@@ -39,7 +39,7 @@ pub(super) fn routes(s: &mut Section<'_>, around: Around<'_>) -> Vec<Route> {
     routes.into_iter().map(|written| written.route).collect()
 }
 
-/// A route with the places of its path and of what it does without a session.
+/// A route with the positions of its path and of its `on_absent`.
 struct Written {
     spot: Spot,
     on_absent: Spot,
@@ -88,7 +88,7 @@ fn route(s: &mut Section<'_>, around: Around<'_>) -> Option<Written> {
     s.are_sound(&["host", "path", "session", "on_absent", "cors_preflights", "on_outage"]).then_some(written)
 }
 
-/// The place of an upstream; `None` if it may be one that was reported and has no name.
+/// The index of an upstream. `None` if it may be one whose invalid name has been reported.
 pub(super) fn upstream(name: &str, upstreams: &[Upstream]) -> Result<Option<usize>, Fault> {
     let names = || upstreams.iter().map(|upstream| upstream.name.as_str());
     let index = names().position(|known| known == name);
@@ -156,7 +156,8 @@ fn taken(path: &str, key: &str) -> Fault {
     Fault::new(what, "this route would never be used", "leave one of them out, or change its host or path")
 }
 
-/// The path a request without session is sent to by `route`, if it meets the same answer there.
+/// The redirect target of `route` on this proxy, if a request without a session is redirected there again: an
+/// endless redirect.
 fn endless_redirect<'a>(route: &'a Route, routes: &[Written]) -> Option<&'a str> {
     let OnAbsent::Redirect(location) = &route.on_absent else { return None };
     let location = location.to_str().ok()?;
@@ -167,7 +168,7 @@ fn endless_redirect<'a>(route: &'a Route, routes: &[Written]) -> Option<&'a str>
     comes_back.then_some(path)
 }
 
-/// Whether the route path `prefix` takes `path`.
+/// Whether the route path `prefix` matches `path`.
 fn takes(prefix: &str, path: &str) -> bool {
     let rest = path.strip_prefix(prefix.trim_end_matches('/'));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -1,4 +1,4 @@
-//! `[route.headers]`: what a route sets in its requests.
+//! `[route.headers]`: headers that a route sets in its requests.
 
 use http::header::HeaderName;
 
@@ -11,7 +11,7 @@ use crate::config::route_header::{RequestPiece, RequestVariable, RouteHeader};
 use crate::config::section::Section;
 use crate::config::value::text;
 
-/// The headers; none of them one of `identity`.
+/// The headers; an identity header of `identity` is a fault.
 pub(super) fn route_headers(s: &mut Section<'_>, identity: &Identity) -> Vec<RouteHeader> {
     let mut headers: Vec<RouteHeader> = Vec::new();
     for (spot, header) in s.entries("headers", header) {
@@ -27,7 +27,7 @@ fn header(name: &str, node: &Node) -> Result<RouteHeader, Fault> {
     Ok(RouteHeader { name: free_name(name)?, value: pieces(text(node)?)? })
 }
 
-/// Braces around anything but a word stand for themselves.
+/// Parses a template. Braces around anything but a word are literal text.
 fn pieces(text: &str) -> Result<Vec<RequestPiece>, Fault> {
     value(text)?;
     let mut pieces = Vec::new();

@@ -1,4 +1,4 @@
-//! A scenario's file.
+//! Scenario files.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::staging::staging;
 pub(super) const MOST_USERS: u32 = 100_000;
 const MOST_PER_SECOND: u32 = 1_000_000;
 
-/// Reads the whole file. `None` was reported.
+/// Reads the whole file. `None` has been reported.
 pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
     let name = s.required("name", "results are told apart by it", "\"shop\"", word);
     let about = s.value("about", |node| text(node).map(str::to_owned), String::new());
@@ -51,7 +51,7 @@ pub(in crate::config) fn scenario(s: &mut Section<'_>) -> Option<Scenario> {
     })
 }
 
-/// A name that stands well in a file's name and in a table.
+/// A name that is safe in a file name and in a table.
 fn word(node: &Node) -> Result<String, Fault> {
     let text = text(node)?;
     let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

@@ -12,9 +12,9 @@ use crate::config::section::Section;
 use crate::config::template::{NoTemplate, Piece, Template};
 use crate::config::value::{boolean, integer, size, text};
 
-/// What a place is filled in with, to see whether the whole is sound: it is also a number in JSON.
+/// The sample value of a placeholder for validation. It is also a valid JSON number.
 const FILL: &str = "0";
-/// Headers that frame a request or that the users write themselves.
+/// Headers that frame a request or that the load generator sets itself.
 const OURS: [&str; 7] =
     ["host", "cookie", "content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 
@@ -50,7 +50,7 @@ pub(super) fn actions(s: &mut Section<'_>, has_session: bool, names: &mut Names)
     known
 }
 
-/// A request of an action. `None` was reported.
+/// One step of an action. `None` has been reported.
 fn step(s: &mut Section<'_>, names: &mut Names) -> Option<Step> {
     let stream = s.value("stream", boolean, false);
     let first = ask(s, names);
@@ -76,7 +76,7 @@ pub(super) fn asks(s: &mut Section<'_>, key: &'static str, needed: bool, names: 
     asks.into_iter().flatten().collect()
 }
 
-/// One request. `None` was reported.
+/// One request. `None` has been reported.
 pub(super) fn ask(s: &mut Section<'_>, names: &mut Names) -> Option<Ask> {
     let path = s.required("path", "it is what is asked for", "\"/\"", path);
     if let Some(path) = &path {
@@ -128,7 +128,7 @@ fn body(s: &mut Section<'_>, names: &mut Names) -> AskBody {
     first.map_or(AskBody::Empty, |(_, body)| body)
 }
 
-/// The fields of a form, in order; `None` when there is none.
+/// The fields of a form, in order. `None` when there is no form.
 fn form(s: &mut Section<'_>, names: &mut Names) -> Option<Vec<(String, Template)>> {
     let fields: Vec<(Spot, Vec<(String, Template)>)> = s.entries("form", field);
     for (spot, values) in &fields {
@@ -137,7 +137,7 @@ fn form(s: &mut Section<'_>, names: &mut Names) -> Option<Vec<(String, Template)
     s.has("form").then(|| fields.into_iter().flat_map(|(_, values)| values).collect())
 }
 
-/// A field with one value or several.
+/// A field with one or several values.
 fn field(name: &str, node: &Node) -> Result<Vec<(String, Template)>, Fault> {
     let one = |node: &Node| Ok((name.to_owned(), template(node)?));
     match &node.value {
@@ -146,7 +146,7 @@ fn field(name: &str, node: &Node) -> Result<Vec<(String, Template)>, Fault> {
     }
 }
 
-/// The field that goes with an upload that has no other.
+/// The default field of an upload without other fields.
 fn user() -> Vec<(String, Template)> {
     vec![("user".to_owned(), Template { pieces: vec![Piece::User] })]
 }
@@ -212,7 +212,7 @@ fn header(name: &str, node: &Node) -> Result<(HeaderName, Template), Fault> {
     }
 }
 
-/// The name of a header.
+/// A header name.
 pub(super) fn any_header(node: &Node) -> Result<HeaderName, Fault> {
     header_name(text(node)?)
 }

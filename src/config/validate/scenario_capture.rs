@@ -1,4 +1,4 @@
-//! Values that users take from answers, and the places that need them.
+//! Captures: values extracted from responses, and the placeholders that use them.
 
 use std::cell::RefCell;
 
@@ -13,15 +13,15 @@ use crate::config::section::Section;
 use crate::config::template::Template;
 use crate::config::value::text;
 
-/// In one scenario, so that what users remember is bounded.
+/// Per scenario, so that the memory per user is bounded.
 const MOST_NAMES: usize = 32;
 const MOST_LETTERS: usize = 40;
-/// What is filled in anyway.
+/// Built-in placeholders.
 const TAKEN: [&str; 2] = ["user", "random"];
 const HELP: &str =
     "write a JSON pointer such as \"/data/id\", \"header:NAME\", \"cookie:NAME\" or \"regex:PATTERN\"";
 
-/// The names that the requests of a scenario give values to, and those that they need.
+/// The names that a scenario's requests capture, and those that they use.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     given: Vec<String>,
@@ -29,12 +29,12 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Notes what the template of a key needs.
+    /// Records the names that a template uses.
     pub(super) fn need(&mut self, spot: &Spot, template: &Template) {
         self.needed.extend(template.names().map(|name| (spot.clone(), name.to_owned())));
     }
 
-    /// Reports what no request gives, once all have been read.
+    /// Reports every used name that no request captures. Call it after all requests are read.
     pub(super) fn check(self, s: &mut Section<'_>) {
         for (spot, name) in self.needed {
             if !self.given.contains(&name) {
@@ -56,7 +56,7 @@ impl Names {
 pub(super) fn captures(s: &mut Section<'_>, names: &mut Names) -> Vec<Capture> {
     let written = RefCell::new(Vec::new());
     let captures = s.entries("capture", |name, node| {
-        // A name counts although its source is wrong: one mistake is one problem.
+        // A name with an invalid source still counts as captured, so that one mistake causes one problem.
         written.borrow_mut().extend(is_name(name).then(|| name.to_owned()));
         capture(name, node)
     });
@@ -115,7 +115,7 @@ fn pointer(text: &str) -> Result<Source, Fault> {
 }
 
 fn regex(pattern: &str) -> Result<Source, Fault> {
-    // Bodies are bytes.
+    // Bodies are bytes, not necessarily UTF-8.
     let built = RegexBuilder::new(pattern).unicode(false).build();
     built.map(|regex| Source::Pattern(BodyPattern(regex))).map_err(|error| {
         let error = error.to_string();

@@ -23,7 +23,7 @@ use crate::config::value::{boolean, choice, duration, duration_or_off, text, who
 const ID_PATTERN: &str = "[A-Za-z0-9_-]{1,128}";
 const USER: &str = "/user_id";
 
-/// `None` was reported.
+/// `None` has been reported.
 pub(super) fn session(s: &mut Section<'_>, identity: &Identity) -> Option<Session> {
     let half_an_hour = Duration::from_secs(30 * 60);
     let half_a_day = Duration::from_secs(12 * 3600);
@@ -82,7 +82,8 @@ fn unknown_on_absent() -> Fault {
     )
 }
 
-/// A header that clients may send: one that tells the upstream who the user is gets removed.
+/// A header that clients may send. It must not be an identity header, because those are removed from
+/// requests.
 fn id_header(text: &str, identity: &Identity) -> Result<HeaderName, Fault> {
     let name = free_name(text)?;
     if identity.headers.iter().any(|other| other.name == name || are_confused(&other.name, &name)) {
@@ -103,9 +104,10 @@ fn user(node: &Node) -> Result<String, Fault> {
     })
 }
 
-/// Compiles a pattern for a whole id. Classes such as `\w` and `(?i)` mean ASCII.
+/// Compiles a pattern that must match a whole id. Classes such as `\w` and `(?i)` are ASCII only.
 fn anchored(pattern: &str) -> Result<Regex, Fault> {
-    // Alone first: `a)|(?:b` is broken, yet between the anchors it would compile and match parts of an id.
+    // Compiled alone first: `a)|(?:b` is invalid, but between the anchors it would compile and match parts of
+    // an id.
     let alone = compile(pattern).map_err(|error| broken_pattern(pattern, &error))?;
     if alone.find("").is_some() {
         let why = "a cookie without a value would be looked up as a session";
@@ -115,7 +117,8 @@ fn anchored(pattern: &str) -> Result<Regex, Fault> {
     compile(&format!("^(?:{pattern})$")).map_err(|error| broken_pattern(pattern, &error))
 }
 
-/// ASCII meaning where the pattern allows it; a pattern with `.` or `[^…]` needs the other.
+/// Compiles without Unicode where possible. A pattern with `.` or `[^…]` needs Unicode mode, because it could
+/// otherwise match invalid UTF-8.
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     let with = |unicode| RegexBuilder::new(pattern).unicode(unicode).build();
     with(false).or_else(|error| with(true).map_err(|_| error))

@@ -8,10 +8,10 @@ use crate::config::section::Section;
 use crate::config::value::{boolean, duration, integer, size};
 
 const MIB: usize = 1 << 20;
-/// The link to the store is tested ten times in this time, so it cannot be arbitrarily short.
+/// The lower limit: the connection to the store is tested ten times within max staleness.
 const SHORTEST_STALENESS: Duration = Duration::from_millis(100);
 
-/// `None` when it is off.
+/// `None` when the cache is off.
 pub(super) fn session_cache(s: &mut Section<'_>) -> Option<SessionCache> {
     let enabled = s.value("enabled", boolean, true);
     let cache = SessionCache {

@@ -1,4 +1,4 @@
-//! The table of a scenario's file that a comparison reads.
+//! The `compare` table of a scenario, which only comparisons use.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const EVENTS: [(&str, &str); 5] = [
     ("store-failover", "store-failover"),
     ("hot-spot", "hot-spot"),
 ];
-/// What one could publish of an application: not what this proxy costs.
+/// The figures that can be published for an application; the proxy's own costs are not among them.
 const FIGURES: [(&str, &str); 7] = [
     ("latency_mean", "latency_mean"),
     ("latency_p50", "latency_p50"),

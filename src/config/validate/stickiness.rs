@@ -1,4 +1,4 @@
-//! `stick` and `[upstream.rebalance]`: what ties a client to its instance, and when it is moved.
+//! `stick` and `[upstream.rebalance]`: what binds a client to its instance, and when sessions are moved.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::config::section::Section;
 use crate::config::value::{choice, duration, duration_or_off, integer, text};
 use crate::secret::Secret;
 
-/// Most connections of one worker.
+/// Maximum connections per worker.
 const MAX_CONNECTIONS: usize = 64;
 
 pub(super) fn store(s: &mut Section<'_>) -> Store {
@@ -52,7 +52,7 @@ pub(super) fn store(s: &mut Section<'_>) -> Store {
     store
 }
 
-/// In a cluster braces decide where a key is, and a session's keys must be in one place.
+/// In a cluster, braces in a key select its hash slot. All keys of a session must be in the same slot.
 fn check_key(s: &mut Section<'_>, store: &Store) {
     let is_cluster = matches!(&store.kind, StoreKind::Redis(url) if url.kind == RedisKind::Cluster);
     let has_braces = [&store.key_prefix, &store.key_suffix].iter().any(|part| part.contains(['{', '}']));
@@ -103,7 +103,7 @@ fn certificate(s: &mut Section<'_>) -> Option<ClientCertificate> {
     Some(ClientCertificate { certificate: certificate?, private_key: private_key? })
 }
 
-/// Reports a `low` above `high`, once.
+/// Reports `low` above `high`, once.
 fn check_order(s: &mut Section<'_>, (low, min): (&'static str, usize), (high, max): (&'static str, usize)) {
     if min > max && s.are_sound(&["min_idle", "max_idle", "max_connections"]) {
         let what = format!("{low} is {min}, but {high} is {max}");
@@ -112,7 +112,7 @@ fn check_order(s: &mut Section<'_>, (low, min): (&'static str, usize), (high, ma
     }
 }
 
-/// Reports keys that would have no effect with this kind of store.
+/// Reports keys that have no effect with this kind of store.
 fn check_use(s: &mut Section<'_>, kind: &StoreKind) {
     if !s.are_sound(&["url"]) {
         return;

@@ -1,6 +1,6 @@
-//! Where the sessions are: in this process or in Redis.
+//! `session.store.url`: the embedded store or Redis.
 //!
-//! A URL may hold a password: no fault quotes any part of it but a scheme from a fixed list.
+//! A URL may contain a password, so no fault quotes any part of it except a scheme from a fixed list.
 
 use crate::config::fault::Fault;
 use crate::config::file::Node;
@@ -13,7 +13,7 @@ const ANOTHER_STORE: &str = "write \"memory:\", \"redis://user:password@host:por
     \"redis+sentinel://host:port,host:port/master\" or \"redis+cluster://host:port,host:port\"; \
     with TLS \"rediss…\"";
 
-/// Schemes that people bring along.
+/// Schemes of other clients that users may try.
 const UNSUPPORTED: [&str; 14] = [
     "redis-sentinel",
     "redis+sentinels",

@@ -23,10 +23,10 @@ use crate::config::value::{boolean, choice, duration, duration_or_off, integer, 
 
 const ON_LOST: &[(&str, OnLost)] = &[("rebalance", OnLost::Rebalance), ("fail", OnLost::Fail)];
 
-/// Most requests at a time that a limit may say.
+/// Maximum number of slots.
 const MAX_SLOTS: usize = 1_000_000;
 
-/// All upstreams; one without a readable name is reported and keeps its place with an empty name.
+/// All upstreams. One without a valid name is reported and keeps its index with an empty name.
 pub(super) fn upstreams(s: &mut Section<'_>, timeouts: &Timeouts, mode: Modes) -> Vec<Upstream> {
     let why = "without one there is nowhere to send a request";
     let upstreams = s.tables("upstream", why, |s| (s.spot("name"), upstream(s, timeouts, mode)));
@@ -69,7 +69,7 @@ fn upstream(s: &mut Section<'_>, timeouts: &Timeouts, mode: Modes) -> Upstream {
         instances: instances(s, max_requests, discovery.named),
         discovery: discovery.discovery,
     };
-    // DNS tells no names.
+    // DNS records do not carry instance names.
     let is_dns = matches!(&upstream.discovery, Some(one) if matches!(one.source, DiscoverySource::Dns(_)));
     if matches!(upstream.stick, Stick::AppSuffix(_))
         && (is_dns || upstream.instances.iter().any(|one| one.name.is_none()))
@@ -146,7 +146,8 @@ fn taken_name(name: &str, key: &str) -> Fault {
     Fault::new(format!("{name:?} is the name of `{key}` already"), why, help)
 }
 
-/// The instances of an upstream, or of a file of instances; `max_requests` is for those that do not say.
+/// The instances of an upstream or of an instance file. `max_requests` is the default for instances without
+/// their own limit.
 pub(super) fn instances(
     s: &mut Section<'_>,
     max_requests: Option<usize>,

@@ -1,20 +1,20 @@
-//! A comparison held against an earlier one.
+//! Compares a comparison with an earlier one, the baseline.
 
 use super::estimate::welch;
 use super::{Comparison, Estimate, Figure, Interval};
 
-/// A figure that became worse.
+/// A figure that has become worse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Regression {
     pub mode: String,
     pub figure: Figure,
     pub old: Estimate,
     pub new: Estimate,
-    /// Where `new` less `old` lies with 95 % confidence.
+    /// The 95 % confidence interval of `new` minus `old`.
     pub difference: Interval,
 }
 
-/// Why two comparisons cannot be held against each other.
+/// Why two comparisons cannot be compared with each other.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BaselineError {
     #[error("the baseline has format {old} and this is format {new}: make a new baseline with this program")]
@@ -31,11 +31,11 @@ pub enum BaselineError {
     NoMode,
 }
 
-/// What is worse in `new` than in `old`: by Welch's interval, which leaves out zero, and by more than
-/// [`Figure::margin`]. Modes and figures that only one of the two has are not looked at.
+/// The figures that are worse in `new` than in `old`: Welch's interval excludes zero, and the change exceeds
+/// [`Figure::margin`]. Modes and figures that only one of the two has are ignored.
 ///
 /// # Errors
-/// Why nothing can be said, with what to do about it.
+/// Why the two are not comparable, and how to fix it.
 pub fn regressions(old: &Comparison, new: &Comparison) -> Result<Vec<Regression>, BaselineError> {
     comparable(old, new)?;
     let modes: Vec<_> = new
@@ -56,7 +56,7 @@ pub fn regressions(old: &Comparison, new: &Comparison) -> Result<Vec<Regression>
     Ok(regressions.collect())
 }
 
-/// The interval of the difference when it is one for the worse.
+/// The interval of the difference, if it is a regression.
 fn worse(figure: Figure, old: &Estimate, new: &Estimate) -> Option<Interval> {
     let difference = welch(&old.rounds, &new.rounds)?;
     let change = new.mean - old.mean;
@@ -89,7 +89,7 @@ fn comparable(old: &Comparison, new: &Comparison) -> Result<(), BaselineError> {
     Ok(())
 }
 
-/// What has to be the same: its name, its value, what to do when it is not.
+/// The properties that must be equal: name, value, and the remedy when they differ.
 fn traits(comparison: &Comparison) -> [(&'static str, String, &'static str); 6] {
     const REPEAT: &str = "repeat the baseline's command or make a new baseline";
     let (setup, machine) = (&comparison.setup, &comparison.machine);
@@ -107,7 +107,7 @@ fn traits(comparison: &Comparison) -> [(&'static str, String, &'static str); 6] 
     ]
 }
 
-/// The names of the events of the run that had most of them.
+/// The event names of the run with the most events.
 fn events(comparison: &Comparison) -> String {
     let run = comparison.runs.iter().max_by_key(|run| run.events.len());
     let names = run.iter().flat_map(|run| &run.events).map(|event| event.name.as_str());

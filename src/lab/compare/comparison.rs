@@ -16,7 +16,7 @@ use super::target::Target;
 use super::verdict::verdict;
 use crate::lab::load::{LoadError, TargetError};
 
-/// Why there is no comparison.
+/// Why the comparison failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     #[error(transparent)]
@@ -29,16 +29,17 @@ pub enum CompareError {
     Target(#[from] TargetError),
 }
 
-/// A comparison and what speaks against believing it.
+/// A comparison and the objections to its validity.
 #[derive(Debug)]
 pub struct Compared {
     pub comparison: Comparison,
-    /// Where the instances' account of lost sessions is not that of the users, run by run; empty is as it should be.
+    /// Differences between the instances' own accounts of lost sessions and those of the users, run by run.
+    /// Empty in a valid comparison.
     pub objections: Vec<String>,
 }
 
-/// Carries out `plan`. Every mode runs once in each round, in an order that moves on from round to round. `status` is
-/// told how it goes. Dropping the future ends everything that was started.
+/// Executes `plan`. Every mode runs once per round, in an order that rotates from round to round. `status`
+/// receives the progress. Dropping the future ends everything that was started.
 pub async fn compare(plan: Plan, status: &watch::Sender<Status>) -> Result<Compared, CompareError> {
     let feasible = plan.feasible()?;
     let plan = &feasible.plan;
@@ -124,7 +125,7 @@ fn store(feasible: &Feasible) -> String {
     }
 }
 
-/// The figures that every round of a mode has given.
+/// The figures that were measured in every round of a mode.
 fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
     let runs: Vec<&Run> = runs.iter().filter(|run| run.mode == mode.as_str()).collect();
     let figures = Figure::ALL.into_iter().filter_map(|figure| {
@@ -134,7 +135,7 @@ fn result(mode: SessionMode, runs: &[Run]) -> ModeResult {
     ModeResult { mode: mode.as_str().to_owned(), figures: figures.collect() }
 }
 
-/// Every later mode beside the first, paired by round.
+/// Every later mode compared with the first, paired by round.
 fn contrasts(modes: &[ModeResult]) -> Vec<Contrast> {
     let Some((base, others)) = modes.split_first() else { return Vec::new() };
     let beside = |other: &ModeResult| {

@@ -9,23 +9,23 @@ const T: [f64; 30] = [
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
 
-/// The mean of what `rounds` gave, with its 95 % interval by Student's t.
+/// The mean of `rounds` with its 95 % confidence interval by Student's t.
 ///
-/// The rounds, at least one, must be independent of each other. Of no round the mean is 0.
+/// The rounds (at least one) must be independent of each other. Without rounds the mean is 0.
 pub fn estimate(rounds: &[f64]) -> Estimate {
     let sample = Sample::of(rounds);
     let interval = sample.variance_of_mean().map(|variance| sample.within(variance, sample.count - 1.0));
     Estimate { mean: sample.mean, interval, rounds: rounds.to_vec() }
 }
 
-/// `other` less `base`, paired: the two numbers of a place come from the same round, so that what changed from
-/// round to round for both cancels out. Numbers without a partner are left out.
+/// The paired difference `other` minus `base`. Numbers with the same index come from the same round, so that
+/// effects that both share in a round cancel out. Numbers without a partner are ignored.
 pub fn contrast(base: &[f64], other: &[f64]) -> Estimate {
     let differences: Vec<f64> = base.iter().zip(other).map(|(base, other)| other - base).collect();
     estimate(&differences)
 }
 
-/// Where `new` less `old` lies when the two were measured apart from each other, by Welch's t; `None` when one of
+/// The 95 % confidence interval of `new` minus `old` for unpaired samples, by Welch's t. `None` when one of
 /// them has a single round.
 ///
 /// Welch (1947), degrees of freedom after Satterthwaite (1946).
@@ -41,7 +41,7 @@ pub(super) fn welch(old: &[f64], new: &[f64]) -> Option<Interval> {
 struct Sample {
     count: f64,
     mean: f64,
-    /// Sum of the squared distances from the mean.
+    /// Sum of the squared deviations from the mean.
     squares: f64,
 }
 
@@ -57,7 +57,7 @@ impl Sample {
         (self.count > 1.0).then(|| self.squares / (self.count - 1.0) / self.count)
     }
 
-    /// The interval around the mean. `freedom` is rounded down, which makes it wider, never narrower.
+    /// The interval around the mean. `freedom` is rounded down, which can only widen the interval.
     fn within(&self, variance: f64, freedom: f64) -> Interval {
         let place = (freedom.floor() as usize).clamp(1, T.len()) - 1;
         let reach = T.get(place).copied().unwrap_or(f64::INFINITY) * variance.sqrt();
@@ -73,10 +73,10 @@ mod tests {
 
     use super::*;
 
-    /// Actions by round; few, so that the tail weighs.
+    /// Actions per round; few, so that the tail has an influence.
     const ACTIONS: usize = 300;
-    /// Comparisons of two equal modes. Of 100 a true coverage of 95 % would leave out more than ten by chance once in
-    /// a while; of 500 it does not.
+    /// Comparisons of two equal modes. With only 100, a true coverage of 95 % would now and then miss more
+    /// than ten by chance; with 500 it does not.
     const RUNS: u64 = 500;
     const LEAST: usize = 465;
 
@@ -131,7 +131,7 @@ mod tests {
             Self { actions, rng: Rng::with_seed(seed) }
         }
 
-        /// A factor that is 1 in the middle.
+        /// A random factor with median 1.
         fn shift(&mut self, deviation: f64) -> f64 {
             let (radius, angle) = (1.0 - self.rng.f64(), self.rng.f64() * TAU);
             ((-2.0 * radius.ln()).sqrt() * angle.cos() * deviation).exp()
@@ -147,8 +147,8 @@ mod tests {
             [mean, times[ACTIONS * 95 / 100], times[ACTIONS * 99 / 100]]
         }
 
-        /// As many rounds of two equal modes, one after the other in each round, as a comparison runs them: the
-        /// machine is another from round to round by 5 %, and by 2 % from run to run.
+        /// `count` rounds of two equal modes, alternating within each round as in a comparison. The machine's
+        /// speed varies by 5 % from round to round and by 2 % from run to run.
         fn rounds(&mut self, count: usize) -> Vec<[[f64; 3]; 2]> {
             (0..count)
                 .map(|_| {
@@ -161,7 +161,7 @@ mod tests {
 
     const NAMES: [&str; 3] = ["mean", "p95", "p99"];
 
-    /// In how many of [`RUNS`] the interval covers 0, by figure.
+    /// In how many of [`RUNS`] the interval contains 0, per figure.
     fn coverage(rounds: usize, interval: impl Fn(&[f64], &[f64]) -> Interval, paired: bool) -> [usize; 3] {
         let mut covered = [0; 3];
         for seed in 0..RUNS {

@@ -1,4 +1,4 @@
-//! What happens while the load runs, and none of it needs a person.
+//! The events during a load, fully automated.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::model::EventMark;
 use super::stage::{Stage, StageError};
 use super::target::Target;
 
-/// Something that happens to the application, or to its users.
+/// Something that happens to the application or to its users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Half of the instances come while the load runs.
+    /// Half of the instances are added during the load.
     ScaleOut,
-    /// One is killed, and brought back after a while.
+    /// One instance is killed, and restarted after a while.
     InstanceKilled,
-    /// One after the other is drained, ended and started again.
+    /// The instances are drained, stopped and restarted one after the other.
     RollingRestart,
-    /// The primary of the session store is killed; the Sentinel names another.
+    /// The primary of the session store is killed, and Sentinel promotes a replica.
     StoreFailover,
     /// Some users act far more often than others.
     HotSpot,
@@ -39,17 +39,17 @@ impl Event {
         }
     }
 
-    /// The event of that name.
+    /// Parses the name of an event.
     pub fn parse(name: &str) -> Option<Event> {
         Event::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
-    /// The events of these names, in their order; what is no event's name is left out.
+    /// The events of these names, in their order. Unknown names are ignored.
     pub fn of_names(names: &[&str]) -> Vec<Event> {
         names.iter().filter_map(|name| Event::parse(name)).collect()
     }
 
-    /// Why it cannot happen to this application; `None`: it can.
+    /// Why the event is impossible for this application. `None`: it is possible.
     pub(super) fn obstacle(self, target: &Target) -> Option<&'static str> {
         let mut first = (0..target.count()).filter(|index| !target.comes_later(*index));
         let possible = match self {
@@ -68,35 +68,35 @@ impl Event {
     }
 }
 
-/// What the events of a run are told.
+/// The parameters of a run's events.
 pub(super) struct Play<'a> {
     pub(super) target: &'a Target,
     /// In the order in which they happen.
     pub(super) events: &'a [Event],
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
-    /// Of the round: the same in every mode.
+    /// The seed of the round: the same in every mode.
     pub(super) seed: u64,
-    /// What is happening right now.
+    /// The current event.
     pub(super) now: &'a watch::Sender<Option<String>>,
 }
 
-/// What has happened.
+/// The events that have happened.
 #[derive(Debug, Default)]
 pub(super) struct Played {
-    /// When users begin to ask for their sessions for the last time.
+    /// When users begin their final session checks.
     pub(super) over: Option<Instant>,
     pub(super) marks: Vec<EventMark>,
-    /// Instances before the scale-out.
+    /// Number of instances before the scale-out.
     pub(super) instances: usize,
     pub(super) later: usize,
-    /// When the scale-out began and when the new instances could serve.
+    /// When the scale-out began, and when the new instances were able to serve.
     pub(super) growth: Option<(f64, f64)>,
 }
 
 impl Play<'_> {
-    /// Lets the events happen, evenly over the time that counts, and each some time after the one before it is over, so
-    /// that what follows from one is not taken for the other's; `began` is when the load did.
+    /// Executes the events, spread evenly over the counted time. Each begins some time after the previous one
+    /// is over, so that their effects do not overlap. `began` is the start of the load.
     pub(super) async fn run(&self, stage: &mut Stage, began: Instant) -> Result<Played, StageError> {
         let over = Some(began + self.warm_up + self.duration);
         let mut played = Played { over, instances: stage.names().len(), ..Played::default() };
@@ -113,7 +113,7 @@ impl Play<'_> {
             let name = name.to_owned();
             played.marks.push(match passes {
                 true => EventMark { name, subject, at, until: Some(until) },
-                // They are there from now on.
+                // New instances stay, so the event has no end.
                 false => EventMark { name, subject, at: until, until: None },
             });
             if !passes {
@@ -125,7 +125,8 @@ impl Play<'_> {
         Ok(played)
     }
 
-    /// What it is called, to whom it happened, and whether all is as before now; new instances stay.
+    /// Executes one event. Returns its name, its subject, and whether the previous state is restored
+    /// afterwards; a scale-out is permanent.
     async fn happen(
         &self,
         event: Event,
@@ -168,7 +169,7 @@ impl Play<'_> {
         }
     }
 
-    /// One of the instances that were there from the beginning.
+    /// A random instance that was there from the beginning.
     fn victim(&self, stage: &Stage, rng: &mut Rng) -> (usize, String) {
         let possible = |index: &usize| !self.target.comes_later(*index) && self.target.can_restart(*index);
         let candidates: Vec<usize> = (0..self.target.count()).filter(possible).collect();

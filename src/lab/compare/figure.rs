@@ -1,27 +1,27 @@
-//! What each figure is called, what it is measured in and which way is better.
+//! Name, unit and direction of each figure.
 
 use super::{Estimate, Figure, Interval};
 
-/// How a figure is counted.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Milliseconds,
     Percent,
-    /// How many times.
+    /// A ratio without a unit.
     Ratio,
-    /// How many in a second.
+    /// A rate per second.
     PerSecond,
-    /// A number of things by request.
+    /// A count per request.
     PerRequest,
-    /// Bytes by request.
+    /// Bytes per request.
     Bytes,
-    /// Microseconds by request.
+    /// Microseconds per request.
     Microseconds,
     Mebibytes,
 }
 
 impl Unit {
-    /// What stands behind a number; empty for a bare number.
+    /// The suffix of a number; empty for a bare number.
     pub fn symbol(self) -> &'static str {
         match self {
             Unit::Milliseconds => "ms",
@@ -34,7 +34,7 @@ impl Unit {
         }
     }
 
-    /// What stands behind a difference of two numbers.
+    /// The suffix of a difference.
     pub fn difference_symbol(self) -> &'static str {
         match self {
             Unit::Percent => "points",
@@ -44,7 +44,7 @@ impl Unit {
 }
 
 impl Figure {
-    /// All figures in the order in which they are shown: first what users feel, then what it costs.
+    /// All figures in display order: first what users experience, then the costs.
     pub const ALL: [Figure; 15] = [
         Figure::LatencyMean,
         Figure::LatencyP50,
@@ -84,7 +84,7 @@ impl Figure {
         }
     }
 
-    /// What a person calls it: the beginning of a sentence.
+    /// The figure's title, usable as the beginning of a sentence.
     pub fn title(self) -> &'static str {
         match self {
             Figure::LatencyMean => "Mean time of an action",
@@ -122,12 +122,13 @@ impl Figure {
         }
     }
 
-    /// Whether more of it is better; of all others less is.
+    /// Whether more is better. For all other figures less is better.
     pub fn more_is_better(self) -> bool {
         matches!(self, Figure::ScaleOutShare | Figure::ActionsPerSecond)
     }
 
-    /// `estimate` of this figure, its interval within what the figure can be: nothing is lost less often than never.
+    /// `estimate` with its interval clipped to the possible range of the figure, for example no negative
+    /// loss.
     pub(super) fn possible(self, estimate: Estimate) -> Estimate {
         let most = if self.unit() == Unit::Percent { 100.0 } else { f64::INFINITY };
         let within =
@@ -135,7 +136,8 @@ impl Figure {
         Estimate { interval: estimate.interval.map(within), ..estimate }
     }
 
-    /// Up to here a difference from `base` matters to nobody, even when it is certain.
+    /// The largest difference from `base` that is irrelevant in practice, even when it is statistically
+    /// significant.
     pub fn trifle(self, base: f64) -> f64 {
         match self.unit() {
             Unit::Percent => 0.1,
@@ -144,8 +146,8 @@ impl Figure {
         }
     }
 
-    /// Up to here a figure may become worse than it was at `base` without being called a regression: a tenth, but
-    /// no less than what can be felt or differs by itself from one day to the next.
+    /// The largest change from `base` that is not a regression: a tenth, but at least what is perceptible or
+    /// varies from day to day.
     pub fn margin(self, base: f64) -> f64 {
         let least = match self {
             Figure::LatencyMean | Figure::LatencyP50 => 1.0,
@@ -162,7 +164,7 @@ impl Figure {
         f64::max(base.abs() / 10.0, least)
     }
 
-    /// A value with its unit, to three digits: `131 ms`, `0.25 %`, `1.9`.
+    /// A value with its unit, to three significant digits: `131 ms`, `0.25 %`, `1.9`.
     pub fn show(self, value: f64) -> String {
         with_symbol(value, self.unit().symbol())
     }
@@ -178,7 +180,8 @@ fn with_symbol(value: f64, symbol: &str) -> String {
     if symbol.is_empty() { number } else { format!("{number} {symbol}") }
 }
 
-/// A number as people read it: three digits that count, a true minus, no zeros at the end; `?` for what is none.
+/// A number for display: three significant digits, a typographic minus, no trailing zeros. `?` for a number
+/// that is not finite.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "?".to_owned();
@@ -196,7 +199,7 @@ pub fn number(value: f64) -> String {
     format!("{minus}{}", grouped(digits))
 }
 
-/// Thousands apart from each other, from five digits on: `12,345`.
+/// Thousands separators from five digits on: `12,345`.
 fn grouped(digits: &str) -> String {
     if digits.contains('.') || digits.len() < 5 {
         return digits.to_owned();

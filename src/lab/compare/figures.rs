@@ -7,12 +7,12 @@ use super::idle::Spent;
 use super::model::Figure;
 use crate::lab::load::{LoadResult, Slice};
 
-/// After so many seconds new instances should have their share.
+/// Seconds after which new instances should have their share.
 const SETTLED: f64 = 10.0;
-/// Over so many seconds a share is taken.
+/// Seconds over which the share is measured.
 const WINDOW: f64 = 3.0;
 
-/// What a run has come to, in the order of [`Figure::ALL`]; what could not be measured is missing.
+/// The figures of a run, in the order of [`Figure::ALL`]. Figures that could not be measured are missing.
 pub(super) fn figures(load: &LoadResult, played: &Played, spent: &Spent) -> Vec<(Figure, f64)> {
     Figure::ALL
         .into_iter()
@@ -49,8 +49,9 @@ fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
 
-/// Busiest by mean and coefficient of variation, while all instances run: before the scale-out and after it, each
-/// for as much as was answered.
+/// The load of the busiest instance divided by the mean, and the coefficient of variation, while all
+/// instances run. The times before and after the scale-out are measured separately and weighted by their
+/// responses.
 fn imbalance(load: &LoadResult, played: &Played) -> Option<(f64, f64)> {
     let is_quiet = |slice: &&Slice| {
         !played.marks.iter().any(|mark| mark.until.is_some_and(|until| disturbs((mark.at, until), slice.at)))
@@ -80,7 +81,7 @@ fn imbalance(load: &LoadResult, played: &Played) -> Option<(f64, f64)> {
     Some((ratio(most, weight)?, ratio(variation, weight)?))
 }
 
-/// Whether the slice that begins at `at` may not have had all instances.
+/// Whether some instances may be missing in the slice that begins at `at`.
 fn disturbs((began, ended): (f64, f64), at: f64) -> bool {
     const MARGIN: f64 = 1.0;
     at > began - MARGIN && at < ended + MARGIN
@@ -94,10 +95,10 @@ fn by_instance(slices: &[&Slice]) -> BTreeMap<String, u64> {
     loads
 }
 
-/// Percent of the answers that come from instances that nobody had heard of before the scale-out.
+/// Percent of the responses that come from the instances of the scale-out.
 fn scale_out_share(load: &LoadResult, played: &Played) -> Option<f64> {
     let (began, grown) = played.growth?;
-    // The last slice is as long as the one before it, or shorter.
+    // The last slice may be shorter than the others.
     let (last, before) = (load.timeline.last()?.at, load.timeline.iter().rev().nth(1)?.at);
     let length = last - before;
     let end = last + length;

@@ -1,12 +1,12 @@
-//! Comparisons of made-up figures.
+//! Comparisons with synthetic figures, for tests.
 
 use super::{Comparison, Figure, Machine, ModeResult, Oracle, Run, Setup, estimate};
 use crate::lab::load::LoadResult;
 
-/// A mode's name and what each round gave.
+/// A mode's name and the values of each round.
 pub(super) type Mode<'a> = (&'a str, &'a [(Figure, [f64; 3])]);
 
-/// A comparison with these figures in the rounds from the first one.
+/// A comparison with these figures in its first `rounds` rounds.
 pub(super) fn comparison(rounds: usize, modes: &[Mode<'_>]) -> Comparison {
     let results = modes.iter().map(|(mode, figures)| ModeResult {
         mode: (*mode).to_owned(),

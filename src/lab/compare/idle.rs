@@ -1,28 +1,29 @@
-//! Costs by request, and what is there without any request: health checks, pings, what a process does anyway.
+//! Costs per request, and the idle costs: what health checks, pings and the process itself use without any
+//! request.
 
 use super::model::{Comparison, Figure, Run};
 use super::stage::Usage;
 
-/// Of a cost: up to here an error of a fifth in what is there without any request, which two seconds show of it, changes
-/// what is left by what matters to nobody (see [`Figure::trifle`]).
+/// Maximum idle share of a cost. Up to this share, an error of a fifth in the idle cost (which two seconds of
+/// measurement can have) changes the cost per request by an irrelevant amount only (see [`Figure::trifle`]).
 const MOST_IDLE: f64 = 0.2;
 
-/// What was used in a run.
+/// Resource usage of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spent {
     pub(super) used: Usage,
-    /// What would have been used in the same time without any request.
+    /// The idle usage in the same time.
     pub(super) idle: Usage,
 }
 
 impl Spent {
-    /// What requests made of a cost; `None` when it was not measured.
+    /// The part of a cost that requests caused. `None` when it was not measured.
     pub(super) fn of_requests(&self, figure: Figure) -> Option<f64> {
         let cost = cost(figure)?;
         Some(cost(&self.used)? - cost(&self.idle)?)
     }
 
-    /// How much of each cost that was measured is there without any request.
+    /// The idle share of each measured cost.
     pub(super) fn idle_shares(&self) -> Vec<(Figure, f64)> {
         let share = |figure| {
             let cost = cost(figure)?;
@@ -43,8 +44,7 @@ fn cost(figure: Figure) -> Option<fn(&Usage) -> Option<f64>> {
     }
 }
 
-/// The costs that are there without requests for too great a part, in one of `runs` at least, with the greatest share of
-/// that, from 0 to 1.
+/// The costs whose idle share is too large in at least one of `runs`, with the largest share, from 0 to 1.
 fn withheld(runs: &[Run]) -> Vec<(Figure, f64)> {
     let most = |figure: Figure| {
         let shares = runs.iter().flat_map(|run| &run.idle_shares).filter(|(own, _)| *own == figure);
@@ -53,8 +53,7 @@ fn withheld(runs: &[Run]) -> Vec<(Figure, f64)> {
     Figure::ALL.into_iter().map(most).filter(|(_, share)| *share > MOST_IDLE).collect()
 }
 
-/// Takes out of all `runs` what tells nothing of requests in one of them: modes stand beside each other in what all of
-/// them have.
+/// Removes those costs from all `runs`, because modes are compared only in figures that all of them have.
 pub(super) fn withhold(runs: &mut [Run]) {
     let withheld = withheld(runs);
     for run in runs {
@@ -63,8 +62,8 @@ pub(super) fn withhold(runs: &mut [Run]) {
 }
 
 impl Comparison {
-    /// The costs that are not told, because more than a fifth of each is there without any request, and the greatest share
-    /// of that in a run, from 0 to 1.
+    /// The costs that are withheld because more than a fifth of them is idle cost in some run, with the
+    /// largest share, from 0 to 1.
     pub fn withheld(&self) -> Vec<(Figure, f64)> {
         withheld(&self.runs)
     }

@@ -1,4 +1,4 @@
-//! What a comparison ran on.
+//! The machine of a comparison.
 
 use std::fs;
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use super::model::Machine;
 
 impl Machine {
-    /// This one, as far as the system tells.
+    /// This machine, as far as the system provides the data.
     pub(super) fn this() -> Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (processors, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));

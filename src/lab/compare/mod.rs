@@ -1,4 +1,4 @@
-//! The comparison: the same users, over the same events, once in each session mode.
+//! The comparison: the same users with the same events, once in each session mode.
 
 mod baseline;
 mod comparison;

@@ -2,18 +2,18 @@
 
 use crate::config;
 
-/// A way to keep sessions, as a comparison names it.
+/// A session mode in a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SessionMode {
-    /// Each instance for itself, requests go in turn.
+    /// Each instance keeps its own sessions; requests are balanced by round robin.
     Local,
-    /// Each instance for itself, users keep their instance.
+    /// Each instance keeps its own sessions; users stay with their instance.
     Sticky,
-    /// In the store, any instance serves.
+    /// Sessions are in the store; any instance serves.
     Shared,
-    /// Shared, and every request asks the store.
+    /// Shared without the session cache: every request queries the store.
     SharedUncached,
-    /// Shared, and an answer waits until the session's renewal is written.
+    /// Shared with synchronous renewal: a response waits until the session's renewal is written.
     SharedSynchronous,
 }
 
@@ -36,12 +36,12 @@ impl SessionMode {
         }
     }
 
-    /// The mode of that name.
+    /// Parses the name of a mode.
     pub fn parse(name: &str) -> Option<SessionMode> {
         SessionMode::ALL.into_iter().find(|mode| mode.as_str() == name)
     }
 
-    /// `session.mode` of the proxy.
+    /// The proxy's `session.mode`.
     pub fn of_proxy(self) -> config::Mode {
         match self {
             SessionMode::Local => config::Mode::Local,
@@ -56,7 +56,7 @@ impl SessionMode {
         self.of_proxy() == config::Mode::Shared
     }
 
-    /// Whether it says nothing without a store in another process.
+    /// Whether the mode is meaningful only with a store in another process.
     pub fn needs_redis(self) -> bool {
         matches!(self, SessionMode::SharedUncached | SessionMode::SharedSynchronous)
     }

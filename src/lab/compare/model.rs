@@ -1,5 +1,4 @@
-//! What a comparison comes to: what the report shows, what is written as JSON, and what a later comparison is held
-//! against.
+//! The result of a comparison: the data of the report, the JSON file, and baselines.
 
 use std::collections::BTreeMap;
 
@@ -8,34 +7,34 @@ use serde::{Deserialize, Serialize};
 use super::published::Published;
 use crate::lab::load::LoadResult;
 
-/// Everything about one comparison.
+/// One complete comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Of this structure; [`Comparison::VERSION`] when it was written by this program.
+    /// Version of this structure; [`Comparison::VERSION`] when written by this program.
     pub version: u32,
-    /// When it was begun, as RFC 3339.
+    /// Start time as RFC 3339.
     pub created: String,
-    /// Of vestibule.
+    /// The version of vestibule.
     pub program: String,
     pub machine: Machine,
     pub setup: Setup,
-    /// In the order in which they were asked for.
+    /// In the requested order.
     pub modes: Vec<ModeResult>,
-    /// Every later mode beside the first.
+    /// Every later mode compared with the first.
     pub contrasts: Vec<Contrast>,
     pub verdict: Verdict,
-    /// Where the scenario names published figures.
+    /// Present when the scenario names published figures.
     #[serde(default)]
     pub published: Option<Published>,
-    /// Every run, in the order in which they ran.
+    /// Every run, in the order of execution.
     pub runs: Vec<Run>,
 }
 
 impl Comparison {
-    /// Of the structure as it is here.
+    /// The current version of the structure.
     pub const VERSION: u32 = 2;
 
-    /// What every round of `mode` gave for a figure, by round.
+    /// The values of a figure in `mode`, by round.
     pub fn rounds(&self, mode: &str, figure: Figure) -> BTreeMap<u32, f64> {
         let of_mode = self.runs.iter().filter(|run| run.mode == mode);
         of_mode.filter_map(|run| Some((run.round, run.figure(figure)?))).collect()
@@ -43,14 +42,14 @@ impl Comparison {
 }
 
 impl Run {
-    /// A figure of this run; `None` when it was not measured.
+    /// A figure of this run. `None` when it was not measured.
     pub fn figure(&self, figure: Figure) -> Option<f64> {
         self.figures.iter().find(|(own, _)| *own == figure).map(|(_, value)| *value)
     }
 }
 
 impl ModeResult {
-    /// A figure over all rounds; `None` when it was not measured.
+    /// A figure over all rounds. `None` when it was not measured.
     pub fn figure(&self, figure: Figure) -> Option<&Estimate> {
         self.figures.iter().find(|(own, _)| *own == figure).map(|(_, estimate)| estimate)
     }
@@ -64,62 +63,63 @@ pub struct Machine {
     pub system: String,
 }
 
-/// What was done, in enough detail to do it again.
+/// The setup, detailed enough to repeat the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     pub scenario: String,
-    /// The scenario's file.
+    /// The text of the scenario file.
     pub scenario_text: String,
     pub seed: u64,
     pub rounds: u32,
-    /// What was compared on, in words: `4 stub instances of 10 slots` or the instances' addresses.
+    /// The target in words: `4 stub instances of 10 slots` or the instances' addresses.
     pub target: String,
-    /// Where shared sessions were kept, in words, without credentials.
+    /// The session store in words, without credentials.
     pub store: String,
-    /// The command line that does it again.
+    /// The command line that reproduces the comparison.
     pub command: String,
-    /// Each mode's configuration of the proxy, without secrets.
+    /// The proxy configuration of each mode, without secrets.
     pub configurations: Vec<(String, String)>,
 }
 
-/// One mode's figures over all its rounds.
+/// The figures of one mode over all its rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModeResult {
     /// `local`, `sticky`, `shared`, `shared-uncached`, `shared-synchronous`.
     pub mode: String,
-    /// In the order of [`Figure::ALL`]; one that could not be measured is missing.
+    /// In the order of [`Figure::ALL`]. Figures that could not be measured are missing.
     pub figures: Vec<(Figure, Estimate)>,
 }
 
-/// What is measured of a run.
+/// A measured figure of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Figure {
-    /// Of a user's action, forced logins included; milliseconds, like the four below.
+    /// Latency of a user's action including forced logins, in milliseconds, like the four below.
     LatencyMean,
     LatencyP50,
     LatencyP95,
     LatencyP99,
     FirstTokenP50,
-    /// Of all sessions, in percent.
+    /// Percent of all sessions.
     SessionsLost,
-    /// Of all actions, in percent.
+    /// Percent of all actions.
     ActionsFailed,
-    /// That did not fail.
+    /// Successful actions per second.
     ActionsPerSecond,
-    /// Load of the busiest instance by the mean of all, while all run.
+    /// Load of the busiest instance divided by the mean of all, while all run.
     ImbalanceMax,
-    /// Standard deviation of the instances' load by its mean, while all run.
+    /// Coefficient of variation: standard deviation of the instances' load divided by its mean, while all
+    /// run.
     ImbalanceCv,
-    /// Percent of the load that new instances take, ten seconds after they came or at the end of that phase.
+    /// Percent of the load on new instances, ten seconds after the scale-out or at the end of that phase.
     ScaleOutShare,
-    /// Commands to the store by request; this and the two below without what is there without any request.
+    /// Store commands per request. This and the two below exclude the idle cost.
     StoreCommands,
-    /// Bytes to and from the store by request.
+    /// Bytes to and from the store per request.
     StoreBytes,
-    /// Microseconds of processor time of the proxy by request.
+    /// CPU time of the proxy per request, in microseconds.
     ProxyCpu,
-    /// Most resident memory of the proxy, in MiB.
+    /// Peak resident memory of the proxy, in MiB.
     ProxyMemory,
 }
 
@@ -127,39 +127,39 @@ pub enum Figure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub mean: f64,
-    /// `None` after a single round, which tells nothing of how far the next one would be from it.
+    /// `None` after a single round, which has no variance.
     pub interval: Option<Interval>,
-    /// What each round gave.
+    /// The value of each round.
     pub rounds: Vec<f64>,
 }
 
-/// Where a mean lies with 95 % confidence, both ends included.
+/// A 95 % confidence interval, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,
 }
 
-/// How far one mode is from another.
+/// The difference between two modes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contrast {
     pub figure: Figure,
     pub base: String,
     pub other: String,
-    /// `other` less `base`, round by round.
+    /// `other` minus `base`, paired by round.
     pub difference: Estimate,
 }
 
-/// What follows from the figures, in words.
+/// The conclusion from the figures, in words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The mode that served the users best; `None` where that was shown of no single one.
+    /// The mode that served the users best. `None` when no single mode was shown to be best.
     pub best: Option<String>,
     /// One sentence.
     pub headline: String,
-    /// What supports it, each with its figures and intervals.
+    /// The supporting figures, each with its interval.
     pub reasons: Vec<String>,
-    /// Under which conditions it holds, and what was not measured.
+    /// The conditions of the verdict, and what was not measured.
     pub conditions: Vec<String>,
 }
 
@@ -171,32 +171,32 @@ pub struct Run {
     pub round: u32,
     pub load: LoadResult,
     pub events: Vec<EventMark>,
-    /// What the instances themselves know of lost sessions; `None` for instances that do not tell.
+    /// The instances' own account of lost sessions. `None` for instances that do not provide one.
     pub oracle: Option<Oracle>,
     pub figures: Vec<(Figure, f64)>,
-    /// How much of each cost by request the proxy and the store have without any request, from 0 to 1. The figures are
-    /// without it; a cost of which more than a fifth is such is not among them.
+    /// The idle share of each cost per request, from 0 to 1. The figures exclude it; a cost whose idle share
+    /// exceeds a fifth is not among them.
     #[serde(default)]
     pub idle_shares: Vec<(Figure, f64)>,
 }
 
-/// Something that happened while the load ran; seconds since it began.
+/// An event during the load; times are seconds since its start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventMark {
     /// `instance killed`, `scale-out`, `rolling restart`, `store primary killed`.
     pub name: String,
-    /// To whom: `api-2`.
+    /// The affected instance, such as `api-2`.
     pub subject: String,
     pub at: f64,
-    /// When all was well again; `None` for what stays.
+    /// When the previous state was restored. `None` for permanent changes.
     pub until: Option<f64>,
 }
 
-/// Lost sessions by the instances' own count, to be held against the users'.
+/// Lost sessions by the instances' own account, for a cross-check with the users' account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Oracle {
-    /// Sessions of logins that an instance had granted and an instance refused.
+    /// Sessions of logins that one instance granted and an instance refused.
     pub lost: u64,
-    /// Whether they are the same sessions that the users missed.
+    /// Whether they are the same sessions that the users lost.
     pub agrees: bool,
 }

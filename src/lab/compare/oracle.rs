@@ -1,4 +1,4 @@
-//! Lost sessions by the instances' own account, held against those that the users missed.
+//! Cross-checks lost sessions: the instances' own account against the users' account.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,36 @@ use super::stage::Life;
 use crate::lab::load::LoadResult;
 use crate::lab::stub::Entry;
 
-/// What a killed instance wrote down at the very last may never have reached anybody.
+/// The last lines of a killed instance may describe responses that never reached the user.
 const UNDER_WAY: usize = 10;
 
 /// The instances' account of a run.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    /// Refused to somebody, by an instance that did not know them.
+    /// Sessions refused by an instance that did not know them.
     refused: BTreeSet<String>,
-    /// Of these, those whose refusal may not have arrived.
+    /// Refused sessions whose refusal may not have reached the user.
     perhaps: BTreeSet<String>,
-    /// Came with a request at least once.
+    /// Sessions presented with at least one request.
     presented: BTreeSet<String>,
     ended: BTreeSet<String>,
-    /// Granted by an instance that ended.
+    /// Sessions granted by an instance that has ended.
     orphaned: BTreeSet<String>,
-    /// Of these, those whose instance ended when users had perhaps asked for the last time.
+    /// Orphaned sessions whose instance ended when the users may already have made their final checks.
     late: BTreeSet<String>,
 }
 
-/// What comes of holding both against each other.
+/// The result of the cross-check.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
     pub(super) oracle: Oracle,
-    /// What does not agree, in words.
+    /// The disagreements, in words.
     pub(super) objections: Vec<String>,
 }
 
 impl Account {
-    /// Reads the ledgers of all lives. At `over` users begin to ask for the last time.
+    /// Reads the ledgers of all lives of all instances. `over` is when users begin their final session
+    /// checks.
     pub(super) fn read(ledgers: &[(Life, String)], over: Option<Instant>) -> Self {
         let mut account = Account::default();
         let mut last_refusals: BTreeMap<String, bool> = BTreeMap::new();
@@ -69,7 +70,7 @@ impl Account {
             }
         }
         for (login, sure) in last_refusals {
-            // Whoever has logged out misses nothing.
+            // After a logout the refusal of the session is no loss.
             if !account.ended.contains(&login) {
                 if sure { &mut account.refused } else { &mut account.perhaps }.insert(login);
             }
@@ -77,7 +78,7 @@ impl Account {
         account
     }
 
-    /// Holds the account against what the users missed.
+    /// Compares the account with the losses of the users.
     pub(super) fn judge(&self, load: &LoadResult, mode: SessionMode) -> Judgement {
         let missed: BTreeSet<String> = load.losses.iter().filter_map(|loss| loss.login.clone()).collect();
         let mut objections = Vec::new();
@@ -104,7 +105,7 @@ impl Account {
             let expected = self.presented.intersection(&self.orphaned);
             let excused = |login: &&String| self.ended.contains(*login) || self.late.contains(*login);
             let kept = expected.filter(|login| !missed.contains(*login) && !excused(login)).count();
-            // Sessions whose end was asked of an instance just when it was killed: only the users know of it.
+            // A logout sent to an instance just when it was killed is known only to the users.
             let unheard = load.sessions.ended.saturating_sub(self.ended.len() as u64);
             let excused = usize::try_from(load.sessions.unclear + unheard).unwrap_or(usize::MAX);
             object(kept.saturating_sub(excused), "sessions were not lost, though their instance had ended");

@@ -1,4 +1,4 @@
-//! What is to be compared, and whether it can be.
+//! The plan of a comparison, and whether it is feasible.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use crate::config::scenario::Hot;
 use crate::config::staging::StubStaging;
 use crate::config::{Percent, Scenario};
 
-/// Users who act more often than others, when that is asked for: so many percent, so many times as often.
+/// The hot users of the hot-spot event: their percentage, and how many times as often they act.
 const HOT: (f64, u32) = (5.0, 10);
 
-/// Everything that a comparison is told.
+/// All parameters of a comparison.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub scenario: Scenario,
-    /// The scenario's file.
+    /// The text of the scenario file.
     pub scenario_text: String,
     pub target: Target,
-    /// What the way to a store of our own and back takes longer than it does here.
+    /// Network latency (round trip) that is added to the comparison's own store.
     pub store_delay: Duration,
-    /// At least one, each once.
+    /// At least one, without duplicates.
     pub modes: Vec<SessionMode>,
-    /// In the order in which they happen, each once.
+    /// In order of execution, without duplicates.
     pub events: Vec<Event>,
     /// At least 1.
     pub rounds: u32,
-    /// The same plan and seed make the same decisions.
+    /// The same plan and seed give the same decisions.
     pub seed: u64,
-    /// The command line that does it again.
+    /// The command line that reproduces the comparison.
     pub command: String,
 }
 
-/// Why a comparison cannot be made.
+/// Why a comparison is impossible.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     #[error("{what} needs redis-server, which was not found: install it, or leave {what} out")]
@@ -43,7 +43,7 @@ pub enum PlanError {
     NothingShared,
 }
 
-/// A plan that can be carried out, and what had to be left out of it.
+/// A feasible plan, and what had to be omitted.
 #[derive(Debug)]
 pub(super) struct Feasible {
     pub(super) plan: Plan,
@@ -53,10 +53,10 @@ pub(super) struct Feasible {
 }
 
 impl Plan {
-    /// Leaves out what the target cannot show.
+    /// Omits what the target cannot show.
     ///
     /// # Errors
-    /// What the plan needs and this machine does not have.
+    /// A requirement of the plan that this machine does not meet.
     pub(super) fn feasible(mut self) -> Result<Feasible, PlanError> {
         let mut omissions = Vec::new();
         self.events.retain(|event| {
@@ -75,7 +75,7 @@ impl Plan {
         Ok(Feasible { plan: self, store, omissions })
     }
 
-    /// What is wished of instances and store that are not ours to choose, with the reason.
+    /// The scenario's settings for instances and store that cannot be applied, with the reason.
     fn ignored(&self, store: StoreKind) -> Option<(&'static str, &'static str)> {
         let staging = &self.scenario.staging;
         if matches!(self.target, Target::Own(_)) {
@@ -106,19 +106,19 @@ impl Plan {
         }
     }
 
-    /// The modes in the order of a round, from 1: each comes first as often as the others.
+    /// The modes in the order of a round (from 1). Each mode comes first equally often.
     pub(super) fn order(&self, round: u32) -> Vec<SessionMode> {
         let mut modes = self.modes.clone();
         modes.rotate_left((round.saturating_sub(1) as usize) % self.modes.len().max(1));
         modes
     }
 
-    /// What a round's decisions come from: the same in every mode.
+    /// The seed of a round: the same in every mode.
     pub(super) fn seed_of(&self, round: u32) -> u64 {
         self.seed.wrapping_add(u64::from(round))
     }
 
-    /// How long the load of one run takes.
+    /// Duration of the load in one run.
     pub(super) fn length(&self) -> Duration {
         self.scenario.warm_up + self.scenario.duration
     }

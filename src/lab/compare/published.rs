@@ -1,4 +1,4 @@
-//! Published figures: ours beside them, and how ours change with what is assumed.
+//! Published figures next to the measured ones, and how the latter change with the assumptions.
 
 use std::slice;
 
@@ -15,19 +15,19 @@ use super::status::Status;
 use super::target::Target;
 use crate::config::staging::{self, Change};
 
-/// What stands for a figure that was not measured.
+/// Placeholder for a figure that was not measured.
 const UNKNOWN: &str = "not measured";
 
-/// Figures that were published, and what was measured to understand them.
+/// Published figures, and the measurements that explain them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Published {
-    /// What was published, in the scenario's order.
+    /// The published figures, in the scenario's order.
     pub claims: Vec<Claim>,
     /// One change each.
     pub assumptions: Vec<Assumption>,
 }
 
-/// A published figure and ours.
+/// A published figure and the measured one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     pub mode: String,
@@ -37,17 +37,17 @@ pub struct Claim {
     pub measured: Option<Estimate>,
 }
 
-/// What was measured with one thing changed: one run of each mode.
+/// The measurements with one thing changed: one run per mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assumption {
-    /// What was assumed otherwise, in words.
+    /// The changed assumption, in words.
     pub about: String,
-    /// By mode, all that could be measured.
+    /// All measured figures by mode.
     pub modes: Vec<(String, Vec<(Figure, f64)>)>,
 }
 
 impl Published {
-    /// What was published and what was measured, as a table whose first row is its head.
+    /// Published and measured figures as a table; the first row is the header.
     pub fn claim_table(&self) -> Vec<Vec<String>> {
         let head = ["Mode", "Figure", "Published", "Here"].map(str::to_owned).to_vec();
         let rows = self.claims.iter().map(|claim| {
@@ -59,8 +59,8 @@ impl Published {
         std::iter::once(head).chain(rows).collect()
     }
 
-    /// What was measured with one thing changed, in the figures that were published, as a table whose first row is its
-    /// head; `modes` is what was measured with nothing changed.
+    /// The published figures under each changed assumption, as a table; the first row is the header. `modes`
+    /// are the measurements without a change.
     pub fn assumption_table(&self, modes: &[ModeResult]) -> Vec<Vec<String>> {
         let columns: Vec<(&str, Figure)> =
             self.claims.iter().map(|claim| (claim.mode.as_str(), claim.figure)).collect();
@@ -88,7 +88,7 @@ impl Assumption {
     }
 }
 
-/// What the scenario of `plan` was published with, beside what `modes` came to.
+/// The published figures of the scenario, next to the measurements in `modes`.
 pub(super) fn claims(plan: &Plan, modes: &[ModeResult]) -> Vec<Claim> {
     let beside = |claim: &staging::Claim| {
         let figure = Figure::ALL.into_iter().find(|figure| figure.key() == claim.figure)?;
@@ -99,17 +99,17 @@ pub(super) fn claims(plan: &Plan, modes: &[ModeResult]) -> Vec<Claim> {
     plan.scenario.staging.published.iter().filter_map(beside).collect()
 }
 
-/// What came of the assumptions, and what is to be said of them.
+/// The results of the assumptions, with remarks.
 #[derive(Debug, Default)]
 pub(super) struct Assumed {
     pub(super) assumptions: Vec<Assumption>,
-    /// What had to be left out.
+    /// What had to be omitted.
     pub(super) omissions: Vec<String>,
-    /// How the instances' account differs from what users missed.
+    /// Disagreements between the accounts of instances and users.
     pub(super) objections: Vec<String>,
 }
 
-/// Runs every mode once more for each of the scenario's assumptions.
+/// Runs every mode once more for each assumption of the scenario.
 pub(super) async fn assumptions(
     plan: &Plan,
     status: &watch::Sender<Status>,
@@ -135,7 +135,7 @@ pub(super) async fn assumptions(
     Ok(assumed)
 }
 
-/// `plan` with `change` made to it.
+/// `plan` with `change` applied.
 fn changed(plan: &Plan, change: &Change) -> Plan {
     let mut plan = plan.clone();
     let users = &mut plan.scenario.users;

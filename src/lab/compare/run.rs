@@ -20,17 +20,17 @@ use super::target::Target;
 use super::{CompareError, Event};
 use crate::lab::load::{self, Load, LoadResult, Progress, TargetOptions};
 
-/// A run and what is to be said of it.
+/// A run with its remarks.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) run: Run,
-    /// How the instances' account differs from what users missed.
+    /// Disagreements between the accounts of instances and users.
     pub(super) objections: Vec<String>,
-    /// The proxy's.
+    /// The proxy's configuration.
     pub(super) configuration: String,
 }
 
-/// Plays one mode in one round, on a stage of its own.
+/// Runs one mode in one round, on its own stage.
 pub(super) async fn run(
     feasible: &Feasible,
     mode: SessionMode,
@@ -56,7 +56,7 @@ pub(super) async fn run(
     let judgement = (!ledgers.is_empty()).then(|| Account::read(&ledgers, played.over).judge(&load, mode));
     let mut figures = figures(&load, &played, &spent);
     if measures_store(feasible) && !mode.is_shared() {
-        // Nobody is asked.
+        // The store is not used in this mode.
         figures.extend([(Figure::StoreCommands, 0.0), (Figure::StoreBytes, 0.0)]);
         figures.sort_by_key(|(figure, _)| Figure::ALL.iter().position(|other| other == figure));
     }
@@ -75,12 +75,13 @@ pub(super) async fn run(
     Ok(Ran { run, objections, configuration })
 }
 
-/// Whether sessions of these instances are nowhere but in their memory or in a Redis that is asked.
+/// Whether the sessions of these instances are only in their memory or in a Redis whose usage can be
+/// measured.
 fn measures_store(feasible: &Feasible) -> bool {
     matches!(feasible.plan.target, Target::Stubs(_)) && feasible.store == StoreKind::Redis
 }
 
-/// The load, and the events beside it.
+/// Runs the load and the events concurrently.
 async fn play(
     feasible: &Feasible,
     stage: &mut Stage,
@@ -92,7 +93,7 @@ async fn play(
     let load = Load { scenario: plan.scenario.clone(), target, seed: plan.seed_of(round), threads: None };
     let (progress, mut watched) = watch::channel(Progress::default());
     let (now, happening) = watch::channel(None);
-    // The others have no store that could fail.
+    // The other modes have no store that could fail.
     let concerns = |event: &Event| *event != Event::StoreFailover || mode.is_shared();
     let events: Vec<Event> = plan.events.iter().copied().filter(concerns).collect();
     let play = Play {
@@ -117,7 +118,7 @@ async fn play(
     }
 }
 
-/// Passes on how the load goes and what is happening.
+/// Forwards the load's progress and the current event.
 async fn tell(
     mut load: watch::Receiver<Progress>,
     mut happening: watch::Receiver<Option<String>>,

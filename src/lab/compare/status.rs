@@ -1,4 +1,4 @@
-//! How a comparison goes while it runs.
+//! Progress of a running comparison.
 
 use std::time::Duration;
 
@@ -6,44 +6,44 @@ use tokio::time::Instant;
 
 use crate::lab::load::Progress;
 
-/// What is known of a comparison that runs.
+/// The current progress.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
-    /// Runs that are over.
+    /// Completed runs.
     pub done: u32,
     /// All runs.
     pub runs: u32,
     /// From 1; 0: nothing runs yet.
     pub round: u32,
     pub rounds: u32,
-    /// The mode of the run.
+    /// The mode of the current run.
     pub mode: &'static str,
-    /// What is assumed otherwise, once the rounds are over.
+    /// The current assumption, after the rounds.
     pub assumption: Option<String>,
-    /// What is happening right now, beside the load.
+    /// The current event.
     pub event: Option<String>,
     pub load: Progress,
     /// When the first run began.
     pub began: Option<Instant>,
-    /// What the runs that are over took, their stages included.
+    /// Duration of the completed runs, including their setup.
     pub spent: Duration,
 }
 
 impl Status {
-    /// A run of `mode` begins, whose load will take `length`.
+    /// A run of `mode` begins, with a load of duration `length`.
     pub(super) fn begin(&mut self, mode: &'static str, length: Duration) {
         (self.mode, self.load) = (mode, Progress { total: length, ..Progress::default() });
     }
 
-    /// The run is over.
+    /// The current run is complete.
     pub(super) fn end(&mut self) {
         self.done += 1;
         self.spent = self.began.map_or(self.spent, |began| began.elapsed());
     }
 
-    /// How long it will take from now on, judging by what was.
+    /// The estimated remaining time, based on the completed runs.
     pub fn left(&self) -> Duration {
-        /// Setting a stage, watching it idle and striking it, as long as nothing is known of it.
+        /// Estimate for setup, idle measurement and teardown before the first run is complete.
         const STAGE: Duration = Duration::from_secs(4);
         let run = if self.done == 0 { self.load.total + STAGE } else { self.spent / self.done };
         let left = run * self.runs.saturating_sub(self.done);

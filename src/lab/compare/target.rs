@@ -1,4 +1,4 @@
-//! What is compared on: stub instances of our own, or the user's application.
+//! The target of a comparison: stub instances, or the user's application.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::config::{Application, ApplicationInstance, Mode};
 /// The application behind the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Dify-style instances that are started for the purpose.
+    /// Dify-style stub instances that the comparison starts.
     Stubs(Stubs),
-    /// The user's.
+    /// The user's application.
     Own(Application),
 }
 
-/// Dify-style instances.
+/// Stub instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stubs {
     /// At least 1.
     pub count: usize,
-    /// Requests at a time of each; at least 1.
+    /// Concurrent requests per instance; at least 1.
     pub slots: u32,
-    /// Median time of a profile; all else takes longer in proportion. `None`: as Dify takes.
+    /// Median response time of a profile request; other times scale with it. `None`: as in Dify.
     pub answer: Option<Duration>,
-    /// Median time of a login; `None`: in proportion.
+    /// Median response time of a login. `None`: scales with `answer`.
     pub login: Option<Duration>,
 }
 
-/// Four instances that take as many requests at a time as a worker of Dify, and as long.
+/// Four instances with the concurrency and response times of a Dify worker.
 impl Default for Stubs {
     fn default() -> Self {
         Stubs { count: 4, slots: 10, answer: None, login: None }
@@ -35,7 +35,7 @@ impl Default for Stubs {
 }
 
 impl Stubs {
-    /// The same, but for what is wished.
+    /// With the scenario's settings applied.
     pub fn staged(self, wishes: &StubStaging) -> Self {
         Stubs {
             count: wishes.instances.unwrap_or(self.count),
@@ -65,7 +65,8 @@ impl Target {
         }
     }
 
-    /// Whether an instance comes only with the scale-out, when there is one: of stubs the second half.
+    /// Whether an instance is added only by the scale-out, if there is one. For stubs that is the second
+    /// half.
     pub(super) fn comes_later(&self, index: usize) -> bool {
         match self {
             Target::Stubs(stubs) => index >= stubs.count.div_ceil(2),
@@ -81,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Slots of each instance, as the proxy counts them.
+    /// Slots of each instance in the proxy's configuration.
     pub(super) fn slots(&self) -> Option<u32> {
         match self {
             Target::Stubs(stubs) => Some(stubs.slots),
@@ -89,7 +90,7 @@ impl Target {
         }
     }
 
-    /// Longest time that an instance gets until it serves.
+    /// Longest time until an instance serves.
     pub(super) fn patience(&self) -> Duration {
         match self {
             Target::Stubs(_) => Application::DEFAULT_START_TIMEOUT,
@@ -114,7 +115,7 @@ impl Target {
     }
 }
 
-/// How an instance of the user's is started in one mode.
+/// The start command of a user's instance in one mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Command {
     pub(super) line: String,
@@ -122,7 +123,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// `None` when somebody else starts it.
+    /// `None` when the instance is started externally.
     pub(super) fn of(own: &Application, instance: &ApplicationInstance, mode: Mode) -> Option<Command> {
         let (host, port) = (instance.address.ip().to_string(), instance.address.port().to_string());
         let mut environment = vec![("HOST".to_owned(), host), ("PORT".to_owned(), port)];

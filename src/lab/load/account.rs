@@ -1,4 +1,4 @@
-//! From what was written down to what is told.
+//! Converts records into results and progress reports.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -11,10 +11,10 @@ use super::result::{ActionResult, Histogram, LoadResult, Slice};
 use super::{Load, Progress};
 use crate::config::scenario::Arrival;
 
-/// Nanoseconds.
+/// Nanoseconds per millisecond.
 const PER_MILLISECOND: f64 = 1e6;
 
-/// What a load came to whose actions were counted for `counted`.
+/// The result of a load. `counted` is the duration for which actions were counted.
 pub(super) fn result(load: &Load, records: Records, counted: Duration) -> LoadResult {
     let mut all: Option<ActionRecord> = None;
     for record in &records.actions {
@@ -53,10 +53,10 @@ pub(super) fn result(load: &Load, records: Records, counted: Duration) -> LoadRe
     }
 }
 
-/// How a load goes, as far as its records tell: what there is of `parts`, one of each thread.
+/// The progress from the records of all threads (`parts`).
 pub(super) fn progress(parts: &[impl Deref<Target = Records>], so_far: Progress) -> Progress {
     let slices = || parts.iter().flat_map(|records| &records.slices);
-    // The last slice that is complete.
+    // The last complete slice.
     let last = (so_far.elapsed.as_micros() / SLICE.as_micros())
         .checked_sub(1)
         .and_then(|last| usize::try_from(last).ok());
@@ -123,7 +123,7 @@ fn histogram(times: &Counts<u64>) -> Histogram {
     }
 }
 
-/// The time below which so many lie, in milliseconds.
+/// The quantile in milliseconds.
 fn at<T: Counter>(times: &Counts<T>, quantile: f64) -> f64 {
     milliseconds(times.value_at_quantile(quantile))
 }

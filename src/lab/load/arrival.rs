@@ -1,4 +1,4 @@
-//! When actions are due in the open model.
+//! The due times of actions in the open model.
 
 use std::time::Duration;
 
@@ -6,38 +6,38 @@ use fastrand::Rng;
 
 use crate::config::scenario::Spacing;
 
-/// One stretch of time with a known number of actions.
+/// A time span with a fixed number of actions.
 #[derive(Debug)]
 struct Stretch {
     begins: f64,
     ends: f64,
     count: u64,
-    /// Whether the rate rises from nothing to what it is afterwards.
+    /// Whether the rate rises linearly from zero.
     rises: bool,
 }
 
 impl Stretch {
-    /// The moment until which this share of the stretch's actions are due.
+    /// The time by which this share of the span's actions is due.
     fn moment(&self, share: f64) -> f64 {
         let share = if self.rises { share.sqrt() } else { share };
         self.begins + (self.ends - self.begins) * share
     }
 }
 
-/// The moments at which actions are due, since the load began, rising.
+/// The due times of actions since the start of the load, ascending.
 ///
-/// Over the counted time there are exactly as many as the rate says. While users come, the rate rises as their number
-/// does, so that nothing waits for those who are still to come and goes on waiting when it counts. Those of
-/// [`Spacing::Poisson`] are a Poisson process of which that number is known, so they lie like as many points thrown
-/// independently of each other.
+/// The counted time contains exactly as many actions as the rate says. During warm-up the rate rises with the
+/// number of users that have arrived; otherwise actions would queue for users that have not arrived yet, and
+/// the queue would last into the counted time. [`Spacing::Poisson`] is a Poisson process conditioned on that
+/// number: the actions are distributed like the same number of independent uniform points.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     stretches: Vec<Stretch>,
     spacing: Spacing,
     rng: Rng,
-    /// How much of the stretch the last one is at, by actions.
+    /// The position of the last action within the span, as a share of its actions.
     last: f64,
-    /// Of the stretch.
+    /// Actions of the current span so far.
     given: u64,
 }
 
@@ -64,7 +64,7 @@ impl Iterator for Arrivals {
         self.last = match self.spacing {
             Spacing::Even => self.given as f64 / stretch.count as f64,
             Spacing::Poisson => {
-                // The first of the points that are left, all equally likely anywhere in what is left.
+                // The minimum of the remaining points, which are uniform in the rest of the span.
                 let left = (stretch.count - self.given) as f64;
                 self.last + (1.0 - self.last) * (1.0 - (1.0 - self.rng.f64()).powf(1.0 / left))
             }

@@ -1,4 +1,4 @@
-//! The closed model: users act when they have thought.
+//! The closed model: each user acts after its think time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::shared::{Part, Shared};
 use super::user::User;
 
-/// Lets these users live until the load is over and everybody has been asked for their session.
+/// Runs the users of this thread until the load is over and every session has been checked.
 pub(super) async fn run(shared: &Arc<Shared>, part: Part) {
     let mut living: JoinSet<()> =
         part.users().map(|number| live(User::new(number, shared.clone()))).collect();

@@ -1,4 +1,4 @@
-//! The dates of cookies, in all the ways in which they are written (RFC 6265 section 5.1.1).
+//! Cookie dates in all their formats (RFC 6265 section 5.1.1).
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// The moment that is written like this. What was before 1970 is then.
+/// Parses a cookie date. Dates before 1970 become 1970.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for word in text.split(is_delimiter).filter(|word| !word.is_empty()) {
@@ -37,7 +37,7 @@ fn is_delimiter(c: char) -> bool {
     matches!(c, '\t' | ' '..='/' | ';'..='@' | '['..='`' | '{'..='~')
 }
 
-/// `hh:mm:ss`, with anything that is no digit behind it.
+/// `hh:mm:ss`, followed by anything but a digit.
 fn clock(word: &str) -> Option<(i8, i8, i8)> {
     let mut parts =
         word.splitn(3, ':').map(|part| number(part, 1, 2).and_then(|part| i8::try_from(part).ok()));
@@ -50,7 +50,7 @@ fn month_of(word: &str) -> Option<i8> {
     i8::try_from(at + 1).ok()
 }
 
-/// The number at the beginning of `word`, if it has so many digits.
+/// The number at the beginning of `word`, if it has between `least` and `most` digits.
 fn number(word: &str, least: usize, most: usize) -> Option<i16> {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
     word.get(..digits).filter(|_| (least..=most).contains(&digits))?.parse().ok()

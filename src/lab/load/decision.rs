@@ -1,5 +1,5 @@
-//! What users decide. Every decision follows from the seed and its number alone, so that neither the order of answers
-//! nor the number of threads changes any.
+//! The random decisions of users. Each decision depends only on the seed and its number, so neither the order
+//! of responses nor the number of threads changes any.
 
 use std::f64::consts::TAU;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use fastrand::Rng;
 
 use crate::config::scenario::{Hot, Scenario, Think};
 
-/// What is done next, and how.
+/// The next action of a user.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Decision {
-    /// Which of the scenario's actions.
+    /// Index into the scenario's actions.
     pub(super) action: usize,
-    /// What is filled in for `{random}`.
+    /// The value of `{random}`.
     pub(super) random: u64,
     /// Whether the user logs out afterwards.
     pub(super) logs_out: bool,
-    /// The pause before it, in the closed model.
+    /// Think time before the action, in the closed model.
     pub(super) think: Duration,
-    /// Whose turn it is in the open model, from 0.
+    /// The user of the action in the open model, from 0.
     pub(super) user: u32,
 }
 
@@ -27,10 +27,10 @@ pub(super) struct Decision {
 #[derive(Debug, Clone)]
 pub(super) struct Decisions {
     seed: u64,
-    /// Rising sums of the actions' weights.
+    /// Cumulative sums of the actions' weights.
     weights: Vec<u64>,
     users: u32,
-    /// The users before this number are hot.
+    /// Users with a lower number are hot.
     hot: u32,
     hot_times: u32,
     think: Option<Think>,
@@ -57,7 +57,7 @@ impl Decisions {
         }
     }
 
-    /// The decision number `n` of `user` (from 0) in the closed model.
+    /// Decision number `n` of `user` (from 0) in the closed model.
     pub(super) fn of_user(&self, user: u32, n: u64) -> Decision {
         let mut rng = self.rng(u64::from(user) + 1, n);
         let mut decision = self.draw(&mut rng, user);
@@ -68,7 +68,7 @@ impl Decisions {
         decision
     }
 
-    /// The decision for the action number `n` of the open model.
+    /// The decision for action number `n` of the open model.
     pub(super) fn of_arrival(&self, n: u64) -> Decision {
         let mut rng = self.rng(0, n);
         let (hot, times) = (u64::from(self.hot), u64::from(self.hot_times));
@@ -88,13 +88,13 @@ impl Decisions {
         }
     }
 
-    /// Chance for the event number `n` of `stream`.
+    /// The random generator for event number `n` of `stream`.
     pub(super) fn rng(&self, stream: u64, n: u64) -> Rng {
         Rng::with_seed(mixed(mixed(mixed(self.seed) ^ stream) ^ n))
     }
 }
 
-/// SplitMix64's finisher: neighbouring numbers become unrelated ones.
+/// SplitMix64's finaliser: adjacent inputs give unrelated outputs.
 fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -103,11 +103,11 @@ fn mixed(number: u64) -> u64 {
 }
 
 fn lognormal(think: &Think, rng: &mut Rng) -> Duration {
-    /// 95 % of a normal distribution lie below so many standard deviations.
+    /// The 95th percentile of the standard normal distribution.
     const AT_95: f64 = 1.644_853_627;
     let median = think.median.as_secs_f64();
     let sigma = (think.p95.as_secs_f64() / median).ln() / AT_95;
-    // Box and Muller's method; one minus the number, as the logarithm of 0 is infinite.
+    // Box-Muller transform; `1 - x` avoids the logarithm of 0.
     let normal = (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos();
     Duration::try_from_secs_f64(median * (sigma * normal).exp()).unwrap_or(think.p95)
 }

@@ -1,27 +1,27 @@
-//! The data of a stream's events (`text/event-stream`, HTML standard, section 9.2.6).
+//! Parses the data of events in a stream (`text/event-stream`, HTML standard, section 9.2.6).
 
 use memchr::memchr2;
 
-/// Takes a stream apart. Holds one line and one event's data, each within a bound.
+/// Incremental parser. Buffers one line and one event's data, each up to a limit.
 #[derive(Debug)]
 pub(super) struct EventData {
     most: usize,
     line: Vec<u8>,
-    /// Whether the line was longer than what is held of it.
+    /// Whether the line was longer than the buffered part.
     line_cut: bool,
     data: Vec<u8>,
     has_data: bool,
     data_cut: bool,
-    /// Whether the last byte was a return, which ends a line with or without a line feed behind it.
+    /// Whether the last byte was a carriage return, which ends a line with or without a following line feed.
     after_return: bool,
 }
 
-/// An event has more data than may be held.
+/// The data of an event exceeds the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
 impl EventData {
-    /// Events of at most `most` bytes of data.
+    /// For events of at most `most` bytes of data.
     pub(super) fn new(most: usize) -> Self {
         EventData {
             most,
@@ -34,7 +34,7 @@ impl EventData {
         }
     }
 
-    /// Takes what came, and gives the data of every event that it ends to `each`.
+    /// Parses `piece` and calls `each` with the data of every completed event.
     pub(super) fn push(&mut self, mut piece: &[u8], mut each: impl FnMut(Result<&[u8], TooLong>)) {
         while !piece.is_empty() {
             if std::mem::take(&mut self.after_return)
@@ -85,17 +85,17 @@ impl EventData {
     }
 }
 
-/// The value of a line that is the field `data`.
+/// The value of a line with the field `data`.
 fn data(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(b"data")?;
     match rest.strip_prefix(b":") {
         Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
-        // The name alone is a field without a value.
+        // A field name alone is a field with an empty value.
         None => rest.is_empty().then_some(rest),
     }
 }
 
-/// A piece up to the end of its first line, how that ends, and what is behind it.
+/// Splits a piece after its first line: the line, its terminator, and the rest.
 fn split(piece: &[u8]) -> Option<(&[u8], u8, &[u8])> {
     let at = memchr2(b'\n', b'\r', piece)?;
     Some((piece.get(..at)?, *piece.get(at)?, piece.get(at + 1..)?))

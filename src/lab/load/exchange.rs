@@ -1,4 +1,4 @@
-//! One request with its whole answer.
+//! One request with its complete response.
 
 use std::pin::Pin;
 
@@ -17,43 +17,43 @@ use super::request::{Filling, Prepared};
 use super::user::User;
 use super::wire::{NoAnswer, Wire};
 
-/// What is asked.
+/// What to send, and how to read the response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) prepared: &'a Prepared,
-    /// What is filled in for `{random}`.
+    /// The value of `{random}`.
     pub(super) random: u64,
-    /// Whether events are looked for.
+    /// Whether the response is an event stream.
     pub(super) stream: bool,
-    /// What is asked once the stream runs.
+    /// The request to send once the stream runs.
     pub(super) meanwhile: Option<&'a Prepared>,
-    /// Whether the times of events are written down.
+    /// Whether the times of events are recorded.
     pub(super) counted: bool,
 }
 
 impl<'a> Ask<'a> {
-    /// A request that is no action.
+    /// A request outside the steps of an action, such as a login.
     pub(super) fn plain(prepared: &'a Prepared, random: u64) -> Self {
         Ask { prepared, random, stream: false, meanwhile: None, counted: false }
     }
 }
 
-/// What is left of an answer that was read to its end.
+/// What is kept of a completely read response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) instance: Option<String>,
     pub(super) login: Option<String>,
-    /// Whether the body held what it should.
+    /// Whether the body contained the expected text, and a stream at least one event.
     whole: bool,
-    /// What it says of why it is not what was asked for.
+    /// The reason of failure from a problem document.
     why: Option<Box<str>>,
-    /// What else went wrong: a value that it does not give, or the request that was sent meanwhile.
+    /// A further failure: a missing captured value, or a failed request during the stream.
     besides: Option<Failure>,
 }
 
 impl Answer {
-    /// Whether it is what was expected.
+    /// Whether the response is as expected.
     pub(super) fn verdict(&self, prepared: &Prepared) -> Result<(), Failure> {
         if !prepared.ask.expects(self.status) {
             return Err(Failure::Status(self.status, self.why.clone()));
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-/// Asks as `user`, reads the answer to its end and takes what there is to take from a good one.
+/// Sends a request as `user`, reads the response to its end, and captures values from a successful one.
 pub(super) async fn exchange(user: &mut User, ask: Ask<'_>) -> Result<Answer, Failure> {
     if let Some(name) = ask.prepared.lacks(&user.values) {
         return Err(Failure::NoValueYet(name.into()));
@@ -79,7 +79,7 @@ pub(super) async fn exchange(user: &mut User, ask: Ask<'_>) -> Result<Answer, Fa
     read
 }
 
-/// Sends the request, on another connection if the kept one was closed before anything was sent.
+/// Sends the request. Retries on a new connection if the kept one was closed before anything was sent.
 async fn send(user: &mut User, ask: Ask<'_>) -> Result<(Wire, Response<Incoming>, Instant), Failure> {
     let shared = user.shared.clone();
     let mut kept = user.wire.take();
@@ -156,7 +156,7 @@ async fn read(
         let runs = is_expected && events.any() && gathering.is_complete();
         if let Some(prepared) = meanwhile.take_if(|_| runs) {
             besides = interject(user, Ask::plain(prepared, ask.random), &gathering).await.err();
-            // Whoever waits for that answer does not look when events come.
+            // During that request this stream is not read, so later event times would be wrong.
             timed = false;
         }
     }
@@ -175,14 +175,14 @@ async fn read(
     }
 }
 
-/// Asks while a stream runs that has given all that is to be taken from it.
+/// Sends a request during a stream whose captures are complete.
 async fn interject(user: &mut User, ask: Ask<'_>, gathering: &Gathering<'_>) -> Result<(), Failure> {
     gathering.give(&mut user.values)?;
     let asked = boxed(user, ask).await.and_then(|answer| answer.verdict(ask.prepared));
     asked.map_err(|failure| Failure::Meanwhile(Box::new(failure)))
 }
 
-/// An exchange within another one.
+/// A nested exchange. Boxed, because a recursive future has no finite size.
 fn boxed<'a>(
     user: &'a mut User,
     ask: Ask<'a>,

@@ -1,57 +1,57 @@
-//! Why an action failed.
+//! Failures of actions.
 
 use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
 
-/// What failed; its text is what the failures of a result are counted by.
+/// A failure. Its text is the key by which a result counts failures.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Failure {
-    /// No connection could be made.
+    /// The connect failed.
     Connect,
-    /// TLS or HTTP/2 could not be agreed on.
+    /// The TLS or HTTP/2 handshake failed.
     Handshake,
-    /// No byte of an answer for the scenario's `timeout`, or no connection.
+    /// No byte of a response within the scenario's `timeout`, or no connection.
     Timeout,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     Cut,
-    /// What came is not HTTP, or the request could not be made of what was filled in.
+    /// The response is not valid HTTP, or the filled-in request is invalid.
     Invalid,
-    /// An unexpected status, with what a problem document (RFC 9457) says of it.
+    /// An unexpected status, with the text of a problem document (RFC 9457).
     Status(StatusCode, Option<Box<str>>),
-    /// The body does not hold what it should, or the stream no event.
+    /// The body lacks the expected text, or the stream has no event.
     UnexpectedBody,
-    /// A good answer gives no value of this name, for that reason.
+    /// A successful response lacks the value of this name, for this reason.
     NoValue(Box<str>, Lack),
-    /// The request needs a value that the user has not got from any answer.
+    /// The request needs a value that the user has not captured yet.
     NoValueYet(Box<str>),
-    /// The request of this number in an action of several, from 2.
+    /// The failure of a later request of an action; the number counts from 2.
     Behind(usize, Box<Failure>),
-    /// The request that is sent while a stream runs.
+    /// The failure of the request that is sent during a stream.
     Meanwhile(Box<Failure>),
-    /// The session was lost, and its user left or had no login left to try.
+    /// The session was lost, and the user left or had no login attempt left.
     SessionLost,
-    /// The login that the action needed.
+    /// The failure of a login that the action needed.
     Login(Box<Failure>),
-    /// Still waited for a free user when the load was over.
+    /// The action was still queued for a free user when the load was over.
     NotBegun,
-    /// Still under way when the load was over.
+    /// The action was still in flight when the load was over.
     Unfinished,
 }
 
-/// Why there is no value.
+/// Why a value is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lack {
-    /// It is not where it should be, or it is neither text, number nor boolean.
+    /// It is absent, or neither text, number nor boolean.
     Absent,
-    /// It is longer than what is kept.
+    /// It exceeds the maximum length of a value.
     TooLong,
-    /// What it is looked for in is longer than what is held.
+    /// The text to search exceeds the buffer limit.
     TextTooLong,
 }
 
-/// Why there is no connection: what is counted, and what lay behind it for a person to read.
+/// A failed connect: the failure to count, and its cause in words.
 #[derive(Debug)]
 pub(super) struct NoConnection {
     pub(super) failure: Failure,
@@ -59,13 +59,13 @@ pub(super) struct NoConnection {
 }
 
 impl NoConnection {
-    /// `failure` with `error` and everything behind it.
+    /// `failure`, with the text of `error` and its sources.
     pub(super) fn new(failure: Failure, error: &dyn Error) -> Self {
         let mut cause = error.to_string();
         let mut behind = error.source();
         while let Some(error) = behind {
             let told = error.to_string();
-            // Many errors tell what lies behind them already.
+            // Many errors already include the text of their source.
             if !cause.contains(&told) {
                 cause = format!("{cause}: {told}");
             }
@@ -82,7 +82,7 @@ impl From<NoConnection> for Failure {
 }
 
 impl Failure {
-    /// The same without an application's own words.
+    /// The same failure without the application's own text.
     pub(super) fn plain(self) -> Failure {
         match self {
             Failure::Status(status, _) => Failure::Status(status, None),

@@ -1,4 +1,4 @@
-//! Taking values out of one answer.
+//! Captures: extracting values from one response.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -11,12 +11,13 @@ use super::values::Values;
 use crate::config::capture::{BodyPattern, Capture, Source};
 use crate::secret::Secret;
 
-/// Of a value that is kept.
+/// Maximum length of a captured value.
 const MAX_VALUE: usize = 8 << 10;
-/// Of a body, or of the data of an event, that values are looked for in.
+/// Maximum size of a body, or of an event's data, that is searched.
 const MAX_TEXT: usize = 1 << 20;
 
-/// What has been found in an answer so far. Holds no more than a mebibyte of it, of a stream two: a line and an event.
+/// The values captured so far from one response. Buffers at most 1 MiB, for a stream 2 MiB: a line and an
+/// event.
 #[derive(Debug)]
 pub(super) struct Gathering<'a> {
     captures: &'a [Capture],
@@ -26,10 +27,10 @@ pub(super) struct Gathering<'a> {
 
 type Found = Result<Secret<String>, Lack>;
 
-/// What is read of a body.
+/// The buffered part of the body.
 #[derive(Debug)]
 enum Body {
-    /// Everything is found, or nothing is looked for in bodies.
+    /// All captures are complete, or none is in the body.
     Unread,
     Whole(Vec<u8>),
     TooLong,
@@ -37,7 +38,7 @@ enum Body {
 }
 
 impl<'a> Gathering<'a> {
-    /// Begins with what is found in the headers.
+    /// Starts with the captures from headers.
     pub(super) fn new(captures: &'a [Capture], headers: &HeaderMap) -> Self {
         let found = captures.iter().map(|capture| in_headers(&capture.from, headers)).collect();
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -52,7 +53,7 @@ impl<'a> Gathering<'a> {
         Gathering { captures, found, body }
     }
 
-    /// Takes a piece of the body.
+    /// Processes a piece of the body.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let Gathering { captures, found, body } = self;
         match body {
@@ -71,12 +72,12 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// Whether everything is found.
+    /// Whether all captures are complete.
     pub(super) fn is_complete(&self) -> bool {
         self.found.iter().all(Result::is_ok)
     }
 
-    /// The body has come to its end.
+    /// Processes the end of the body.
     pub(super) fn end(&mut self) {
         let Gathering { captures, found, body } = self;
         match std::mem::replace(body, Body::Unread) {
@@ -86,7 +87,7 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// Gives `values` all that was to be found, or nothing if something is lacking.
+    /// Stores all captured values in `values`, or none if one is missing.
     pub(super) fn give(&self, values: &mut Values) -> Result<(), Failure> {
         let all = self.captures.iter().zip(&self.found);
         for (capture, found) in all.clone() {
@@ -103,7 +104,7 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// Looks for what has not been found.
+/// Searches `text` for the missing values.
 fn search(captures: &[Capture], found: &mut [Found], text: &[u8]) {
     let missing = || captures.iter().zip(found.iter()).filter(|(_, found)| found.is_err());
     let needs_json = missing().any(|(capture, _)| matches!(capture.from, Source::Pointer(_)));
@@ -111,7 +112,7 @@ fn search(captures: &[Capture], found: &mut [Found], text: &[u8]) {
     for (capture, found) in captures.iter().zip(found) {
         if found.is_err() && is_in_body(capture) {
             match in_text(&capture.from, text, document.as_ref()) {
-                // What an earlier event lacked tells more.
+                // An earlier, more specific reason is kept.
                 Err(Lack::Absent) => {}
                 other => *found = other,
             }
@@ -142,7 +143,7 @@ fn in_headers(from: &Source, headers: &HeaderMap) -> Found {
     }
 }
 
-/// The value in a body, or in an event of it; `document` is what that is as JSON.
+/// Extracts a value from a body or from an event; `document` is that text parsed as JSON.
 fn in_text(from: &Source, text: &[u8], document: Option<&Value>) -> Found {
     match from {
         Source::Pointer(pointer) => match document.and_then(|document| document.pointer(pointer)) {

@@ -1,5 +1,5 @@
-//! Who does which action of an open model: the user whose turn it is, otherwise the next one who is free; while nobody
-//! is, actions wait in the order in which they were due.
+//! Assigns the actions of an open model to users: to the designated user, otherwise to the next free one.
+//! While no user is free, actions queue in the order of their due times.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -9,27 +9,29 @@ use tokio::time::Instant;
 
 use super::shared::Times;
 
-/// An action that is due.
+/// A due action.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Due<A> {
     pub(super) at: Instant,
-    /// The place of the user whose turn it is.
+    /// The index of the designated user.
     pub(super) place: usize,
     pub(super) action: A,
 }
 
-/// The users of one thread and the actions that wait for them. Everybody has a place, and is in it while free.
+/// The users of one thread and their action queue. Each user has an index, and `free` holds the user at its
+/// index while it is idle.
 #[derive(Debug)]
 pub(super) struct House<U, A> {
     free: Vec<Option<U>>,
     count: usize,
-    /// Those who come, and those who act; each with the place, and without the user if it left for good.
+    /// Tasks of arriving and acting users. Each returns the user's index, and the user unless it has left for
+    /// good.
     busy: JoinSet<(usize, Option<U>)>,
     waiting: VecDeque<Due<A>>,
 }
 
 impl<U: Send + 'static, A> House<U, A> {
-    /// With those who come, each in the place of its order.
+    /// Starts with arriving users, indexed in order.
     pub(super) fn new<F>(coming: impl Iterator<Item = F>) -> Self
     where
         F: Future<Output = Option<U>> + Send + 'static,
@@ -41,8 +43,8 @@ impl<U: Send + 'static, A> House<U, A> {
         House { free: (0..busy.len()).map(|_| None).collect(), count: 0, busy, waiting: VecDeque::new() }
     }
 
-    /// Lets `act` happen for all that is due until `times` says that it is over. Returns those who are left, and what
-    /// nobody could begin. `until` waits for a moment, for ever without one.
+    /// Runs `act` for all due actions until `times` ends the load. Returns the remaining users, and the
+    /// actions that were never begun. `until` waits for a moment, or for ever without one.
     pub(super) async fn serve<F>(
         mut self,
         mut due: impl Iterator<Item = Due<A>>,
@@ -64,7 +66,8 @@ impl<U: Send + 'static, A> House<U, A> {
                 biased;
                 () = times.cut.cancelled() => break,
                 () = times.closing.cancelled(), if next.is_some() => {
-                    // On a busy machine the end is noticed before what was due just before it.
+                    // On a busy machine the end may be noticed before the actions that were due just before
+                    // it.
                     self.queue_due(&mut next, &mut due);
                     next = None;
                 }
@@ -78,7 +81,7 @@ impl<U: Send + 'static, A> House<U, A> {
         (self.free.into_iter().flatten().collect(), self.waiting)
     }
 
-    /// Lets wait what is due by now.
+    /// Queues the actions that are due by now.
     fn queue_due(&mut self, next: &mut Option<Due<A>>, rest: &mut impl Iterator<Item = Due<A>>) {
         let now = Instant::now();
         while let Some(action) = next.take_if(|next| next.at <= now) {
@@ -87,7 +90,7 @@ impl<U: Send + 'static, A> House<U, A> {
         }
     }
 
-    /// Gives what waits to those who are free.
+    /// Assigns queued actions to free users.
     fn begin<F>(&mut self, act: &impl Fn(U, Due<A>) -> F)
     where
         F: Future<Output = Option<U>> + Send + 'static,
@@ -101,7 +104,7 @@ impl<U: Send + 'static, A> House<U, A> {
         }
     }
 
-    /// Who is in this place, or in the next one that is not empty.
+    /// The user at `place`, or at the next index with a free user.
     fn take(&mut self, place: usize) -> Option<(usize, U)> {
         let places = (place..self.free.len()).chain(0..place);
         for place in places {
@@ -141,10 +144,10 @@ mod tests {
         sleep_until(moment.unwrap()).await;
     }
 
-    /// Who did what, how late it began.
+    /// Log of actions: user, number, milliseconds of delay.
     type Log = Arc<Mutex<Vec<(char, u64, u64)>>>;
 
-    /// Serves one action each 10 ms, those before 100 ms taking `slow`, the others 1 ms.
+    /// Runs one action every 10 ms. Those before 100 ms take `slow`, the others 1 ms.
     async fn serve(users: &'static str, actions: u64, slow: u64, times: &Times) -> (Log, usize) {
         let (log, began): (Log, _) = (Log::default(), times.began);
         let house = House::new(users.chars().map(|user| async move { Some(user) }));
@@ -183,12 +186,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_stall_delays_is_late_by_what_is_left_of_it() {
-        // One second's stall of everybody, with 100 actions a second.
+        // All users stall for one second, at 100 actions per second.
         let (log, waiting) = serve("a", 150, 1000, &times()).await;
         let log = log.lock().unwrap();
         assert_eq!((log.len(), waiting), (150, 0));
         let late = |from, to| log.iter().filter(|(_, _, late)| (from..to).contains(late)).count();
-        // The action number n was due at 10 n ms and begun at 999 + n ms.
+        // Action number n is due at 10 n ms and begins at 999 + n ms.
         assert_eq!(late(1, 2000), 110);
         assert_eq!(late(500, 2000), 55);
         assert_eq!(log[1], ('a', 1, 990));
@@ -215,7 +218,7 @@ mod tests {
             place: 0,
             action: number,
         });
-        // Once the user has come, the loop does not run until everything is due and the end has come.
+        // After the user's arrival the loop runs again only when everything is due and the end has come.
         let calls = Mutex::new(0);
         let late = async |_: Option<Instant>| {
             let call = {

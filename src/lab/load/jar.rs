@@ -1,4 +1,5 @@
-//! A user's cookies (RFC 6265 section 5). Users talk to one host, so a cookie of another domain is never kept.
+//! A user's cookie jar (RFC 6265 section 5). Users talk to one host, so cookies of other domains are
+//! discarded.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -9,7 +10,7 @@ use http::header::{HeaderValue, SET_COOKIE};
 use super::cookie_date;
 use super::values::HIDDEN_FROM;
 
-/// What a cookie is sent by.
+/// A cookie with the attributes that determine when it is sent.
 #[derive(Debug)]
 struct Cookie {
     name: String,
@@ -20,13 +21,14 @@ struct Cookie {
     expires: Option<SystemTime>,
 }
 
-/// The cookies of one user at one host.
+/// The cookies of one user for one host.
 #[derive(Debug)]
 pub(super) struct Jar {
     host: String,
-    /// Over TLS, or to this machine, which browsers trust as much.
+    /// Whether `Secure` cookies are accepted: over TLS, or on a loopback address, which browsers trust
+    /// equally.
     secure: bool,
-    /// Longer paths first, then older ones.
+    /// Longer paths first, then older cookies.
     cookies: Vec<Cookie>,
 }
 
@@ -37,7 +39,7 @@ impl Jar {
         Jar { secure: tls || is_local, host, cookies: Vec::new() }
     }
 
-    /// Takes what an answer to a request for `path` sets.
+    /// Stores the cookies that a response to a request for `path` sets.
     pub(super) fn take(&mut self, headers: &HeaderMap, path: &str) {
         for line in headers.get_all(SET_COOKIE) {
             if let Ok(line) = str::from_utf8(line.as_bytes())
@@ -81,12 +83,13 @@ impl Jar {
         HeaderValue::try_from(line).ok().filter(|line| !line.is_empty())
     }
 
-    /// The value of the first cookie of this name, wherever it is sent.
+    /// The value of the first cookie of this name, regardless of its path.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.cookies.iter().find(|cookie| cookie.name == name).map(|cookie| cookie.value.as_str())
     }
 
-    /// `text` with `{cookie:name}` for the value of every cookie in it; values that would be found anywhere stay.
+    /// `text` with every cookie value replaced by `{cookie:name}`. Values that are too short to be secret are
+    /// kept.
     pub(super) fn hidden(&self, text: String) -> String {
         let secrets = self.cookies.iter().filter(|cookie| cookie.value.len() >= HIDDEN_FROM);
         secrets.fold(text, |text, cookie| text.replace(&cookie.value, &format!("{{cookie:{}}}", cookie.name)))
@@ -106,7 +109,7 @@ impl Jar {
     }
 }
 
-/// The value that an answer with these headers gives the cookie of this name; the last one counts.
+/// The value that a response sets for the cookie of this name; the last one wins.
 pub(super) fn set(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(SET_COOKIE).into_iter();
     let mut set = lines.filter_map(|line| parse(str::from_utf8(line.as_bytes()).ok()?, "/"));
@@ -152,7 +155,7 @@ fn after(seconds: &str) -> Option<SystemTime> {
         None if seconds.starts_with('+') => None,
         None => match seconds.parse::<u64>().ok()? {
             0 => Some(SystemTime::UNIX_EPOCH),
-            // A hundred years are as good as more, and safe to add.
+            // Limited to a hundred years, so that the addition cannot overflow.
             seconds => SystemTime::now().checked_add(Duration::from_secs(seconds.min(100 * 366 * 86400))),
         },
     }

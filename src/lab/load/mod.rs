@@ -1,10 +1,10 @@
-//! The load generator: users with cookies who log in, think, ask, read streams to their end, and notice when the
-//! application has forgotten them.
+//! The load generator: simulated users with cookies who log in, think, send requests, read streams to their
+//! end, and detect lost sessions.
 //!
-//! Users are spread over threads, each with a runtime, records and connections of its own. What they do follows from
-//! the seed (`decision`), when they do it from the model: `closed` or `open`. A `user` does one action at a time; an
-//! `exchange` is one request on its `wire`; what it takes from the answer (`gathering`) is in the user's `values` from
-//! then on. Everything is counted in `record`.
+//! Users are distributed over threads, each with its own runtime, records and connections. Their actions
+//! follow from the seed (`decision`), the timing from the model: `closed` or `open`. A `user` performs one
+//! action at a time. An `exchange` is one request on the user's connection (`wire`); the values that it
+//! captures (`gathering`) are stored in the user's `values`. All results are counted in `record`.
 
 mod account;
 mod arrival;
@@ -45,13 +45,13 @@ pub use scenarios::{BUILT_IN, BuiltIn, ScenarioError, scenario};
 pub use target::{Target, TargetError, TargetOptions};
 pub use tls::TlsError;
 
-/// A load that has not begun; [`run`](Load::run) lets it happen.
+/// A load test that has not started; [`run`](Load::run) executes it.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub scenario: Scenario,
     pub target: Target,
-    /// The same scenario and seed make the same decisions.
+    /// The same scenario and seed give the same decisions.
     pub seed: u64,
-    /// Threads that the users are spread over, at least 1; `None`: as many as the rate needs.
+    /// Number of threads, at least 1. `None`: as many as the rate needs.
     pub threads: Option<u32>,
 }

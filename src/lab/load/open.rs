@@ -1,5 +1,5 @@
-//! The open model: actions are due whether or not anybody is free to do them, and what they wait counts. So nothing that
-//! takes its time makes fewer of them (no coordinated omission).
+//! The open model: actions are due whether or not a user is free, and latency includes the wait. So a slow
+//! target does not reduce the number of actions (no coordinated omission).
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::shared::{Part, Shared};
 use super::user::User;
 use crate::config::scenario::Spacing;
 
-/// Lets actions happen at their time until the load is over and everybody has been asked for their session.
+/// Runs due actions until the load is over and every session has been checked.
 pub(super) async fn run(shared: &Arc<Shared>, part: Part, rate: f64, spacing: Spacing, pacer: &Pacer) {
     let house = House::new(part.users().map(|number| come(User::new(number, shared.clone()))));
     let act = |mut user: User, due: Due<Decision>| async move {
@@ -41,7 +41,7 @@ async fn come(mut user: User) -> Option<User> {
     Some(user)
 }
 
-/// What is due for the users of this thread. All threads see the same actions, each takes its own.
+/// The actions of this thread's users. Every thread generates the same sequence and keeps its own part.
 fn due(shared: &Shared, part: Part, rate: f64, spacing: Spacing) -> impl Iterator<Item = Due<Decision>> {
     let Shared { scenario, decisions, times, .. } = shared;
     let chance = decisions.rng(u64::MAX, 0);

@@ -1,4 +1,4 @@
-//! The bodies of requests.
+//! Request bodies.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Stands between the parts of every form; no file here holds it, and a field that does is not sent.
+/// The boundary between the parts of a form. The generated files do not contain it, and a form with a field
+/// that does is refused.
 const BOUNDARY: &str = "vestibule-load-7d1f0c";
 /// The media type of an upload.
 pub(super) const FORM: &str = "multipart/form-data; boundary=vestibule-load-7d1f0c";
 const END: &str = "\r\n--vestibule-load-7d1f0c--\r\n";
-/// What files consist of.
+/// The content of files.
 static FILLING: [u8; 64 << 10] = [b'v'; 64 << 10];
 
-/// The body of a request, sent as it is read: a large one is never held in memory.
+/// A request body that is generated while it is sent, so that a large one is never held in memory.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     before: Bytes,
@@ -24,13 +25,13 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// These bytes; none: no body.
+    /// A body of these bytes; no body if empty.
     pub(super) fn whole(bytes: Bytes) -> Self {
         Outgoing { before: bytes, filling: 0, after: Bytes::new() }
     }
 
-    /// A form (RFC 7578) with these fields and a file of so many bytes; `None` where a field holds what stands between
-    /// the parts.
+    /// A form (RFC 7578) with these fields and a file of `bytes` bytes. `None` if a field contains the
+    /// boundary.
     pub(super) fn upload(bytes: u64, fields: &[(String, String)]) -> Option<Self> {
         let mut head = String::new();
         for (name, value) in fields {
@@ -50,7 +51,7 @@ impl Outgoing {
     }
 }
 
-/// A field's name between quotes, as browsers write it (HTML standard, section 4.10.22.8).
+/// A field's name in quotes, escaped as browsers do (HTML standard, section 4.10.22.8).
 fn quoted(name: &str) -> String {
     name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A")
 }

@@ -1,5 +1,5 @@
-//! Waiting for a moment more exactly than to the millisecond of tokio's timers, which would be seen in every latency
-//! that counts from when an action was due.
+//! A precise timer. The millisecond resolution of tokio's timers would distort every latency that counts from
+//! a due time.
 
 use std::io;
 
@@ -15,7 +15,7 @@ impl Pacer {
         system::Timer::new().map(Pacer)
     }
 
-    /// Waits until `moment`; for ever without one.
+    /// Waits until `moment`, or for ever without one.
     pub(super) async fn until(&self, moment: Option<Instant>) {
         let Some(moment) = moment else { return std::future::pending().await };
         if self.0.wait(moment).await.is_err() {
@@ -36,7 +36,7 @@ mod system {
     use tokio::io::unix::AsyncFd;
     use tokio::time::Instant;
 
-    /// A timer of the kernel's.
+    /// A timerfd(2).
     #[derive(Debug)]
     pub(super) struct Timer(AsyncFd<OwnedFd>);
 
@@ -58,7 +58,7 @@ mod system {
             timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &setting)?;
             loop {
                 let mut ready = self.0.readable().await?;
-                // Setting the timer anew takes back what the last setting had to tell: there may be nothing to read.
+                // Setting the timer again clears a pending expiration, so there may be nothing to read.
                 if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?)) {
                     return read.map(drop);
                 }
@@ -73,7 +73,7 @@ mod system {
 
     use tokio::time::Instant;
 
-    /// None: tokio's must do.
+    /// Elsewhere tokio's timer is used.
     #[derive(Debug)]
     pub(super) struct Timer;
 

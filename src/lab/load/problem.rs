@@ -1,23 +1,23 @@
-//! What an answer says of why it failed: a problem document (RFC 9457), as far as a person reads it.
+//! The reason of a failure from a problem document (RFC 9457), for human readers.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
-/// Of a document; what is longer is not read.
+/// Maximum size of a document; a larger one is ignored.
 const MAX_BYTES: usize = 4 << 10;
-/// Of what it says.
+/// Maximum length of the text.
 const MAX_LETTERS: usize = 120;
 
-/// Gathers the document of one answer.
+/// Collects the problem document of one response.
 #[derive(Debug, Default)]
 pub(super) struct Problem {
-    /// `None`: the answer is none, or too long for one.
+    /// `None`: the response has no problem document, or it is too large.
     document: Option<Vec<u8>>,
 }
 
 impl Problem {
-    /// Of an answer with these headers.
+    /// For a response with these headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -31,7 +31,7 @@ impl Problem {
         }
     }
 
-    /// Its `detail`, else its `title`, as `hide` lets it be told, on one line.
+    /// The document's `detail`, else its `title`, on one line and with secrets masked by `hide`.
     pub(super) fn told(self, hide: impl Fn(&str) -> String) -> Option<Box<str>> {
         let document: Value = serde_json::from_slice(&self.document?).ok()?;
         let told = ["detail", "title"].into_iter().find_map(|member| document.get(member)?.as_str())?;

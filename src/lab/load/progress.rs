@@ -1,22 +1,22 @@
-//! How a load goes while it runs.
+//! Progress of a running load.
 
 use std::time::{Duration, Instant};
 
-/// What is known of a load that runs.
+/// The current progress.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
-    /// When the load began: the moment that all moments of the result count from. `None`: not yet.
+    /// The start of the load; all times of the result count from it. `None`: not started yet.
     pub began: Option<Instant>,
-    /// Since it began.
+    /// Since the start.
     pub elapsed: Duration,
-    /// Warming up and counted time together.
+    /// Warm-up and counted time together.
     pub total: Duration,
-    /// Actions since the beginning, those of the warming up included.
+    /// Completed actions, including those of the warm-up.
     pub done: u64,
     pub failed: u64,
     pub lost: u64,
-    /// Actions per second that ended of late.
+    /// Actions per second in the last complete slice.
     pub rate: f64,
-    /// Milliseconds, of actions that ended of late; 0 without any.
+    /// Milliseconds, in the last complete slice; 0 without actions.
     pub p99: f64,
 }

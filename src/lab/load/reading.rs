@@ -1,13 +1,13 @@
-//! What the users notice in the bodies of answers.
+//! Incremental analysis of response bodies.
 
 use memchr::memmem;
 use tokio::time::Instant;
 
-/// Looks for a text in a body that comes in pieces.
+/// Searches for a text in a body that arrives in pieces.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
     text: &'a [u8],
-    /// The end of what came, shorter than the text.
+    /// The end of the previous data, shorter than the text.
     tail: Vec<u8>,
     found: bool,
 }
@@ -39,21 +39,21 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The events of a stream (`text/event-stream`, as in the HTML standard, section 9.2): lines up to an empty one, with
-/// data among them. Comments and events without data, such as pings, are none.
+/// Counts the events of a stream (`text/event-stream`, HTML standard, section 9.2). An event ends with an
+/// empty line and contains data. Comments and events without data, such as pings, do not count.
 #[derive(Debug, Default)]
 pub(super) struct Events {
-    /// How much of `data` the line begins with; `None` once it is clear that it does not.
+    /// The parser state within the current line.
     line: Line,
     has_data: bool,
     after_return: bool,
-    /// When the last event came.
+    /// When the last event arrived.
     last: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Begins with so many bytes of the field's name.
+    /// The line so far is a prefix of `data` of this length.
     Name(usize),
     Data,
     Other,
@@ -68,7 +68,7 @@ impl Default for Line {
 const DATA: &[u8] = b"data";
 
 impl Events {
-    /// Takes what came `now`, and returns how many events it ended.
+    /// Processes a piece. Returns the number of events that it completes.
     pub(super) fn push(&mut self, piece: &[u8]) -> u32 {
         let mut ended = 0;
         for byte in piece {
@@ -82,23 +82,23 @@ impl Events {
         ended
     }
 
-    /// Whether that was the end of an event.
+    /// Processes a line end. Returns whether it completes an event.
     fn end_line(&mut self) -> bool {
         match std::mem::take(&mut self.line) {
             Line::Name(0) => return std::mem::take(&mut self.has_data),
-            // A field's name alone is a field without a value.
+            // A field name alone is a field with an empty value.
             Line::Data | Line::Name(4) => self.has_data = true,
             Line::Name(_) | Line::Other => {}
         }
         false
     }
 
-    /// Notes that an event came, and returns when the one before it did.
+    /// Records the arrival of an event. Returns when the previous one arrived.
     pub(super) fn note(&mut self, now: Instant) -> Option<Instant> {
         self.last.replace(now)
     }
 
-    /// Whether any came.
+    /// Whether any event has arrived.
     pub(super) fn any(&self) -> bool {
         self.last.is_some()
     }

@@ -1,4 +1,4 @@
-//! What is written down while a load runs. Each thread has records of its own; they are added up at the end.
+//! Records of a running load. Each thread has its own; they are summed at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use tokio::time::Instant;
 use super::failure::Failure;
 use super::result::{Loss, Sessions};
 
-/// How long a part of the timeline is.
+/// Length of a timeline slice.
 pub(super) const SLICE: Duration = Duration::from_millis(500);
-/// Nanoseconds; what takes longer is counted as this long.
+/// In nanoseconds; longer times are recorded as this.
 const LONGEST: u64 = 3600 * 1_000_000_000;
 
-/// Kinds of failures that are told apart by an application's own words, in each thread.
+/// Maximum number of failures per thread that keep the application's own text.
 const MAX_FAILURES: usize = 64;
 
-/// Nanoseconds by how often they were met.
+/// A histogram in nanoseconds.
 pub(super) type Times = Histogram<u64>;
 
 /// The records of one thread.
 #[derive(Debug, Clone)]
 pub(super) struct Records {
     began: Instant,
-    /// As in the scenario.
+    /// Indexed like the scenario's actions.
     pub(super) actions: Vec<ActionRecord>,
     pub(super) first_token: Times,
     pub(super) token_gap: Times,
@@ -37,7 +37,7 @@ pub(super) struct Records {
     blank: SliceRecord,
 }
 
-/// Counted actions of one name.
+/// The counted actions of one name.
 #[derive(Debug, Clone)]
 pub(super) struct ActionRecord {
     pub(super) done: u64,
@@ -45,30 +45,30 @@ pub(super) struct ActionRecord {
     pub(super) latency: Times,
 }
 
-/// What happened in a part of the load.
+/// The events of one timeline slice.
 #[derive(Debug, Clone)]
 pub(super) struct SliceRecord {
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) lost: u64,
-    /// To one part in a hundred: there are many slices.
+    /// With a precision of 1 %, because there are many slices.
     pub(super) latency: Histogram<u32>,
     pub(super) instances: BTreeMap<Box<str>, u64>,
 }
 
-/// An action that came to its end.
+/// A completed action.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) action: usize,
-    /// When it was due.
+    /// When the action was due.
     pub(super) due: Instant,
-    /// Whether it was due after the warming up.
+    /// Whether it was due after the warm-up.
     pub(super) counted: bool,
     pub(super) failure: Option<Failure>,
 }
 
 impl Records {
-    /// Blank ones of a load that begins at `began`.
+    /// Empty records of a load that begins at `began`.
     pub(super) fn new(began: Instant, actions: usize) -> Result<Self, CreationError> {
         let times = Histogram::new_with_max(LONGEST, 3)?;
         let latency = Histogram::new(2)?;
@@ -88,7 +88,7 @@ impl Records {
         })
     }
 
-    /// An answer was read to its end, or as far as it came.
+    /// Records a response that was read to its end, or as far as it arrived.
     pub(super) fn answered(&mut self, now: Instant, instance: Option<&str>, bytes: u64) {
         self.requests += 1;
         self.bytes += bytes;
@@ -100,7 +100,8 @@ impl Records {
         }
     }
 
-    /// An event came after so much time: since the request for the first one, otherwise since the one before it.
+    /// Records the arrival of an event: `after` counts from the request for the first event, otherwise from
+    /// the previous event.
     pub(super) fn token(&mut self, is_first: bool, after: Duration) {
         let times = if is_first { &mut self.first_token } else { &mut self.token_gap };
         times.saturating_record(nanoseconds(after));
@@ -120,7 +121,7 @@ impl Records {
             slice.done += 1;
             match failure {
                 Some(_) => slice.failed += 1,
-                // It grows as needed, so nothing that is recorded is too large.
+                // The histogram grows as needed, so recording cannot fail.
                 None => drop(slice.latency.record(latency.min(LONGEST))),
             }
         }
@@ -137,7 +138,7 @@ impl Records {
         }
     }
 
-    /// What happens now.
+    /// The slice of the current time.
     fn slice(&mut self, now: Instant) -> Option<&mut SliceRecord> {
         let index = (now - self.began).as_micros() / SLICE.as_micros();
         let index = usize::try_from(index).ok()?;
@@ -147,12 +148,12 @@ impl Records {
         self.slices.get_mut(index)
     }
 
-    /// Leaves no gap up to `end`.
+    /// Extends the timeline without gaps to `end`.
     pub(super) fn extend(&mut self, end: Instant) {
         self.slice(end);
     }
 
-    /// Adds what another thread of the same load wrote down.
+    /// Adds the records of another thread.
     pub(super) fn add(&mut self, other: Records) {
         for (own, others) in self.actions.iter_mut().zip(other.actions) {
             own.done += others.done;

@@ -1,4 +1,4 @@
-//! Requests of a scenario, made ready once and filled in for each user.
+//! A scenario's requests, prepared once and filled in per user.
 
 use std::borrow::Cow;
 
@@ -18,12 +18,12 @@ use super::values::Values;
 use crate::config::scenario::{Ask, AskBody};
 use crate::config::template::{Piece, Template};
 
-/// All but what RFC 3986 section 2.3 leaves as it is in any part of a URL.
+/// All characters except the unreserved ones of RFC 3986 section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const AGENT: &str = concat!("vestibule-load/", env!("CARGO_PKG_VERSION"));
 
-/// What the places of a request are filled in with.
+/// The values for a request's placeholders.
 #[derive(Debug)]
 pub(super) struct Filling<'a> {
     /// From 1.
@@ -33,20 +33,20 @@ pub(super) struct Filling<'a> {
     pub(super) values: &'a Values,
 }
 
-/// A request that can be made again and again.
+/// A request template.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) ask: Ask,
     path: Part<PathAndQuery>,
-    /// Those that are the same each time.
+    /// Headers without placeholders.
     headers: HeaderMap,
     filled_headers: Vec<(HeaderName, Template)>,
     body: Content,
-    /// The names of the values that it needs.
+    /// The names of the captured values that it uses.
     needs: Vec<String>,
 }
 
-/// Something that is the same each time, or not.
+/// Either fixed, or with placeholders.
 #[derive(Debug)]
 enum Part<T> {
     Fixed(T),
@@ -62,7 +62,7 @@ enum Content {
     Upload(u64, Vec<(String, Template)>),
 }
 
-/// What was filled in makes no request.
+/// The filled-in values do not form a valid request.
 #[derive(Debug)]
 pub(super) struct Unfit;
 
@@ -94,12 +94,12 @@ impl Prepared {
         Prepared { ask: ask.clone(), path, headers, filled_headers, body: content, needs }
     }
 
-    /// The first value that it needs and that is not there.
+    /// The first captured value that it uses and that is missing from `values`.
     pub(super) fn lacks(&self, values: &Values) -> Option<&str> {
         self.needs.iter().map(String::as_str).find(|name| values.get(name).is_none())
     }
 
-    /// The request with everything filled in, and the path that cookies go by.
+    /// The filled-in request, and the path that selects its cookies.
     pub(super) fn fill(
         &self,
         target: &Target,
@@ -169,7 +169,7 @@ fn content(body: &AskBody) -> (Content, Option<&'static str>) {
     }
 }
 
-/// All that is filled in.
+/// All templates of a request.
 fn templates(ask: &Ask) -> impl Iterator<Item = &Template> {
     let (body, fields) = match &ask.body {
         AskBody::Empty => (None, &[][..]),
@@ -181,7 +181,7 @@ fn templates(ask: &Ask) -> impl Iterator<Item = &Template> {
     std::iter::once(&ask.path).chain(headers).chain(body).chain(fields)
 }
 
-/// The whole text of a template without places.
+/// The whole text of a template without placeholders.
 fn fixed(template: &Template) -> Option<String> {
     let texts = template.pieces.iter().map(|piece| match piece {
         Piece::Text(text) => Some(text.as_str()),
@@ -209,7 +209,7 @@ fn written(template: &Template, filling: &Filling<'_>, escape: &dyn Fn(&str) -> 
     text
 }
 
-/// As it stands inside of a JSON text.
+/// Escaped for use within a JSON string.
 fn escaped(value: &str) -> Cow<'_, str> {
     if !value.contains(['"', '\\']) && !value.contains(char::is_control) {
         return Cow::Borrowed(value);

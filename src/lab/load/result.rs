@@ -1,104 +1,108 @@
-//! What a load came to: the figures that are printed, written as JSON and compared.
+//! The result of a load: the figures that are printed, written as JSON and compared.
 //!
-//! Times are milliseconds and moments are seconds since the load began, both as they were seen by the users.
+//! Durations are in milliseconds; times are in seconds since the start of the load. Both are as observed by
+//! the users.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything about one load. Actions, their latencies, the times of streams and the failures are those of actions that
-/// were due after the warming up; requests, bytes, sessions, losses, instances and the timeline tell of all.
+/// The result of one load. Actions, their latencies, stream times and failures count actions that were due
+/// after the warm-up. Requests, bytes, sessions, losses, instances and the timeline include the warm-up.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadResult {
     /// Name of the scenario.
     pub scenario: String,
     pub target: String,
-    /// The same scenario, target and seed make the same decisions.
+    /// The same scenario, target and seed give the same decisions.
     pub seed: u64,
-    /// Actions per second that were asked for; `None`: users come back when they have thought (closed model).
+    /// The requested rate in actions per second. `None`: closed model.
     pub asked_rate: Option<f64>,
-    /// How long actions were counted, without warming up.
+    /// The counted time, without the warm-up.
     pub seconds: f64,
-    /// Answers of all kinds, those of logins and repeated actions included.
+    /// All responses, including those of logins and repeated actions.
     pub requests: u64,
-    /// Bytes of answers' bodies.
+    /// Bytes of response bodies.
     pub bytes: u64,
-    /// By the name that the scenario gives it.
+    /// By action name.
     pub actions: BTreeMap<String, ActionResult>,
     /// All actions together.
     pub all: ActionResult,
-    /// From the request of a stream to its first event.
+    /// Time from a stream's request to its first event.
     pub first_token: Histogram,
-    /// Between two events of a stream.
+    /// Time between two events of a stream.
     pub token_gap: Histogram,
     pub sessions: Sessions,
-    /// Every lost session, in the order in which the losses were noticed.
+    /// Every lost session, in the order of detection.
     pub losses: Vec<Loss>,
-    /// Failed actions by what failed: `connect`, `timeout`, `cut`, `status 502`, `unexpected body`, `session lost`,
-    /// `no value for id in the answer`, `not begun`, `unfinished` … With what a problem document (RFC 9457) says:
-    /// `status 503: Every instance is busy`. No value that users took from answers, and no cookie, is in it.
+    /// Failed actions by failure: `connect`, `timeout`, `cut`, `status 502`, `unexpected body`,
+    /// `session lost`, `no value for id in the answer`, `not begun`, `unfinished` … With the text of a
+    /// problem document (RFC 9457): `status 503: Every instance is busy`. Captured values and cookies are
+    /// masked.
     pub failures: BTreeMap<String, u64>,
-    /// Answers by the instance that gave them, where the scenario names the header that tells.
+    /// Responses by instance, if the scenario names the header that identifies it.
     pub instances: BTreeMap<String, u64>,
-    /// Without gaps from the beginning to the end.
+    /// Without gaps from the start to the end.
     pub timeline: Vec<Slice>,
 }
 
-/// What became of the actions of one name.
+/// The results of the actions of one name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActionResult {
-    /// Those that came to their end, failed ones included.
+    /// Completed actions, including failed ones.
     pub done: u64,
     pub failed: u64,
-    /// From when the action was due to its end, the logins that it was made to do included. Without failed ones.
+    /// From the due time of an action to its end, including the logins that it required. Without failed
+    /// actions.
     pub latency: Histogram,
 }
 
-/// How many sessions began and how they ended.
+/// How many sessions began, and how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
-    /// Successful logins: the sessions that there were.
+    /// Successful logins, each of which begins a session.
     pub begun: u64,
-    /// Sessions that the application did not know any more, though nobody had ended them.
+    /// Sessions that the application no longer knew although no user had ended them.
     pub lost: u64,
     /// Sessions that their users ended.
     pub ended: u64,
-    /// Sessions of which nobody could tell at the end whether the application still knew them, as the question
-    /// failed. What is neither lost, ended nor unclear was alive at the end.
+    /// Sessions whose final check failed, so that their state is unknown. A session that is neither lost,
+    /// ended nor unclear was alive at the end.
     pub unclear: u64,
 }
 
-/// A session that was lost.
+/// A lost session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// When its user noticed.
+    /// When its user detected the loss.
     pub at: f64,
     /// The user's number.
     pub user: u32,
-    /// The application's name for the login (not the session id), where the scenario names the header that tells.
+    /// The application's name for the login (not the session id), if the scenario names the header that
+    /// contains it.
     pub login: Option<String>,
-    /// Who refused it.
+    /// The instance that refused the session.
     pub instance: Option<String>,
 }
 
-/// What happened in a part of the load.
+/// One part of the timeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
-    /// When it begins; it ends where the next one does.
+    /// Its start; it ends where the next slice begins.
     pub at: f64,
     pub done: u64,
     pub failed: u64,
     pub lost: u64,
-    /// Of the actions that ended in it; 0 without any.
+    /// Of the actions that ended in the slice; 0 without any.
     pub mean: f64,
     pub p50: f64,
     pub p95: f64,
     pub p99: f64,
-    /// Answers by instance.
+    /// Responses by instance.
     pub instances: BTreeMap<String, u64>,
 }
 
-/// A distribution of times.
+/// A distribution of durations.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     pub count: u64,
@@ -109,6 +113,6 @@ pub struct Histogram {
     pub p99: f64,
     pub p999: f64,
     pub max: f64,
-    /// Times and how often each was met, rising; one time stands for all within one part in a thousand of it.
+    /// Durations and their counts, ascending. Each duration stands for a range of one part in a thousand.
     pub counts: Vec<(f64, u64)>,
 }

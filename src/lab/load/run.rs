@@ -1,4 +1,4 @@
-//! Running a load: its threads, its beginning and its end.
+//! Runs a load: its threads, its start and its end.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,18 +18,18 @@ use super::wire::Wire;
 use super::{Load, Progress, account, closed, open};
 use crate::config::scenario::Arrival;
 
-/// One thread does so many actions per second, and leaves room for what is measured.
+/// Actions per second per thread; leaves CPU time for the system under test.
 const PER_THREAD: f64 = 10_000.0;
-/// Until all threads are there.
+/// Delay of the start, until all threads are running.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// What is under way has so long when somebody has ended the load early.
+/// Time for actions in flight after an early stop.
 const GRACE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
 
-/// Why there was no load.
+/// Why the load failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Nobody answers there as a target must.
+    /// The target does not accept connections as required.
     #[error("cannot connect to {target}: {cause}")]
     Connect { target: String, cause: String },
     #[error("the system gives no thread or no timer")]
@@ -41,11 +41,12 @@ pub enum LoadError {
 }
 
 impl Load {
-    /// Runs the load on threads of its own and returns what it came to.
+    /// Runs the load on its own threads and returns the result.
     ///
-    /// `progress` is told several times a second how it goes, and at once when it begins: moments of the result count
-    /// from [`Progress::began`]. `stop` ends it early, with a result of what was done until then; what is under way has
-    /// two seconds. Otherwise it has the scenario's `timeout` after the end. Dropping the future ends the threads.
+    /// `progress` is updated several times a second, and once at the start: all times of the result count
+    /// from [`Progress::began`]. `stop` ends the load early with a partial result; actions in flight then
+    /// have two seconds. Otherwise they have the scenario's `timeout` after the end. Dropping the future ends
+    /// the threads.
     pub async fn run(
         self,
         progress: watch::Sender<Progress>,
@@ -55,7 +56,7 @@ impl Load {
         drop(wire.map_err(|none| LoadError::Connect { target: self.target.url(), cause: none.cause })?);
         let cut = CancellationToken::new();
         let times = Times { began: Instant::now() + HEAD_START, closing: cut.child_token(), cut };
-        // Whoever does not want the result any more does not want the load either.
+        // Cuts the load when the future is dropped.
         let _cut = times.cut.clone().drop_guard();
         let mut parts = self.begin(&times)?;
         let ended = parts.watch(&self, &times, &progress, &stop).await?;
@@ -72,7 +73,7 @@ impl Load {
         Ok(account::result(&self, all, counted))
     }
 
-    /// How many threads there are.
+    /// The number of threads.
     fn parts(&self) -> u32 {
         let needed = match self.scenario.arrival {
             Arrival::Closed => 1,
@@ -93,7 +94,7 @@ impl Load {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("load-{first}")).spawn(move || {
                 let done = runtime.block_on(live(&shared, part));
-                // Without a listener nobody wants to know.
+                // Sending fails when the future of the load has been dropped.
                 let _ = tell.send(done);
             })?;
             all.records.push(records);
@@ -103,7 +104,7 @@ impl Load {
     }
 }
 
-/// The users of one thread.
+/// Runs the users of one thread.
 async fn live(shared: &Arc<Shared>, part: Part) -> io::Result<()> {
     sleep_until(shared.times.began).await;
     match shared.scenario.arrival {
@@ -113,7 +114,7 @@ async fn live(shared: &Arc<Shared>, part: Part) -> io::Result<()> {
     Ok(())
 }
 
-/// The threads of a load and what they write down.
+/// The threads of a load and their records.
 #[derive(Debug, Default)]
 struct Threads {
     records: Vec<Arc<Mutex<Records>>>,
@@ -121,7 +122,7 @@ struct Threads {
 }
 
 impl Threads {
-    /// Tells how it goes until all threads have ended; returns when the last action could be due.
+    /// Reports progress until all threads have ended. Returns the latest possible due time of an action.
     async fn watch(
         &mut self,
         load: &Load,
@@ -165,7 +166,7 @@ impl Threads {
         }
     }
 
-    /// What all threads wrote down.
+    /// The records of all threads.
     fn take(self) -> impl Iterator<Item = Records> {
         self.records.into_iter().map(|records| lock(&records).clone())
     }

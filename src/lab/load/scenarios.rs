@@ -1,19 +1,19 @@
-//! Scenarios that come with the program, and those of files.
+//! Scenarios: built-in ones, and those in files.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::config::{self, Problems, Scenario};
 
-/// A scenario that comes with the program.
+/// A built-in scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn {
     pub name: &'static str,
-    /// Its file.
+    /// The text of its file.
     pub text: &'static str,
 }
 
-/// The scenarios that come with the program.
+/// All built-in scenarios.
 pub const BUILT_IN: [BuiltIn; 5] = [
     BuiltIn { name: "dify-chat", text: include_str!("../../../config/scenarios/dify-chat.toml") },
     BuiltIn { name: "console-burst", text: include_str!("../../../config/scenarios/console-burst.toml") },
@@ -28,7 +28,7 @@ pub const BUILT_IN: [BuiltIn; 5] = [
     },
 ];
 
-/// Why there is no such scenario.
+/// Why a scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     #[error("no scenario {name:?}: it is neither a file nor one of {known}")]
@@ -39,7 +39,7 @@ pub enum ScenarioError {
     Invalid(#[from] Problems),
 }
 
-/// The scenario of this name, or in this file, and its text. Blocks.
+/// The built-in scenario of this name, or the one in this file, and its text. Blocks.
 pub fn scenario(name: &str) -> Result<(Scenario, String), ScenarioError> {
     let path = Path::new(name);
     let text = match BUILT_IN.iter().find(|built_in| built_in.name == name) {

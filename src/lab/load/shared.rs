@@ -1,4 +1,4 @@
-//! What the users of one thread share.
+//! State shared by the users of one thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,13 +13,13 @@ use super::request::Prepared;
 use super::target::Target;
 use crate::config::scenario::{Ask, OnLost, Scenario, Step};
 
-/// What there is to do, how, until when, and where it is written down.
+/// The scenario prepared for execution, its times, and its records.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) scenario: Scenario,
     pub(super) target: Target,
     pub(super) decisions: Decisions,
-    /// As in the scenario.
+    /// Indexed like the scenario's actions.
     pub(super) actions: Vec<Vec<PreparedStep>>,
     pub(super) login: Vec<Prepared>,
     pub(super) logout: Vec<Prepared>,
@@ -28,26 +28,26 @@ pub(super) struct Shared {
     records: Arc<Mutex<Records>>,
 }
 
-/// One request of an action, made ready.
+/// A prepared step of an action.
 #[derive(Debug)]
 pub(super) struct PreparedStep {
     pub(super) prepared: Prepared,
     pub(super) stream: bool,
-    /// What is asked once the stream runs.
+    /// The request to send once the stream runs.
     pub(super) meanwhile: Option<Prepared>,
 }
 
-/// When the load begins and ends.
+/// The start and the end of a load.
 #[derive(Debug, Clone)]
 pub(super) struct Times {
     pub(super) began: Instant,
-    /// No action begins any more.
+    /// Cancelled when no further action may begin.
     pub(super) closing: CancellationToken,
-    /// What is under way ends now.
+    /// Cancelled when actions in flight must end at once.
     pub(super) cut: CancellationToken,
 }
 
-/// Which users a thread has: every `threads`th of `count`, from `first` on.
+/// The users of a thread: every `threads`th of `count`, beginning with `first`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     pub(super) first: u32,
@@ -61,7 +61,7 @@ impl Part {
         (self.first..self.count).step_by(usize::try_from(self.threads).unwrap_or(1))
     }
 
-    /// Where a user stands among those of this thread, if it is one of them.
+    /// The index of a user within this thread, if it belongs to it.
     pub(super) fn place(self, user: u32) -> Option<usize> {
         let above = user.checked_sub(self.first).filter(|above| above % self.threads == 0)?;
         usize::try_from(above / self.threads).ok()
@@ -95,24 +95,24 @@ impl Shared {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down that an action came to its end now.
+    /// Records that an action ends now.
     pub(super) fn ended(&self, decision: Decision, due: Instant, failure: Option<Failure>) {
         let counted = self.is_counted(due);
         self.records().ended(Instant::now(), Ended { action: decision.action, due, counted, failure });
     }
 
-    /// When a user comes: all over the warming up.
+    /// When a user arrives: arrivals are spread evenly over the warm-up.
     pub(super) fn arrival(&self, user: u32) -> Instant {
         let share = f64::from(user) / f64::from(self.scenario.users.count);
         self.times.began + self.scenario.warm_up.mul_f64(share)
     }
 
-    /// Waits until `moment`; false if the load ended before.
+    /// Waits until `moment`. Returns false if the load ends first.
     pub(super) async fn pause(&self, moment: Instant) -> bool {
         self.times.closing.run_until_cancelled(sleep_until(moment)).await.is_some()
     }
 
-    /// How many logins may be tried for one action.
+    /// Maximum login attempts per action.
     pub(super) fn attempts(&self) -> u32 {
         self.scenario.session.as_ref().map_or(0, |login| login.login_attempts)
     }
@@ -121,17 +121,17 @@ impl Shared {
         self.scenario.session.as_ref().map_or(OnLost::Login, |login| login.on_lost)
     }
 
-    /// Whether an action that was due then counts.
+    /// Whether an action that is due at this time is counted.
     pub(super) fn is_counted(&self, due: Instant) -> bool {
         due >= self.times.began + self.scenario.warm_up
     }
 
-    /// When no action is due any more.
+    /// The end of the load: no action is due after it.
     pub(super) fn end(&self) -> Instant {
         self.times.began + self.scenario.warm_up + self.scenario.duration
     }
 
-    /// What comes of `task`; `None` if it was cut.
+    /// The output of `task`, or `None` if it was cut.
     pub(super) async fn unless_cut<T>(&self, task: impl Future<Output = T>) -> Option<T> {
         self.times.cut.run_until_cancelled(task).await
     }

@@ -1,4 +1,4 @@
-//! The bytes under HTTP, in the clear or not.
+//! The byte stream below HTTP: plain TCP or TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

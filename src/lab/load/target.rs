@@ -1,4 +1,4 @@
-//! Where a load goes, and how it gets there.
+//! The target of a load, and connecting to it.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ use super::jar::Jar;
 use super::stream::Stream;
 use super::tls;
 
-/// How to talk to a target.
+/// Connection options.
 #[derive(Debug, Clone, Default)]
 pub struct TargetOptions {
-    /// Speak HTTP/2: agreed on in TLS, without asking otherwise.
+    /// Use HTTP/2: negotiated by ALPN with TLS, with prior knowledge otherwise.
     pub http2: bool,
-    /// A PEM file of authorities to trust instead of the system's.
+    /// A PEM file of certificate authorities that replaces the system's.
     pub ca: Option<PathBuf>,
-    /// Trust any certificate.
+    /// Accept any certificate.
     pub insecure: bool,
 }
 
@@ -36,21 +36,21 @@ pub enum TargetError {
     Tls(#[from] tls::TlsError),
 }
 
-/// Where a load goes.
+/// The target of a load.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     pub(super) host: String,
     pub(super) port: u16,
-    /// Stands before every path; empty or without a slash at its end.
+    /// The prefix of every path; empty or without a trailing slash.
     pub(super) prefix: String,
     pub(super) http2: bool,
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
-    /// Reads `url` and what `options` names. Blocks; https needs the process prepared with
+    /// Parses `url` and reads the files of `options`. Blocks. For https the process must be prepared with
     /// [`install_crypto`](crate::transport::install_crypto).
     pub fn new(url: &str, options: &TargetOptions) -> Result<Target, TargetError> {
         let wrong = || TargetError::Url(url.to_owned());
@@ -78,7 +78,7 @@ impl Target {
         })
     }
 
-    /// A stream to it, and whether HTTP/2 is spoken on it.
+    /// Connects. Returns the stream, and whether it uses HTTP/2.
     pub(super) async fn connect(&self) -> Result<(Stream, bool), NoConnection> {
         let unreached = |error: io::Error| NoConnection::new(Failure::Connect, &error);
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreached)?;
@@ -92,12 +92,12 @@ impl Target {
         Ok((Stream::Tls(Box::new(stream)), http2))
     }
 
-    /// An empty jar for its cookies.
+    /// An empty cookie jar for the target.
     pub(super) fn jar(&self) -> Jar {
         Jar::new(&self.host, self.tls.is_some())
     }
 
-    /// Its base URL.
+    /// The base URL.
     pub fn url(&self) -> String {
         format!("{}://{}{}", self.scheme, self.authority, self.prefix)
     }

@@ -1,4 +1,4 @@
-//! Whom to trust.
+//! TLS configuration: the trusted certificate authorities.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::target::TargetOptions;
 
-/// Why nobody can be trusted.
+/// Why TLS cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read the authorities in {}", path.display())]
@@ -25,7 +25,7 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// How to talk TLS. Blocks.
+/// The TLS client configuration. Blocks.
 pub(super) fn config(options: &TargetOptions) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
@@ -59,7 +59,7 @@ fn roots(options: &TargetOptions) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(TlsError::None { path: path.clone() }) } else { Ok(roots) }
 }
 
-/// Trusts any certificate; signatures are still checked.
+/// Accepts any certificate. Handshake signatures are still verified.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

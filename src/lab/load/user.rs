@@ -1,4 +1,4 @@
-//! One user: cookies, a connection, perhaps a session, one action at a time.
+//! One simulated user: cookies, a connection, a session if logged in, and one action at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use super::values::Values;
 use super::wire::Wire;
 use crate::config::scenario::OnLost;
 
-/// Longest time for finding out whether a user is still logged in.
+/// Timeout of the final session check.
 const CHECK: Duration = Duration::from_secs(5);
 const CHECK_AGAIN: Duration = Duration::from_millis(250);
 
-/// A user who has come.
+/// A user that has arrived.
 #[derive(Debug)]
 pub(super) struct User {
     /// From 0.
@@ -26,26 +26,26 @@ pub(super) struct User {
     pub(super) shared: Arc<Shared>,
     pub(super) jar: Jar,
     pub(super) wire: Option<Wire>,
-    /// From answers.
+    /// Captured from responses.
     pub(super) values: Values,
     session: Option<Session>,
     logins: u64,
-    /// Never to come back.
+    /// Whether the user has left for good.
     pub(super) gone: bool,
 }
 
-/// What a user believes to have.
+/// The session from the user's point of view.
 #[derive(Debug)]
 struct Session {
     /// The application's name for the login.
     login: Option<String>,
 }
 
-/// How one try of an action went.
+/// The outcome of one attempt of an action.
 enum Tried {
     Done,
     Failed(Failure),
-    /// The session was not known any more.
+    /// The session is no longer known to the application.
     Lost,
 }
 
@@ -64,15 +64,15 @@ impl User {
         }
     }
 
-    /// Comes, which includes logging in where there is a login.
+    /// The arrival of the user, including its login if the scenario has one.
     pub(super) async fn come(&mut self) {
         let shared = self.shared.clone();
         let mut attempts = shared.attempts();
-        // Who cannot log in now does so when an action needs it.
+        // A failed login is repeated when an action needs it.
         let _ = shared.unless_cut(self.log_in(&mut attempts)).await;
     }
 
-    /// Does what was decided, and writes down how it went.
+    /// Performs the decided action and records its outcome.
     pub(super) async fn act(&mut self, decision: Decision, due: Instant) {
         let shared = self.shared.clone();
         let done = shared.unless_cut(self.carry_out(&decision, shared.is_counted(due))).await;
@@ -131,7 +131,7 @@ impl User {
         Tried::Done
     }
 
-    /// Tries to have a session, as often as there are `attempts` left.
+    /// Logs in, with at most `attempts` attempts.
     async fn log_in(&mut self, attempts: &mut u32) -> Result<(), Failure> {
         let mut failure = Failure::SessionLost;
         while *attempts > 0 {
@@ -146,7 +146,7 @@ impl User {
 
     async fn log_in_once(&mut self) -> Result<(), Failure> {
         let shared = self.shared.clone();
-        // A login has its own chance, so that one that was forced changes no other decision.
+        // Logins use their own random stream, so that an additional login changes no other decision.
         let random = shared.decisions.rng(!u64::from(self.number), self.logins).u64(..);
         self.logins += 1;
         let mut login = None;
@@ -162,7 +162,7 @@ impl User {
         Ok(())
     }
 
-    /// The application does not know the session any more.
+    /// Records the loss of the session.
     fn lose(&mut self, answer: Answer) {
         if let Some(Session { login }) = self.session.take() {
             self.shared.records().lost(Instant::now(), self.number + 1, login, answer.instance);
@@ -185,12 +185,12 @@ impl User {
         if shared.logout.is_empty() {
             self.jar.clear();
         }
-        // No answer takes them away, as one takes cookies.
+        // A response can delete cookies but not captured values, so they are cleared here.
         self.values.clear();
         let _ = self.log_in(&mut shared.attempts()).await;
     }
 
-    /// Finds out whether the session is still known.
+    /// Checks whether the application still knows the session.
     pub(super) async fn check(&mut self) {
         let shared = self.shared.clone();
         let Some(prepared) = shared.check.as_ref().filter(|_| self.session.is_some()) else { return };

@@ -1,13 +1,14 @@
-//! What one user took from answers. It may be secret, so it is told to nobody but the target.
+//! Values that a user has captured from responses. They may be secret, so they are sent only to the target
+//! and never printed.
 
 use std::collections::BTreeMap;
 
 use crate::secret::Secret;
 
-/// Bytes of a value that is hidden: what is shorter is no secret, and would be found anywhere.
+/// Minimum length of a masked value. Shorter values are not secret, and would match unrelated text.
 pub(super) const HIDDEN_FROM: usize = 4;
 
-/// A value for each name; how many names there are and how long a value is has bounds elsewhere.
+/// The captured values by name. The number of names and the length of values are limited elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Values(BTreeMap<String, Secret<String>>);
 
@@ -27,7 +28,7 @@ impl Values {
         self.0.clear();
     }
 
-    /// `text` with `{name}` for every value in it.
+    /// `text` with every value replaced by `{name}`.
     pub(super) fn hidden(&self, text: &str) -> String {
         let secrets = self.0.iter().map(|(name, value)| (name, value.expose()));
         let secrets = secrets.filter(|(_, value)| value.len() >= HIDDEN_FROM);

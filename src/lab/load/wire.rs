@@ -1,7 +1,8 @@
 //! One connection to the target.
 //!
-//! An HTTP/1.1 connection has no task of its own: whoever waits for its answer drives it, so a request costs no wake-up
-//! of another task. hyper's halves need no wakers between them then, hence the contexts without one.
+//! An HTTP/1.1 connection has no task of its own: the task that waits for the response drives it, so a
+//! request costs no wake-up of another task. hyper's two halves then need no wakers for each other, hence the
+//! contexts with a no-op waker.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -23,16 +24,16 @@ use super::stream::Stream;
 use super::target::Target;
 use crate::clock::LazyTimer;
 
-/// After a longer pause a connection may have been closed without our having been told.
+/// After a longer pause the connection may have been closed without the runtime having polled its socket.
 const NEWS_AFTER: Duration = Duration::from_millis(100);
 
-/// An open connection, and how long it may be silent.
+/// An open connection and its read timeout (`patience`).
 #[derive(Debug)]
 pub(super) struct Wire {
     sender: Sender,
-    /// Of HTTP/1.1, until it has ended.
+    /// For HTTP/1.1, until the connection has ended.
     driver: Driver,
-    /// Of HTTP/2.
+    /// For HTTP/2.
     _task: Option<AbortOnDropHandle<()>>,
     patience: Duration,
     timer: LazyTimer,
@@ -45,16 +46,16 @@ enum Sender {
     Http2(http2::SendRequest<Outgoing>),
 }
 
-/// Why a request got no answer.
+/// Why a request has no response.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
-    /// Certainly nothing was sent.
+    /// Provably nothing was sent.
     Unsent,
     Failed(Failure),
 }
 
 impl Wire {
-    /// Connects; `patience` is the longest time for that, and later without a byte of an answer.
+    /// Connects. `patience` is the timeout for the connect, and later for each wait for a byte of a response.
     pub(super) async fn connect(target: &Target, patience: Duration) -> Result<Wire, NoConnection> {
         timeout(patience, Wire::open(target, patience)).await.map_err(|_| NoConnection {
             failure: Failure::Timeout,
@@ -70,7 +71,7 @@ impl Wire {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             let hands = builder.timer(TokioTimer::new()).handshake(io).await;
             let (sender, connection) = hands.map_err(refused)?;
-            // An error reaches whoever waits for an answer.
+            // The waiting request receives the error.
             let task = tokio::spawn(async move { drop(connection.await) });
             (Sender::Http2(sender), None, Some(AbortOnDropHandle::new(task)))
         } else {
@@ -97,7 +98,7 @@ impl Wire {
     pub(super) async fn is_usable(&mut self) -> bool {
         let now = Instant::now();
         if now - self.used > NEWS_AFTER {
-            // Lets the runtime look at its sockets.
+            // Lets the runtime poll its sockets.
             tokio::task::yield_now().await;
         }
         self.timer.arm(now, self.patience);
@@ -109,7 +110,7 @@ impl Wire {
         ready.await.is_some_and(|ready| ready.is_ok())
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the response head.
     pub(super) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, NoAnswer> {
         self.timer.arm(Instant::now(), self.patience);
         let Wire { sender, driver, timer, .. } = self;
@@ -129,7 +130,7 @@ impl Wire {
         }
     }
 
-    /// The next frame of an answer's body and when it came; `None` at its end.
+    /// The next frame of a response body with its arrival time. `None` at the end.
     pub(super) async fn frame(
         &mut self,
         body: &mut Incoming,
@@ -160,7 +161,7 @@ fn no_answer(mut error: TrySendError<Request<Outgoing>>) -> NoAnswer {
 
 type Driver = Option<Pin<Box<http1::Connection<TokioIo<Stream>, Outgoing>>>>;
 
-/// Polls until there is something, driving the connection meanwhile; `None` when the timer expires.
+/// Polls until ready and drives the connection meanwhile. `None` when the timer expires.
 async fn wait<T>(
     driver: &mut Driver,
     timer: &mut LazyTimer,
@@ -168,7 +169,8 @@ async fn wait<T>(
 ) -> Option<T> {
     let mut woken = false;
     poll_fn(|cx| {
-        // What has probably come is taken without a waker first: hyper would keep it and wake us for nothing.
+        // Data that has probably arrived is read without a waker first: hyper would store the waker and cause
+        // a spurious wake-up.
         if std::mem::replace(&mut woken, true) {
             drive(driver, &mut no_waker());
         }
@@ -180,8 +182,8 @@ async fn wait<T>(
         if let Poll::Ready(ready) = ready {
             return Poll::Ready(Some(ready));
         }
-        // When the task's turn is used up (tokio's budget), something may have looked not ready to a waker that wakes
-        // nobody. The timer looks at the budget too, and with the task's waker.
+        // When tokio's coop budget is used up, a poll with the no-op waker returns pending and its wake-up is
+        // lost. The timer checks the budget too, with the task's real waker.
         timer.poll_expired(cx).map(|()| None)
     })
     .await
@@ -189,7 +191,7 @@ async fn wait<T>(
 
 fn drive(driver: &mut Driver, cx: &mut Context<'_>) {
     if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
-        // An error has also gone to whoever waits for the answer.
+        // The waiting request has also received the error.
         *driver = None;
     }
 }

@@ -1,9 +1,9 @@
-//! One row for each run, for a spreadsheet.
+//! CSV for spreadsheets: one row per run.
 
 use super::escape::escape_csv;
 use crate::lab::compare::{Comparison, Figure, Run};
 
-/// Mode, round, counts of the run, then all figures; a figure that was not measured is an empty field.
+/// Mode, round, counters of the run, then all figures. A figure that was not measured is an empty field.
 pub(super) fn csv(comparison: &Comparison) -> String {
     let counts =
         ["mode", "round", "seconds", "requests", "actions", "failed", "sessions", "lost", "oracle_lost"];

@@ -1,7 +1,7 @@
-//! Texts from outside, made harmless.
+//! Escapes untrusted text.
 
-/// `text` for HTML and SVG, between tags and inside quoted attributes. Characters that XML does not know become
-/// U+FFFD.
+/// Escapes `text` for HTML and SVG, both for content and for quoted attributes. Characters that are invalid
+/// in XML become U+FFFD.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -20,7 +20,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// `text` for a line of Markdown or a cell of its tables.
+/// Escapes `text` for a line of Markdown or a table cell.
 pub(super) fn escape_markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -35,7 +35,8 @@ pub(super) fn escape_markdown(text: &str) -> String {
     escaped
 }
 
-/// `text` as a field of CSV (RFC 4180). A field that a spreadsheet would take for a formula is led by an apostrophe.
+/// Escapes `text` as a CSV field (RFC 4180). A field that a spreadsheet would treat as a formula gets a
+/// leading apostrophe.
 pub(super) fn escape_csv(text: &str) -> String {
     let lead = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     if text.contains([',', '"', '\n', '\r']) {

@@ -1,15 +1,15 @@
-//! What all rounds of a mode give together.
+//! Aggregates all rounds of a mode.
 
 use std::collections::BTreeMap;
 
 use crate::lab::compare::{Comparison, EventMark, Run};
 
-/// The runs of a mode, in the order in which they ran.
+/// The runs of a mode, in the order of execution.
 pub(super) fn runs<'a>(comparison: &'a Comparison, mode: &str) -> Vec<&'a Run> {
     comparison.runs.iter().filter(|run| run.mode == mode).collect()
 }
 
-/// The events that are marked: of the run with most of them.
+/// The events that plots mark: those of the run with the most events.
 pub(super) fn events(comparison: &Comparison) -> &[EventMark] {
     comparison
         .runs
@@ -19,7 +19,7 @@ pub(super) fn events(comparison: &Comparison) -> &[EventMark] {
         .unwrap_or_default()
 }
 
-/// When the longest run of all ended, in seconds; at least 1.
+/// The end of the longest run, in seconds; at least 1.
 pub(super) fn end(comparison: &Comparison) -> f64 {
     let ends = comparison.runs.iter().map(|run| {
         let last = run.load.timeline.last().map_or(0.0, |slice| slice.at + width(run));
@@ -28,7 +28,7 @@ pub(super) fn end(comparison: &Comparison) -> f64 {
     ends.filter(|end| end.is_finite()).fold(1.0, f64::max)
 }
 
-/// How long a slice of a run's timeline is, in seconds.
+/// The length of a run's timeline slices, in seconds.
 fn width(run: &Run) -> f64 {
     match run.load.timeline.as_slice() {
         [first, second, ..] if second.at > first.at => second.at - first.at,
@@ -36,9 +36,9 @@ fn width(run: &Run) -> f64 {
     }
 }
 
-/// A distribution of times, all rounds together.
+/// A distribution of durations over all rounds.
 pub(super) struct Distribution {
-    /// Times that rise, each with how many were not greater.
+    /// Durations in ascending order, each with its cumulative count.
     steps: Vec<(f64, u64)>,
     pub(super) count: u64,
 }
@@ -57,13 +57,13 @@ impl Distribution {
         Distribution { steps: counts, count }
     }
 
-    /// Times with the share of all that were not greater, 0 to 1.
+    /// Durations with the share of all that are not greater, 0 to 1.
     pub(super) fn shares(&self) -> impl Iterator<Item = (f64, f64)> {
         let count = self.count as f64;
         self.steps.iter().map(move |(time, until)| (*time, *until as f64 / count))
     }
 
-    /// The time that this share did not exceed; `None` of nothing.
+    /// The quantile at `share`. `None` for an empty distribution.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         self.shares()
             .find(|(_, until)| *until >= share)
@@ -72,21 +72,21 @@ impl Distribution {
     }
 }
 
-/// A slice of the timeline, the mean of all rounds.
+/// A timeline slice, averaged over all rounds.
 #[derive(Debug, Default)]
 pub(super) struct Moment {
     pub(super) at: f64,
     pub(super) seconds: f64,
-    /// Milliseconds; `None` when nothing ended.
+    /// Milliseconds. `None` when no action ended.
     pub(super) p50: Option<f64>,
     pub(super) p95: Option<f64>,
-    /// The least and the greatest 95th percentile of a round.
+    /// The smallest and the largest 95th percentile of the rounds.
     pub(super) p95_range: Option<(f64, f64)>,
     pub(super) failed: f64,
     pub(super) instances: BTreeMap<String, f64>,
 }
 
-/// The timelines of all rounds laid over each other, slice by slice.
+/// The timelines of all rounds, averaged slice by slice.
 pub(super) fn timeline(runs: &[&Run]) -> Vec<Moment> {
     let length = runs.iter().map(|run| run.load.timeline.len()).max().unwrap_or_default();
     (0..length).map(|place| moment(runs, place)).collect()

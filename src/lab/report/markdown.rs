@@ -1,10 +1,10 @@
-//! The report in short, for a pull request.
+//! The short report for a pull request.
 
 use super::escape::escape_markdown;
 use super::published;
 use crate::lab::compare::{Comparison, Estimate, Figure, number};
 
-/// Verdict, table, conditions, and how to repeat it.
+/// Verdict, table, conditions, and the command that repeats it.
 pub(super) fn markdown(comparison: &Comparison) -> String {
     let verdict = &comparison.verdict;
     format!(
@@ -45,7 +45,7 @@ fn cell(figure: Figure, estimate: Option<&Estimate>) -> String {
     }
 }
 
-/// A block of code with a fence that is longer than any within.
+/// A code block whose fence is longer than any run of backticks in it.
 fn fenced(code: &str) -> String {
     let longest = code.split(|character| character != '`').map(str::len).max().unwrap_or_default();
     let fence = "`".repeat(3.max(longest + 1));

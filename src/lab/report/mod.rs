@@ -1,8 +1,8 @@
-//! The report of a comparison: one page for people, the same in short for a pull request, and the figures for
+//! The report of a comparison: an HTML page, a short version for a pull request, and the figures for
 //! programs.
 //!
-//! The page is a single file without scripts, and its content security policy allows nothing to be loaded. All that
-//! comes from outside, names of scenarios, instances and failures, goes through `escape`.
+//! The page is a single file without scripts; its content security policy forbids loading anything. All
+//! untrusted text (names of scenarios, instances and failures) is escaped by `escape`.
 
 mod csv;
 mod escape;
@@ -20,16 +20,16 @@ use std::path::{Path, PathBuf};
 
 use super::compare::Comparison;
 
-/// What [`write()`] wrote.
+/// The files that [`write()`] has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// The page; needs nothing but itself.
+    /// The self-contained page.
     pub html: PathBuf,
     /// For a pull request.
     pub markdown: PathBuf,
     /// The comparison itself.
     pub json: PathBuf,
-    /// One row for each run.
+    /// One row per run.
     pub csv: PathBuf,
 }
 
@@ -55,10 +55,10 @@ pub enum ReportError {
     Json(#[from] serde_json::Error),
 }
 
-/// Finds out whether [`write()`] would find another report in `directory`, before anything is measured.
+/// Checks before the measurement that `directory` contains no other report.
 ///
 /// # Errors
-/// [`ReportError::Exists`] with the first file in the way.
+/// [`ReportError::Exists`] with the first existing file.
 pub fn vacant(directory: &Path) -> Result<(), ReportError> {
     let Written { html, markdown, json, csv } = Written::within(directory);
     match [html, markdown, json, csv].into_iter().find(|path| path.symlink_metadata().is_ok()) {
@@ -67,11 +67,11 @@ pub fn vacant(directory: &Path) -> Result<(), ReportError> {
     }
 }
 
-/// Writes the report into `directory`, which is made when it is not there. Each file appears whole or not at all.
+/// Writes the report into `directory`, which is created if necessary. Each file is written atomically.
 ///
 /// # Errors
-/// [`ReportError::Exists`] when a file of that name is there, otherwise the system's error; what was written until
-/// then stays.
+/// [`ReportError::Exists`] when a file already exists, otherwise the system's error. Files that are already
+/// written stay.
 pub fn write(comparison: &Comparison, directory: &Path) -> Result<Written, ReportError> {
     vacant(directory)?;
     fs::create_dir_all(directory)
@@ -84,12 +84,12 @@ pub fn write(comparison: &Comparison, directory: &Path) -> Result<Written, Repor
     Ok(written)
 }
 
-/// Writes a file under another name first, so that nobody finds half of it.
+/// Writes a file under a temporary name first, so that a partial file is never visible.
 fn put(path: &Path, text: &str) -> Result<(), ReportError> {
     let temporary = path.with_added_extension(format!("{}.tmp", std::process::id()));
     let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|source| {
-        // What is left of it is of no use; the first error is the one to tell.
+        // Removes the partial file; the first error is the one to report.
         let _ = fs::remove_file(&temporary);
         ReportError::Write { path: path.to_owned(), source }
     })

@@ -7,7 +7,7 @@ use crate::lab::compare::Comparison;
 
 const STYLE: &str = include_str!("page.css");
 
-/// The report as one HTML document that is well-formed XML too.
+/// The report as one HTML document that is also well-formed XML.
 pub(super) fn page(comparison: &Comparison) -> String {
     let body = [
         sections::head(comparison),

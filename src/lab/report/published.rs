@@ -1,4 +1,4 @@
-//! Published figures beside ours, on the page and in the pull request.
+//! Published figures next to the measured ones, for the page and for the pull request.
 
 use super::escape::{escape, escape_markdown};
 use crate::lab::compare::Comparison;
@@ -27,7 +27,7 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
     )
 }
 
-/// May be wide, so it scrolls by itself.
+/// A table that may be wide, so it scrolls on its own.
 fn table(label: &str, rows: &[Vec<String>]) -> String {
     let Some((head, rows)) = rows.split_first() else { return String::new() };
     let heads: String = head.iter().map(|cell| format!("<th scope=\"col\">{}</th>", escape(cell))).collect();

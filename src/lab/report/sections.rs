@@ -1,4 +1,4 @@
-//! The sections of the page, in the order in which they are read.
+//! The sections of the page, in reading order.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::plot::{self, sample, style};
 use super::tables;
 use crate::lab::compare::{Comparison, Figure, number};
 
-/// The verdict: its first clause large, the rest of it below.
+/// The verdict: its first clause large, the rest below.
 pub(super) fn head(comparison: &Comparison) -> String {
     let (setup, verdict) = (&comparison.setup, &comparison.verdict);
     let (first, rest) = clauses(&verdict.headline);
@@ -34,7 +34,7 @@ fn clauses(headline: &str) -> (String, String) {
     (format!("{first}."), rest.unwrap_or_default())
 }
 
-/// Three figures, large: two that users feel and one that says what it costs.
+/// Three large figures: two that users experience and one cost.
 pub(super) fn tiles(comparison: &Comparison) -> String {
     let is_measured = |figure: &Figure| comparison.modes.iter().any(|mode| mode.figure(*figure).is_some());
     let wished = [

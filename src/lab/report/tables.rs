@@ -5,7 +5,7 @@ use super::gather::{Distribution, runs};
 use super::plot::{sample, style};
 use crate::lab::compare::{Comparison, Contrast, Estimate, Figure, ModeResult, number};
 
-/// All figures by mode, each with its interval and its distance from the first mode.
+/// All figures by mode, each with its interval and its difference from the first mode.
 pub(super) fn figures(comparison: &Comparison) -> String {
     let measured =
         Figure::ALL.into_iter().filter(|f| comparison.modes.iter().any(|m| m.figure(*f).is_some()));
@@ -37,7 +37,7 @@ fn interval(estimate: &Estimate) -> String {
     }
 }
 
-/// How far a mode is from the first, in words and with a sign for better or worse.
+/// The difference of a mode from the first, in words and with a sign for better or worse.
 fn difference(comparison: &Comparison, contrast: &Contrast) -> String {
     let (figure, difference) = (contrast.figure, &contrast.difference);
     let Some(interval) = difference.interval else { return String::new() };
@@ -56,7 +56,7 @@ fn difference(comparison: &Comparison, contrast: &Contrast) -> String {
     format!("<small class=\"{class}\">{sign}: {amount} {direction}</small>")
 }
 
-/// Percentiles of all rounds together.
+/// Percentiles over all rounds.
 pub(super) fn percentiles(comparison: &Comparison) -> String {
     const SHARES: [(&str, f64); 6] =
         [("50 %", 0.5), ("90 %", 0.9), ("95 %", 0.95), ("99 %", 0.99), ("99.9 %", 0.999), ("all", 1.0)];
@@ -75,7 +75,7 @@ pub(super) fn percentiles(comparison: &Comparison) -> String {
     table("plain", "Actions done within", comparison, &rows.collect::<String>())
 }
 
-/// Failed actions of all rounds by what failed; empty when none did.
+/// Failed actions of all rounds by failure; a short note when there are none.
 pub(super) fn failures(comparison: &Comparison) -> String {
     let kinds: std::collections::BTreeSet<&str> =
         comparison.runs.iter().flat_map(|run| run.load.failures.keys()).map(String::as_str).collect();
@@ -95,7 +95,8 @@ pub(super) fn failures(comparison: &Comparison) -> String {
     table("plain", "What failed", comparison, &rows.collect::<String>())
 }
 
-/// A table with a column for each mode; roles are said, because narrow screens lay it out otherwise.
+/// A table with a column per mode. Roles are explicit, because the CSS layout for narrow screens changes the
+/// display type.
 fn table(class: &str, corner: &str, comparison: &Comparison, rows: &str) -> String {
     let heads = comparison.modes.iter().enumerate().map(|(place, mode)| {
         let (class, name) = (style(place), escape(&mode.mode));
@@ -108,7 +109,7 @@ fn table(class: &str, corner: &str, comparison: &Comparison, rows: &str) -> Stri
     )
 }
 
-/// Every run with its counts and figures; wide, so it scrolls by itself.
+/// Every run with its counters and figures; wide, so it scrolls on its own.
 pub(super) fn every_run(comparison: &Comparison) -> String {
     let figures: Vec<Figure> = Figure::ALL
         .into_iter()

@@ -18,7 +18,7 @@ const NO_END: Problem = Problem::Invalid("only \"drain\" and \"down\" have a dea
 const NEVER: Problem =
     Problem::Invalid("\"then\" needs a \"deadline\" with \"drain\": it says what happens after it");
 
-/// Exactly these, and nothing else.
+/// The body of a call; unknown fields are rejected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Call {
@@ -46,7 +46,7 @@ enum Afterwards {
 }
 
 impl Call {
-    /// The order, given at `now`.
+    /// Validates the call. A deadline counts from `now`.
     pub(super) fn order(self, now: Instant) -> Result<InstanceUpdate, Problem> {
         if self.state.is_none() && self.weight.is_none() {
             return Err(NOTHING);

@@ -1,4 +1,4 @@
-//! What is told of upstreams.
+//! The report on upstreams.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::{self, InstanceState, Mode};
 use crate::proxy::RuntimeConfig;
 use crate::upstream::Instance;
 
-/// The whole answer.
+/// The whole response.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     upstreams: Vec<UpstreamRow>,
@@ -21,9 +21,9 @@ pub(super) struct Report {
 struct UpstreamRow {
     name: String,
     balance: &'static str,
-    /// Whether checks are not believed.
+    /// Whether panic mode is on: too few instances are healthy, so their health is ignored.
     panic: bool,
-    /// Requests that wait for a free slot.
+    /// Requests in the queue for a free slot.
     waiting: usize,
     instances: Vec<InstanceRow>,
 }
@@ -33,23 +33,23 @@ struct InstanceRow {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// What the operator wants.
+    /// The administrative state, set by the operator.
     state: &'static str,
     state_seconds: u64,
-    /// What checks and connects tell.
+    /// The health according to checks and connects.
     condition: &'static str,
-    /// Why, where there is something to say.
+    /// The reason for the condition, if there is one.
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
     weight: u32,
-    /// Requests under way.
+    /// Requests in flight.
     requests: usize,
-    /// Of these, the streams.
+    /// Streams among the requests in flight.
     streams: usize,
-    /// Sessions that live here, in sticky mode.
+    /// Sessions bound to this instance, in sticky mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions: Option<u64>,
-    /// Of these, those that came back since the drain began.
+    /// Sessions that have been used since the drain began.
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions_since_drain: Option<u64>,
     #[serde(flatten)]
@@ -64,15 +64,16 @@ struct DeadlineRow {
     then: &'static str,
 }
 
-/// What is the same for all instances of a report.
+/// Values shared by all rows of a report.
 struct Moment {
     now: Instant,
-    /// Ties used in this time are sessions, in sticky mode.
+    /// A binding used within this time counts as a session, in sticky mode.
     session_idle: Option<Duration>,
 }
 
 impl Report {
-    /// All upstreams and their instances, or those at the address `only`, and the upstreams that they are in.
+    /// Reports all upstreams and instances, or only the instances at the address `only` and the upstreams
+    /// that contain them.
     pub(super) fn of(plan: &RuntimeConfig, now: Instant, only: Option<SocketAddr>) -> Self {
         let is_sticky = plan.modes.include(Mode::Sticky);
         let moment = Moment { now, session_idle: is_sticky.then(|| plan.session_idle()) };
@@ -112,7 +113,7 @@ fn instance_row(instance: &Instance, config: &config::Instance, moment: &Moment)
         sessions: session_idle.map(sessions),
         sessions_since_drain: drained.map(sessions),
         deadline: instance.deadline().map(|deadline| DeadlineRow {
-            // Rounded up: zero is over.
+            // Rounded up, so that zero means that the deadline has passed.
             deadline_seconds: (deadline.at - now).as_millis().div_ceil(1000) as u64,
             then: deadline.then.as_str(),
         }),

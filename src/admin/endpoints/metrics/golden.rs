@@ -1,4 +1,4 @@
-//! The page as it is once everything has happened, as written down in `tests/golden/metrics.txt`.
+//! Golden test of the metrics page with every metric present, written to `tests/golden/metrics.txt`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-/// A line of the page without its number.
+/// A line of the page without its value.
 fn name_of(line: &str) -> String {
     if line.starts_with('#') {
         return format!("{line}\n");

@@ -1,4 +1,4 @@
-//! Small HTTP requests to the proxy's admin listener and to instances.
+//! A minimal HTTP client for the proxy's admin listener and for instances.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Time for a whole call.
+/// Timeout of a whole call.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Most bytes of an answer.
+/// Maximum bytes of a response.
 const MOST: usize = 16 << 20;
 
-/// One request on a connection of its own; `token` goes as a bearer's, `body` as JSON.
+/// One request on its own connection. `token` is sent as a bearer token, `body` as JSON.
 pub(super) async fn ask(
     address: SocketAddr,
     (method, path): (Method, &str),

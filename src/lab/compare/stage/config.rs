@@ -6,14 +6,14 @@ use crate::config::Application;
 use crate::lab::compare::mode::SessionMode;
 use crate::lab::compare::target::Target;
 
-/// The variable in which the proxy finds the token of its admin API.
+/// The environment variable with the proxy's admin token.
 pub(super) const TOKEN: &str = "VESTIBULE_COMPARE_TOKEN";
-/// Stands for the user's own text.
+/// Replaces the user's own text.
 const NOT_SHOWN: &str = "# ... as `session` of the application's file says";
-/// Short enough for renewals to be written while a run lasts.
+/// Short enough that session renewals are written during a run.
 const IDLE_TIMEOUT: &str = "2m";
 
-/// The text of the file; `instances` is the file that names the instances.
+/// The text of the configuration file. `instances` is the path of the instance file.
 pub(super) fn proxy(target: &Target, mode: SessionMode, store: &str, instances: &Path) -> String {
     let slots = target.slots().map_or(String::new(), |slots| format!("max_requests = {slots}\n"));
     let (health, resolved) = match target {
@@ -61,7 +61,7 @@ fn session(target: &Target, mode: SessionMode, store: &str) -> String {
     }
 }
 
-/// What a report may show of `configuration`: what the user says of sessions may hold secrets.
+/// `configuration` for the report, without the user's own session settings, which may contain secrets.
 pub(super) fn shown(target: &Target, configuration: &str) -> String {
     let session = match target {
         Target::Own(own) => own.session.as_deref().filter(|session| !session.is_empty()),

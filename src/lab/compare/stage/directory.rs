@@ -1,15 +1,15 @@
-//! A directory of our own.
+//! A private temporary directory.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A directory that goes with this value.
+/// A directory that is removed on drop.
 #[derive(Debug)]
 pub(super) struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one among the system's temporary files, for this user only.
+    /// Creates a new directory among the system's temporary files, accessible only to this user.
     pub(super) fn create() -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         let name = format!("vestibule-compare-{}-{:016x}", std::process::id(), fastrand::u64(..));
@@ -22,7 +22,7 @@ impl Directory {
         &self.0
     }
 
-    /// Writes a file so that whoever reads it finds it whole; its path.
+    /// Writes a file atomically. Returns its path.
     pub(super) fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
         let (path, new) = (self.0.join(name), self.0.join(format!("{name}.new")));
         fs::write(&new, text)?;
@@ -33,7 +33,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What is left lies among the system's temporary files.
+        // A remainder stays among the system's temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

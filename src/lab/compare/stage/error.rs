@@ -1,4 +1,4 @@
-//! Why a stage does not stand.
+//! Errors of the stage.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::config::Problems;
 use crate::secret::RandomError;
 
-/// What is wrong with a stage, or went wrong on it.
+/// Why a stage cannot be set up, or what failed on it.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     #[error("cannot use the temporary directory")]
@@ -21,7 +21,7 @@ pub enum StageError {
     Silent { name: String, output: String, waited: Duration },
     #[error("{name} does not answer at its address: start it, or give its `start` command")]
     Absent { name: String },
-    /// The proxy's configuration, which is partly the user's.
+    /// The proxy's configuration, part of which is the user's.
     #[error(transparent)]
     Config(#[from] Problems),
     #[error(transparent)]

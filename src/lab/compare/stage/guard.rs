@@ -1,8 +1,8 @@
-//! The guard: a small process between a comparison and each program that it starts, so that none outlives it, however
-//! the comparison ends.
+//! The guard: a small process between the comparison and each program that it starts. It ensures that no
+//! program outlives the comparison, however that ends.
 //!
-//! The comparison holds the guard's standard input. When that ends, and it ends with the comparison, the guard kills
-//! the program and everything that the program has started.
+//! The comparison holds the write end of the guard's standard input. When the comparison ends, the guard sees
+//! the end of input and kills the program with everything that it has started.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
@@ -11,20 +11,20 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Lets the program end by itself.
+/// Command to the guard: terminate the program gracefully.
 pub(super) const TERMINATE: &str = "terminate";
-/// What the guard prints before the process id of the program.
+/// The guard's output before the program's process id.
 pub(super) const STARTED: &str = "guard: started ";
 
-/// Runs `command` in a process group of its own until it ends or the standard input does. Every other line on the
-/// standard input asks the program to end by itself. Blocks.
+/// Runs `command` in its own process group until it exits or standard input ends. Every other line on
+/// standard input terminates the program gracefully. Blocks.
 ///
 /// # Errors
-/// The system's when the program cannot be started, or the standard output is closed.
+/// The system's error when the program cannot be started, or when standard output is closed.
 pub fn guard(mut command: Command) -> io::Result<ExitCode> {
     let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
     let group = Pid::from_child(&child);
-    // Who could be told may have gone meanwhile: the program must not outlive that either.
+    // Standard output may be closed because the comparison has ended; the program must not outlive it.
     writeln!(io::stdout(), "{STARTED}{}", child.id()).inspect_err(|_| signal(group, Signal::KILL))?;
     thread::spawn(move || {
         for line in io::stdin().lock().lines() {
@@ -36,12 +36,12 @@ pub fn guard(mut command: Command) -> io::Result<ExitCode> {
         signal(group, Signal::KILL);
     });
     let status = child.wait();
-    // What it started goes with it.
+    // Also kills the processes that the program has started.
     signal(group, Signal::KILL);
     status.map(code)
 }
 
-/// A group that is gone already is no error.
+/// A group that no longer exists is no error.
 fn signal(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }

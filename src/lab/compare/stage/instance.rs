@@ -1,4 +1,4 @@
-//! One instance of the application, through all its lives.
+//! One instance of the application, over all its restarts.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,44 +15,44 @@ use crate::lab::compare::mode::SessionMode;
 use crate::lab::compare::target::{Command, Stubs, Target};
 use crate::lab::stub::scale_for;
 
-/// What an instance gets to end by itself.
+/// Grace period for an instance to stop by itself.
 const GRACE: Duration = Duration::from_secs(5);
-/// Places for connections that carry no requests of users: checks.
+/// Additional connections for requests that are not the users', such as health checks.
 const SPARE_SLOTS: u32 = 2;
 
 /// An instance, running or not.
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) name: String,
-    /// Port 0 until a stub has been started.
+    /// Port 0 until a stub is started.
     pub(super) address: SocketAddr,
     origin: Origin,
     mode: SessionMode,
-    /// Longest time until it takes connections.
+    /// Longest time until it accepts connections.
     patience: Duration,
     process: Option<Process>,
     lives: Vec<Life>,
 }
 
-/// Where an instance comes from.
+/// How an instance is started.
 #[derive(Debug)]
 enum Origin {
     Stub {
         stubs: Stubs,
         directory: PathBuf,
     },
-    /// A command of the user's.
+    /// By a command of the user.
     Command(Command),
-    /// Somebody else has started it.
+    /// Externally.
     Elsewhere,
 }
 
-/// One life of a stub: from a start to an end.
+/// One life of a stub: from a start to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::lab::compare) struct Life {
-    /// What it wrote down.
+    /// The file with its session ledger.
     pub(in crate::lab::compare) ledger: PathBuf,
-    /// When it ended; `None`: it lives.
+    /// When it ended. `None`: it is running.
     pub(in crate::lab::compare) ended: Option<Instant>,
 }
 
@@ -91,7 +91,7 @@ impl Instance {
         &self.lives
     }
 
-    /// Starts it, at its old address if it had one, and waits until it takes connections.
+    /// Starts the instance, at its previous address if it had one, and waits until it accepts connections.
     pub(super) async fn start(&mut self) -> Result<(), StageError> {
         match &self.origin {
             Origin::Stub { stubs, directory } => {
@@ -117,7 +117,7 @@ impl Instance {
         }
     }
 
-    /// Kills it; it forgets all that was only in its memory.
+    /// Kills the instance. Everything in its memory is lost.
     pub(super) async fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill().await;
@@ -125,7 +125,7 @@ impl Instance {
         self.end_life();
     }
 
-    /// Lets it end as at a deployment.
+    /// Stops the instance gracefully, as in a deployment.
     pub(super) async fn stop(&mut self) {
         if let Some(process) = self.process.take() {
             process.terminate(GRACE).await;
@@ -181,7 +181,7 @@ fn stub(
     Ok(Program { name: name.to_owned(), program, arguments, environment: Vec::new() })
 }
 
-/// The address in a line of our own log with this message.
+/// The address in a log line of vestibule with this message.
 pub(super) fn announced(line: &str, message: &str) -> Option<SocketAddr> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line.get("message")? == message).then(|| line.get("address")?.as_str()?.parse().ok())?

@@ -1,4 +1,5 @@
-//! The stage of one run: the proxy, the instances and the store, each a process of its own that ends with us.
+//! The stage of one run: the proxy, the instances and the store. Each is a separate process that ends with
+//! the comparison.
 
 mod ask;
 mod config;
@@ -34,53 +35,53 @@ pub use guard::guard;
 pub(super) use instance::Life;
 pub(super) use store::{StoreKind, redis_server};
 
-/// Longest time that the store gets to become ready.
+/// Longest time until the store is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For so long the proxy is watched without requests: it checks every instance eight times.
+/// How long the idle usage is measured; includes eight health checks of every instance.
 const IDLE: Duration = Duration::from_secs(2);
-/// Between two questions.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a run is played on.
+/// The parameters of a stage.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
     pub(super) target: Target,
     pub(super) mode: SessionMode,
     pub(super) store: StoreKind,
     pub(super) store_delay: Duration,
-    /// Whether some instances come later.
+    /// Whether some instances are added by the scale-out.
     pub(super) scales_out: bool,
 }
 
-/// Everything that runs; dropping it ends all of it.
+/// All running processes. Dropping it ends all of them.
 #[derive(Debug)]
 pub(super) struct Stage {
     proxy: Proxy,
     instances: Vec<Instance>,
-    /// Of those that the proxy knows.
+    /// Indices of the instances that the proxy knows.
     known: Vec<usize>,
     store: Store,
     configuration: String,
-    /// The last, so that nobody writes into it any more.
+    /// The last field, because it is dropped last: no process writes into the directory any more.
     directory: Directory,
 }
 
-/// What the proxy and the store have used so far; `None` where the system does not tell.
+/// Resource usage of the proxy and the store so far. `None` where it is not available.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Usage {
-    /// Processor time of the proxy, in microseconds.
+    /// CPU time of the proxy, in microseconds.
     pub(super) processor: Option<f64>,
-    /// Most memory of the proxy, in MiB.
+    /// Peak memory of the proxy, in MiB.
     pub(super) memory: Option<f64>,
     pub(super) store_commands: Option<f64>,
     pub(super) store_bytes: Option<f64>,
 }
 
-/// What is used without any request.
+/// Usage without any request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Idle {
     pub(super) per_second: Usage,
-    /// By asking for the usage once.
+    /// The cost of one usage query itself.
     pub(super) asking: Usage,
 }
 
@@ -89,7 +90,7 @@ impl Usage {
     pub(super) const NOTHING: Usage =
         Usage { processor: None, memory: None, store_commands: None, store_bytes: None };
 
-    /// How much more this is than `earlier`; the most memory stays what it is.
+    /// The difference to `earlier`. Peak memory is kept.
     pub(super) fn less(&self, earlier: &Usage) -> Usage {
         let less = |own: Option<f64>, other: Option<f64>| Some(own? - other?);
         Usage {
@@ -100,7 +101,7 @@ impl Usage {
         }
     }
 
-    /// So many times as much; the most memory stays what it is.
+    /// Scaled by `factor`. Peak memory is kept.
     pub(super) fn times(&self, factor: f64) -> Usage {
         let times = |own: Option<f64>| Some(own? * factor);
         Usage {
@@ -138,12 +139,12 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Where users go.
+    /// The address for the users.
     pub(super) fn address(&self) -> SocketAddr {
         self.proxy.address
     }
 
-    /// The proxy's configuration. It holds no secrets.
+    /// The proxy's configuration, without secrets.
     pub(super) fn configuration(&self) -> String {
         self.configuration.replace(&format!("{}/", self.directory.path().display()), "")
     }
@@ -165,7 +166,7 @@ impl Stage {
         }
     }
 
-    /// Brings an instance back, and waits until it gets requests again.
+    /// Restarts an instance and waits until it receives requests again.
     pub(super) async fn bring_back(&mut self, index: usize) -> Result<(), StageError> {
         let Some(instance) = self.instances.get_mut(index) else { return Ok(()) };
         instance.start().await?;
@@ -173,7 +174,7 @@ impl Stage {
         self.proxy.serves(&[address]).await
     }
 
-    /// Starts the instances that come later, and waits until they get requests; their names.
+    /// Starts the instances of the scale-out and waits until they receive requests. Returns their names.
     pub(super) async fn scale_out(&mut self) -> Result<Vec<String>, StageError> {
         let mut names = Vec::new();
         for (index, instance) in self.instances.iter_mut().enumerate() {
@@ -189,8 +190,8 @@ impl Stage {
         Ok(names)
     }
 
-    /// Replaces an instance as a careful operator does: drains it for `patience` at most, lets it end, starts it and
-    /// lets it serve.
+    /// Replaces an instance like a careful operator: drains it for at most `patience`, stops it, restarts it,
+    /// and sets it ready.
     pub(super) async fn replace(&mut self, index: usize, patience: Duration) -> Result<(), StageError> {
         let Some(instance) = self.instances.get_mut(index) else { return Ok(()) };
         let address = instance.address;
@@ -210,12 +211,12 @@ impl Stage {
         self.proxy.order(address, json!({"state": "ready"})).await
     }
 
-    /// Kills the store's primary, and waits until there is a new one.
+    /// Kills the store's primary and waits for the failover.
     pub(super) async fn fail_store_over(&mut self) -> Result<(), StageError> {
         self.store.fail_over().await
     }
 
-    /// What has been used so far.
+    /// The usage so far.
     pub(super) async fn usage(&self) -> Result<Usage, StageError> {
         let store = self.store.usage().await?;
         Ok(Usage {
@@ -226,7 +227,7 @@ impl Stage {
         })
     }
 
-    /// What is used while nobody asks for anything; takes two seconds.
+    /// Measures the idle usage. Takes two seconds.
     pub(super) async fn idle(&self) -> Result<Idle, StageError> {
         let first = self.usage().await?;
         let (before, began) = (self.usage().await?, Instant::now());
@@ -236,7 +237,7 @@ impl Stage {
         Ok(Idle { per_second: after.less(&before).less(&asking).times(1.0 / passed.as_secs_f64()), asking })
     }
 
-    /// What the instances wrote down, life by life; empty for instances that do not.
+    /// The session ledgers of the instances, one per life. Empty for instances without ledgers.
     pub(super) fn ledgers(&self) -> Result<Vec<(Life, String)>, StageError> {
         let lives = self.instances.iter().flat_map(Instance::lives);
         let read = lives.map(|life| Ok((life.clone(), fs::read_to_string(&life.ledger)?)));
@@ -248,10 +249,10 @@ impl Stage {
     }
 }
 
-/// The file of instances.
+/// The text of the instance file.
 fn listed(instances: &[Instance], known: &[usize]) -> String {
     known.iter().filter_map(|index| instances.get(*index)).fold(String::new(), |mut text, instance| {
-        // Writing into a text cannot fail.
+        // Writing into a string cannot fail.
         let _ = writeln!(text, "[[instance]]\naddress = \"{}\"", instance.address);
         text
     })

@@ -16,24 +16,24 @@ use tokio::time::timeout;
 use super::StageError;
 use super::guard::{STARTED, TERMINATE};
 
-/// Longest time that a program gets until it says what it is waited for.
+/// Longest wait for an expected line of output.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of a program's output that are kept.
 const KEPT: usize = 200;
-/// Lines that tell why it ended.
+/// Lines of output in an error message.
 const SHOWN: usize = 8;
 
 /// How to start a program.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
-    /// What messages call it.
+    /// The name in messages.
     pub(super) name: String,
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(String, String)>,
 }
 
-/// A running program; dropping it kills it and waits until it is gone.
+/// A running program. Dropping it kills the program and waits for its end.
 #[derive(Debug)]
 pub(super) struct Process {
     name: String,
@@ -44,11 +44,11 @@ pub(super) struct Process {
     output: watch::Receiver<Output>,
 }
 
-/// What a program has printed.
+/// The output of a program.
 #[derive(Debug, Default)]
 struct Output {
     lines: VecDeque<String>,
-    /// Of the guard's standard output and error, which the program shares.
+    /// How many of the guard's output streams, which the program shares, have ended.
     ended: usize,
 }
 
@@ -68,14 +68,15 @@ impl Output {
 }
 
 impl Process {
-    /// Starts a program under a guard, which is `this`, the own program.
+    /// Starts a program under a guard, which is this executable.
     pub(super) async fn start(program: &Program) -> Result<Self, StageError> {
         let failed = |source| StageError::Start { name: program.name.clone(), source };
         let this = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(this);
         command.arg("guard").arg("--").arg(&program.program).args(&program.arguments);
         command.envs(program.environment.iter().map(|(name, value)| (name, value)));
-        // The terminal's Ctrl-C is for the comparison: a guard ends with its input.
+        // In its own process group, so that the terminal's Ctrl-C reaches only the comparison. The guard ends
+        // when its input ends.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut guard = command.spawn().map_err(failed)?;
         let (sender, output) = watch::channel(Output::default());
@@ -88,12 +89,12 @@ impl Process {
         Ok(process)
     }
 
-    /// Of the program itself.
+    /// The process id of the program itself.
     pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits for the first line in which `find` finds something.
+    /// Waits for the first line for which `find` returns a value.
     pub(super) async fn told<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Result<T, StageError> {
         let found = |output: &Output| output.lines.iter().find_map(|line| find(line));
         let waited = timeout(PATIENCE, async {
@@ -110,7 +111,7 @@ impl Process {
         }
     }
 
-    /// An error when it has ended.
+    /// Returns an error when the program has ended.
     pub(super) fn check(&self) -> Result<(), StageError> {
         match self.output.borrow().has_ended() {
             false => Ok(()),
@@ -118,13 +119,13 @@ impl Process {
         }
     }
 
-    /// Kills it with all that it has started; resolves when its port is free.
+    /// Kills the program with everything that it has started. Completes when its port is free.
     pub(super) async fn kill(mut self) {
         self.input = None;
         self.ended().await;
     }
 
-    /// Lets it end by itself within `patience`; then it is killed. Resolves when it is gone.
+    /// Terminates the program gracefully within `patience`, otherwise kills it. Completes when it has ended.
     pub(super) async fn terminate(mut self, patience: Duration) {
         let asked = self.input.as_mut().is_some_and(|input| writeln!(input, "{TERMINATE}").is_ok());
         if asked && timeout(patience, self.ended()).await.is_ok() {
@@ -148,12 +149,12 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.input = None;
-        // It kills what it guards and ends at once.
+        // The guard kills the program and ends at once.
         let _ = self.guard.wait();
     }
 }
 
-/// Reads one output to its end on a thread of its own.
+/// Reads one output stream to its end in a separate thread.
 fn collect(output: Option<impl Read + Send + 'static>, sender: &Arc<watch::Sender<Output>>) {
     let sender = Arc::clone(sender);
     thread::spawn(move || {

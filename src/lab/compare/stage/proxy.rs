@@ -23,12 +23,12 @@ pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     admin: SocketAddr,
     token: String,
-    /// Longest time that instances get until they serve.
+    /// Longest time until instances serve.
     patience: Duration,
     process: Process,
 }
 
-/// What the proxy tells of an instance.
+/// The proxy's report on an instance.
 #[derive(Debug, Deserialize)]
 pub(super) struct Row {
     address: SocketAddr,
@@ -48,7 +48,7 @@ struct Upstream {
 }
 
 impl Proxy {
-    /// Starts it and waits until it is ready.
+    /// Starts the proxy and waits until it is ready.
     pub(super) async fn start(
         config: PathBuf,
         token: String,
@@ -76,12 +76,12 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Its process.
+    /// The process id.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Waits until all these instances get requests, if the operator wants it so.
+    /// Waits until all these instances receive requests, provided that their state is ready.
     pub(super) async fn serves(&self, addresses: &[SocketAddr]) -> Result<(), StageError> {
         self.until("every instance", async || {
             let rows = self.rows().await?;
@@ -92,7 +92,7 @@ impl Proxy {
         .await
     }
 
-    /// What is known of one instance.
+    /// The report on one instance.
     pub(super) async fn row(&self, address: SocketAddr) -> Result<Option<Row>, StageError> {
         Ok(self.rows().await?.into_iter().find(|row| row.address == address))
     }
@@ -104,7 +104,7 @@ impl Proxy {
         Ok(report.upstreams.into_iter().flat_map(|upstream| upstream.instances).collect())
     }
 
-    /// Changes what becomes of an instance; `order` without the instance.
+    /// Changes the state of an instance. `order` is the API call without the instance.
     pub(super) async fn order(&self, address: SocketAddr, mut order: Value) -> Result<(), StageError> {
         if let Some(order) = order.as_object_mut() {
             order.insert("instance".to_owned(), json!(address.to_string()));
@@ -121,7 +121,7 @@ impl Proxy {
         Err(StageError::Refused(status, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    /// Asks again and again what nobody announces.
+    /// Polls for a state that is not signalled otherwise.
     async fn until(
         &self,
         what: &str,

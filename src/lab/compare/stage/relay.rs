@@ -1,4 +1,4 @@
-//! A way to a server that takes longer than it does on one machine.
+//! A relay that adds network latency on the way to a server.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,21 +12,21 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Most bytes in one piece.
+/// Maximum bytes per piece.
 const PIECE: usize = 64 * 1024;
-/// Most pieces under way in one direction of a connection.
+/// Maximum pieces in flight per direction of a connection.
 const UNDER_WAY: usize = 1024;
 
-/// Passes connections on, every byte somewhat later. Dropping it cuts them.
+/// Forwards connections and delays every byte. Dropping it cuts them.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// Where it is met.
+    /// The listen address.
     pub(super) address: SocketAddr,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Relay {
-    /// A way to `server` that takes `delay` in each direction.
+    /// A relay to `server` with a latency of `delay` in each direction.
     pub(super) async fn start(server: SocketAddr, delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -38,7 +38,7 @@ impl Relay {
 async fn serve(listener: TcpListener, server: SocketAddr, delay: Duration) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        // How a connection ends is a matter of its two ends.
+        // Errors of a connection are visible to its two ends.
         connections.spawn(async move { connection(client, server, delay).await.ok() });
         while connections.try_join_next().is_some() {}
     }
@@ -54,7 +54,7 @@ async fn connection(client: TcpStream, server: SocketAddr, delay: Duration) -> i
     Ok(())
 }
 
-/// Passes on what comes, each piece `delay` after it came; also its end.
+/// Forwards the data of one direction, each piece `delay` after its arrival, and then the end of the stream.
 async fn direction(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

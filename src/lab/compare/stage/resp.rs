@@ -1,4 +1,5 @@
-//! A few commands to a Redis of our own, in RESP2: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+//! A minimal Redis client in RESP2, for the comparison's own Redis:
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,15 +9,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Time for one command, connecting included.
+/// Timeout of one command, including the connect.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Longest reply, in bytes.
+/// Maximum reply in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Sends one command on a connection of its own. The texts of the reply in their order: one, or those of a list.
+/// Sends one command on its own connection. Returns the texts of the reply in order: one, or those of an
+/// array.
 ///
 /// # Errors
-/// The system's, or what the server says of the command.
+/// The system's error, or an error reply.
 pub(super) async fn command(address: SocketAddr, words: &[&str]) -> io::Result<Vec<String>> {
     timeout(DEADLINE, exchange(address, words)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -35,7 +37,7 @@ async fn exchange(address: SocketAddr, words: &[&str]) -> io::Result<Vec<String>
     Ok(texts)
 }
 
-/// Reads one value; how many more belong to it.
+/// Reads one value. Returns the number of its elements that follow.
 async fn read(stream: &mut BufReader<TcpStream>, texts: &mut Vec<String>) -> io::Result<usize> {
     let mut line = String::new();
     stream.read_line(&mut line).await?;
@@ -59,7 +61,7 @@ async fn read(stream: &mut BufReader<TcpStream>, texts: &mut Vec<String>) -> io:
     Ok(0)
 }
 
-/// `None` for the length of nothing, -1.
+/// `None` for the length -1, which means null.
 fn length(text: &str) -> io::Result<Option<usize>> {
     match text {
         "-1" => Ok(None),
@@ -76,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// What a server that answers so is understood to say, and what it heard.
+    /// The parsed result of this reply, and the command that the server received.
     async fn answered(reply: &'static str, words: &[&str]) -> (io::Result<Vec<String>>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Where shared sessions are kept during a run.
+//! The session store of a run.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,10 +14,10 @@ use super::resp::command;
 use super::{PATIENCE, PAUSE, StageError};
 
 const MASTER: &str = "main";
-/// After so long without an answer the sentinel takes a primary for dead.
+/// Sentinel's `down-after-milliseconds`.
 const DOWN_AFTER: Duration = Duration::from_millis(700);
 
-/// What is kept where.
+/// The kind of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::lab::compare) enum StoreKind {
     /// In the proxy's own memory.
@@ -29,7 +29,7 @@ pub(in crate::lab::compare) enum StoreKind {
 }
 
 impl StoreKind {
-    /// In words, with what it leaves unmeasured.
+    /// In words, with what remains unmeasured.
     pub(in crate::lab::compare) fn words(self) -> &'static str {
         match self {
             StoreKind::Memory => {
@@ -45,20 +45,20 @@ impl StoreKind {
     }
 }
 
-/// Where `redis-server` is, if the system has one.
+/// The path of `redis-server`, if installed.
 pub(in crate::lab::compare) fn redis_server() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join("redis-server")).find(|file| file.is_file())
 }
 
-/// A store that runs.
+/// A running store.
 #[derive(Debug)]
 pub(super) struct Store {
     kind: StoreKind,
     /// The primary, then the replica.
     servers: Vec<Server>,
     sentinel: Option<Server>,
-    /// What makes the way longer.
+    /// Adds network latency.
     relay: Option<Relay>,
 }
 
@@ -69,7 +69,7 @@ struct Server {
     process: Option<Process>,
 }
 
-/// What has been asked of a store since it was started.
+/// The usage of a store since its start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct StoreUsage {
     pub(super) commands: f64,
@@ -77,7 +77,7 @@ pub(super) struct StoreUsage {
 }
 
 impl Store {
-    /// Starts it; one Redis gets a way that takes `delay` longer there and back.
+    /// Starts the store. `StoreKind::Redis` gets a relay that adds a round trip of `delay`.
     pub(super) async fn start(
         kind: StoreKind,
         delay: Duration,
@@ -103,7 +103,7 @@ impl Store {
         Ok(store)
     }
 
-    /// For `session.store.url`.
+    /// The value of `session.store.url`.
     pub(super) fn url(&self) -> String {
         match (&self.sentinel, self.servers.first()) {
             (Some(sentinel), _) => format!("redis+sentinel://{}/{MASTER}/0", sentinel.address),
@@ -115,14 +115,14 @@ impl Store {
         }
     }
 
-    /// `None` where that cannot be told.
+    /// `None` where the usage cannot be measured.
     pub(super) async fn usage(&self) -> Result<Option<StoreUsage>, StageError> {
         let (StoreKind::Redis, [server]) = (self.kind, self.servers.as_slice()) else { return Ok(None) };
         let about = command(server.address, &["INFO", "everything"]).await.map_err(StageError::Store)?;
         Ok(about.first().map(|about| usage(about)))
     }
 
-    /// Kills the primary and waits until the Sentinel has named another.
+    /// Kills the primary and waits until Sentinel has promoted another.
     pub(super) async fn fail_over(&mut self) -> Result<(), StageError> {
         let (Some(primary), Some(sentinel)) = (self.servers.first_mut(), &self.sentinel) else {
             return Ok(());
@@ -177,7 +177,7 @@ impl Server {
         .await
     }
 
-    /// Starts a server on a free port. Another program may take it first: then it is tried again.
+    /// Starts a server on a free port. Retries when another program takes the port first.
     async fn run(
         name: &str,
         arguments: impl Fn(u16) -> Result<Vec<String>, StageError>,
@@ -207,7 +207,7 @@ impl Server {
     }
 }
 
-/// Lets `replica` follow `primary`, and waits until it does.
+/// Makes `replica` follow `primary` and waits until it does.
 async fn replicate(primary: SocketAddr, replica: SocketAddr) -> Result<(), StageError> {
     let (ip, port) = (primary.ip().to_string(), primary.port().to_string());
     command(replica, &["REPLICAOF", &ip, &port]).await.map_err(StageError::Store)?;
@@ -218,7 +218,8 @@ async fn replicate(primary: SocketAddr, replica: SocketAddr) -> Result<(), Stage
     if follows.await { Ok(()) } else { Err(StageError::Store(io::ErrorKind::TimedOut.into())) }
 }
 
-/// Asks again and again what nobody announces; whether it has become so in time. Errors are no.
+/// Polls for a state that is not signalled otherwise. Returns whether it was reached in time. Errors count as
+/// not reached.
 async fn until(is_so: impl AsyncFn() -> io::Result<bool>) -> bool {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
@@ -234,7 +235,7 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Reads what `INFO` tells of commands and bytes. What we ask ourselves is left out.
+/// Parses commands and bytes from `INFO`. Excludes the comparison's own commands.
 fn usage(about: &str) -> StoreUsage {
     let mut usage = StoreUsage { commands: 0.0, bytes: 0.0 };
     for (name, value) in about.lines().filter_map(|line| line.split_once(':')) {
@@ -250,7 +251,7 @@ fn usage(about: &str) -> StoreUsage {
     usage
 }
 
-/// Of `calls=12,usec=…`.
+/// The calls in a value such as `calls=12,usec=…`.
 fn calls(value: &str) -> Option<f64> {
     value.strip_prefix("calls=")?.split(',').next()?.parse().ok()
 }

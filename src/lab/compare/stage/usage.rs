@@ -1,25 +1,25 @@
-//! What a process has used, as the system tells. Other systems than Linux do not tell.
+//! Resource usage of a process from `/proc`. Not available on systems other than Linux.
 
 use std::fs;
 
-/// Processor time in microseconds, of all threads that run, in and for the process. What threads took that have ended
-/// is not in it; what the system tells of a process as a whole comes in steps of 10 ms, too coarse for idle ones.
+/// CPU time in microseconds of all running threads, in user and kernel mode. Ended threads are not included.
+/// The per-process counters are not used: their steps of 10 ms are too coarse for an idle process.
 pub(super) fn processor(id: u32) -> Option<f64> {
     let threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
     let times = threads.map(|thread| {
-        // It may have ended meanwhile.
+        // The thread may have ended meanwhile.
         let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { return Some(0) };
         nanoseconds(&text)
     });
     Some(times.sum::<Option<u64>>()? as f64 / 1e3)
 }
 
-/// The first field of a thread's schedstat: the time that it ran.
+/// The first field of a thread's schedstat: its run time in nanoseconds.
 fn nanoseconds(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
 
-/// Most resident memory so far, in MiB.
+/// Peak resident memory in MiB.
 pub(super) fn peak_memory(id: u32) -> Option<f64> {
     peak_kibibytes(&fs::read_to_string(format!("/proc/{id}/status")).ok()?)
         .map(|kibibytes| kibibytes as f64 / 1024.0)

@@ -1,4 +1,4 @@
-//! Under which conditions the verdict is true, and what was not measured.
+//! The conditions of the verdict, and what was not measured.
 
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ fn oracle(comparison: &Comparison) -> String {
     }
 }
 
-/// The figures that are missing, each with the modes that lack it.
+/// The missing figures, each with the modes that lack it.
 fn unmeasured(comparison: &Comparison) -> Option<String> {
     let withheld = comparison.withheld();
     let is_told = |figure: &Figure| withheld.iter().all(|(other, _)| other != figure);
@@ -87,7 +87,7 @@ fn unmeasured(comparison: &Comparison) -> Option<String> {
     (!missing.is_empty()).then(|| format!("Not measured: {}.", missing.join("; ")))
 }
 
-/// What costs by request leave out, and those that are left out altogether.
+/// The idle shares that costs per request exclude, and the costs that are withheld entirely.
 fn idle(comparison: &Comparison) -> Option<String> {
     let withheld = comparison.withheld().into_iter().map(|(figure, share)| {
         format!("{} (up to {} %)", figure.title().to_lowercase(), number(share * 100.0))

@@ -1,35 +1,36 @@
-//! What the figures come to, before it is put into words.
+//! The decision, before it is put into words.
 
 use super::standing::{Standing, beside};
 use crate::lab::compare::{Comparison, Figure};
 
-/// What the users feel, and every load has.
+/// The deciding figures: users experience them, and every load has them.
 const FELT: [Figure; 3] = [Figure::SessionsLost, Figure::ActionsFailed, Figure::LatencyMean];
 
-/// What they feel besides: told where it was shown, as the few who wait long are lost in a mean.
+/// Further figures that users experience. Reported where a difference was shown, because slow outliers are
+/// not visible in a mean.
 pub(super) const FELT_BESIDES: [Figure; 4] =
     [Figure::LatencyP50, Figure::LatencyP95, Figure::LatencyP99, Figure::FirstTokenP50];
 
-/// What serving them takes.
+/// The cost figures.
 pub(super) const COSTS: [Figure; 4] =
     [Figure::StoreCommands, Figure::StoreBytes, Figure::ProxyCpu, Figure::ProxyMemory];
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision<'a> {
-    /// No mode was run, or none of what users feel was measured.
+    /// No mode was run, or no deciding figure was measured.
     Nothing,
-    /// There is nothing to hold it against.
+    /// There is no other mode to compare with.
     Alone(&'a str),
     /// A single round decides nothing.
     SingleRound,
     Best(&'a str),
-    /// Between these, at least two, no difference was shown; they are better than all others.
+    /// No difference was shown between these modes (at least two); they are better than all others.
     Level(Vec<&'a str>),
-    /// Each of these, at least two, is better than another of them in something.
+    /// Each of these modes (at least two) is better than another one of them in some figure.
     Trade(Vec<&'a str>),
 }
 
-/// How one mode serves the users beside another, all that they feel together.
+/// How one mode compares with another in all deciding figures together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
     Better,
@@ -38,13 +39,13 @@ enum Relation {
     Mixed,
 }
 
-/// The figures that decide: lost sessions do not where the instances counted others than the users.
+/// The deciding figures. Lost sessions are excluded when the accounts of instances and users disagree.
 pub(super) fn weighed(comparison: &Comparison) -> Vec<Figure> {
     let is_told = |figure: &Figure| *figure != Figure::SessionsLost || !is_disputed(comparison);
     FELT.into_iter().filter(is_told).collect()
 }
 
-/// Whether in some run the instances counted other lost sessions than the users.
+/// Whether the accounts of lost sessions disagree in some run.
 pub(super) fn is_disputed(comparison: &Comparison) -> bool {
     comparison.runs.iter().any(|run| run.oracle.is_some_and(|oracle| !oracle.agrees))
 }
@@ -61,7 +62,7 @@ pub(super) fn decide(comparison: &Comparison) -> Decision<'_> {
     }
 }
 
-/// Whether some two modes share no more than one round.
+/// Whether some two modes have at most one round in common.
 fn is_single_round(comparison: &Comparison, modes: &[&str]) -> bool {
     let standings = |base, other| {
         FELT.iter()
@@ -102,7 +103,7 @@ fn relation(comparison: &Comparison, mode: &str, base: &str) -> Relation {
     }
 }
 
-/// Every two, the earlier one first.
+/// All pairs, the earlier mode first.
 pub(super) fn pairs<'a>(modes: &[&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
     let pairs: Vec<_> = modes
         .iter()

@@ -54,7 +54,7 @@ fn best(comparison: &Comparison, mode: &str) -> String {
     format!("{} served the users best: {won}{cost}{slower}", sessions(mode))
 }
 
-/// What decides nothing and is felt all the same, where `mode` was shown to be worse in it than `other`.
+/// The non-deciding figures that users experience in which `mode` was shown to be worse than `other`.
 fn slower(comparison: &Comparison, mode: &str, other: &str) -> String {
     let worse = FELT_BESIDES.into_iter().filter_map(|figure| {
         let beside = beside(comparison, figure, mode, other)?;
@@ -68,13 +68,13 @@ fn slower(comparison: &Comparison, mode: &str, other: &str) -> String {
     format!("; yet with {} {} than with {}", sessions(mode), listed(&worse), sessions(other))
 }
 
-/// What one would choose otherwise: sticky for shared and shared for sticky where they were tried.
+/// The natural alternative to a mode: sticky for shared and shared for sticky, if they were run.
 fn alternative<'a>(mode: &str, mut others: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let counterpart = if mode == "sticky" { "shared" } else { "sticky" };
     others.clone().find(|other| *other == counterpart).or_else(|| others.next())
 }
 
-/// What `mode` costs more than `other`.
+/// The additional costs of `mode` over `other`.
 fn cost(comparison: &Comparison, mode: &str, other: &str) -> String {
     let besides: Vec<_> = COSTS
         .into_iter()
@@ -137,7 +137,7 @@ fn cheaper(comparison: &Comparison, modes: &[&str]) -> String {
     }
 }
 
-/// Whether some cost is not told, as most of it is there without any request.
+/// Whether some cost is withheld because of its idle share.
 fn is_withheld(comparison: &Comparison) -> bool {
     comparison.withheld().iter().any(|(figure, _)| COSTS.contains(figure))
 }

@@ -1,4 +1,4 @@
-//! The verdict: which mode serves the users better, what that costs, and under which conditions it is true.
+//! The verdict: which mode serves the users better, at which cost, and under which conditions.
 
 mod conditions;
 mod decision;
@@ -11,11 +11,11 @@ mod tests;
 use super::{Comparison, Verdict};
 use decision::{Decision, decide};
 
-/// What follows from a comparison; the verdict that it carries is not looked at.
+/// Derives the verdict from a comparison. The verdict in it is ignored.
 ///
-/// One mode serves the users better than another when fewer sessions are lost, fewer actions fail or an action takes
-/// less time on average, and nothing of the three is worse. A difference counts when its interval leaves out zero
-/// and it is greater than [`Figure::trifle`](super::Figure::trifle).
+/// One mode serves the users better than another when fewer sessions are lost, fewer actions fail or the mean
+/// latency of actions is lower, and none of the three is worse. A difference counts when its interval
+/// excludes zero and it is greater than [`Figure::trifle`](super::Figure::trifle).
 pub fn verdict(comparison: &Comparison) -> Verdict {
     let decision = decide(comparison);
     let best = match &decision {
@@ -30,7 +30,7 @@ pub fn verdict(comparison: &Comparison) -> Verdict {
     }
 }
 
-/// `shared` as the subject of a sentence: `shared sessions`.
+/// The mode as the subject of a sentence: `shared sessions`.
 fn sessions(mode: &str) -> String {
     match mode {
         "shared-uncached" => "shared sessions without the cache".to_owned(),

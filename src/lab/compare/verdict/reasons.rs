@@ -1,9 +1,9 @@
-//! What supports the verdict: one sentence for each figure.
+//! The support of the verdict: one sentence per figure.
 
 use super::standing::{Standing, beside};
 use crate::lab::compare::{Comparison, Estimate, Figure, number};
 
-/// What is told of, in this order; the table has the rest.
+/// The reported figures, in this order. The table contains the others.
 const TOLD: [Figure; 9] = [
     Figure::SessionsLost,
     Figure::ActionsFailed,
@@ -16,7 +16,7 @@ const TOLD: [Figure; 9] = [
     Figure::ProxyMemory,
 ];
 
-/// One sentence for each figure: the value of the best mode, or the first, and how far all others are from it.
+/// One sentence per figure: the value of the best mode (or the first), and the differences of all others.
 pub(super) fn reasons(comparison: &Comparison, best: Option<&str>) -> Vec<String> {
     let first = comparison.modes.first().map(|mode| mode.mode.as_str());
     let Some(base) = best.or(first) else { return Vec::new() };
@@ -40,7 +40,7 @@ fn reason(comparison: &Comparison, figure: Figure, base: &str) -> Option<String>
     Some(format!("{}: {base} {value}{}.", figure.title(), others.collect::<String>()))
 }
 
-/// How far `mode` is from `base`, with the interval.
+/// The difference between `mode` and `base`, with the interval.
 fn distance(comparison: &Comparison, figure: Figure, mode: &str, base: &str) -> String {
     let Some(beside) = beside(comparison, figure, mode, base) else { return String::new() };
     let difference = &beside.difference;

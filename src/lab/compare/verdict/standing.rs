@@ -1,29 +1,29 @@
-//! How two modes stand in one figure.
+//! How two modes compare in one figure.
 
 use crate::lab::compare::{Comparison, Estimate, Figure, contrast};
 
-/// What is shown of one mode's figure beside another's.
+/// The result for one mode's figure relative to another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Better,
     Worse,
-    /// There is a difference, but it matters to nobody.
+    /// There is a difference, but it is irrelevant in practice.
     Trifle,
-    /// The interval holds zero.
+    /// The interval contains zero.
     Unshown,
     /// A single round has no interval.
     Single,
 }
 
-/// One figure of `other` beside `base`.
+/// One figure of `other` relative to `base`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Beside {
     pub(super) standing: Standing,
-    /// `other` less `base`.
+    /// `other` minus `base`.
     pub(super) difference: Estimate,
 }
 
-/// How `other` stands beside `base`, from the rounds that both have; `None` when there is no such round.
+/// Compares `other` with `base` over the rounds that both have. `None` without a common round.
 pub(super) fn beside(comparison: &Comparison, figure: Figure, other: &str, base: &str) -> Option<Beside> {
     let (bases, others) = (comparison.rounds(base, figure), comparison.rounds(other, figure));
     let both = bases.iter().filter_map(|(round, base)| Some((*base, *others.get(round)?)));

@@ -34,7 +34,7 @@ const SHARED: Mode<'_> = (
         (ProxyCpu, [47.0, 46.0, 48.0]),
     ],
 );
-/// Sticky sessions while no instance dies.
+/// Sticky sessions while no instance fails.
 const UNHURT: Mode<'_> = (
     "sticky",
     &[
@@ -45,7 +45,7 @@ const UNHURT: Mode<'_> = (
         (ProxyCpu, [41.0, 40.0, 42.0]),
     ],
 );
-/// Shared sessions with a store far away.
+/// Shared sessions with a remote store.
 const FAR: Mode<'_> =
     ("shared", &[(SessionsLost, [0.0; 3]), (ActionsFailed, [0.0; 3]), (LatencyMean, [180.0, 186.0, 181.0])]);
 

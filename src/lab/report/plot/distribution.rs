@@ -1,4 +1,4 @@
-//! How many actions took how long: time over percentile, with room for the slowest.
+//! Latency distribution: duration over percentile, with a scale that expands the tail.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use super::frame::{Frame, Scale, WIDTH, line, picture};
 use super::{marker, places, style};
 use crate::lab::compare::{Comparison, Figure};
 
-/// Percentiles with a mark, and the least count that gives them a meaning.
+/// Percentiles with a marker, and the minimum count for which they are meaningful.
 const MARKS: [(f64, &str, u64); 5] = [
     (0.5, "50 %", 0),
     (0.9, "90 %", 10),
@@ -16,12 +16,12 @@ const MARKS: [(f64, &str, u64); 5] = [
     (0.9999, "99.99 %", 10_000),
 ];
 
-/// Every nine has the same width.
+/// A logarithmic scale on which every further nine (90 %, 99 %, 99.9 %) has the same width.
 fn nines(share: f64) -> f64 {
     -(1.0 - share).log10()
 }
 
-/// All rounds together, one line for each mode.
+/// All rounds together, one line per mode.
 pub(in super::super) fn distribution(comparison: &Comparison) -> String {
     let modes: Vec<_> = places(comparison)
         .map(|(place, mode)| (place, mode, Distribution::of(&runs(comparison, mode))))
@@ -57,7 +57,7 @@ pub(in super::super) fn distribution(comparison: &Comparison) -> String {
 }
 
 fn curve(frame: &Frame, place: usize, distribution: &Distribution, end: f64) -> String {
-    // Drawn finer than a pixel nobody would see it.
+    // Points closer than about a pixel are omitted, because they would not be visible.
     let mut last = (f64::NEG_INFINITY, f64::NEG_INFINITY);
     let points =
         distribution.shares().filter(|(_, share)| nines(*share) <= end).filter_map(|(time, share)| {
@@ -68,7 +68,7 @@ fn curve(frame: &Frame, place: usize, distribution: &Distribution, end: f64) -> 
                 Some(point)
             })
         });
-    // The last mark lies between two steps: without it the curve would end before its marker.
+    // Adds the end point: the last mark lies between two steps, and the curve would end before its marker.
     let known = MARKS
         .into_iter()
         .find(|(share, _, least)| (nines(*share) - end).abs() < 1e-9 && distribution.count >= *least);

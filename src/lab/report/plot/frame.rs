@@ -1,14 +1,14 @@
-//! The ground of a plot: scales, axes, and where a value lies.
+//! The basis of a plot: scales, axes, and coordinates.
 
 use std::fmt::Write;
 
 use super::super::escape::escape;
 use crate::lab::compare::{EventMark, number};
 
-/// Width of every plot in its own units; the page decides how large they are.
+/// Width of every plot in SVG user units; the page scales it.
 pub(super) const WIDTH: f64 = 440.0;
 
-/// From values to places between 0 and 1.
+/// Maps values to positions between 0 and 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Scale {
     Linear {
@@ -23,13 +23,13 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// From zero to a little more than the greatest of `values`, or to 1.
+    /// From zero to slightly above the maximum of `values`, or to 1.
     pub(super) fn from_zero(values: impl Iterator<Item = f64>) -> Scale {
         let high = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
         Scale::Linear { low: 0.0, high: if high > 0.0 { high * 1.08 } else { 1.0 } }
     }
 
-    /// From the least to the greatest of `values`, with room for at least a decade.
+    /// From the minimum to the maximum of `values`, at least one decade.
     pub(super) fn log(values: impl Iterator<Item = f64>) -> Scale {
         let known = values.filter(|value| value.is_finite() && *value > 0.0);
         let ends = known.fold(None, |ends: Option<(f64, f64)>, value| {
@@ -40,7 +40,7 @@ impl Scale {
         Scale::Log { low, high: high.max(low * 10.0) }
     }
 
-    /// Where `value` lies, 0 to 1; beyond the ends at the ends.
+    /// The position of `value`, clamped to 0 to 1.
     pub(super) fn place(self, value: f64) -> Option<f64> {
         let place = match self {
             Scale::Linear { low, high } => (value - low) / (high - low),
@@ -49,7 +49,7 @@ impl Scale {
         place.is_finite().then(|| place.clamp(0.0, 1.0))
     }
 
-    /// Round values for four to eight marks.
+    /// Round values for four to eight ticks.
     fn ticks(self) -> Vec<f64> {
         match self {
             Scale::Linear { low, high } => linear_ticks(low, high),
@@ -73,14 +73,14 @@ fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let within: &[f64] = if last - first <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-    // Beyond eight decades every second one, and so on, is enough.
+    // Beyond eight decades only every second decade gets a tick, and so on.
     let stride = ((last - first) / 8 + 1).unsigned_abs() as usize;
     let ticks =
         (first..=last).step_by(stride).flat_map(|decade| within.iter().map(move |w| w * 10f64.powi(decade)));
     ticks.filter(|tick| (low * 0.999..=high * 1.001).contains(tick)).collect()
 }
 
-/// The rectangle that values are drawn in.
+/// The plot area.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame {
     pub(super) left: f64,
@@ -92,7 +92,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Where a pair of values lies; `None` of what is no number.
+    /// The coordinates of a pair of values. `None` when one is not finite.
     pub(super) fn point(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         Some((self.across(x)?, self.bottom - self.y.place(y)? * (self.bottom - self.top)))
     }
@@ -101,7 +101,7 @@ impl Frame {
         Some(self.left + self.x.place(x)? * (self.right - self.left))
     }
 
-    /// Lines and numbers of the vertical axis; `title` stands above it.
+    /// Grid lines and labels of the vertical axis, with `title` above it.
     pub(super) fn vertical(&self, title: &str) -> String {
         let mut drawn =
             format!("<text class=\"t\" x=\"0\" y=\"{:.1}\">{}</text>", self.top - 16.0, escape(title));
@@ -120,17 +120,17 @@ impl Frame {
         drawn
     }
 
-    /// Numbers of the horizontal axis, in seconds.
+    /// Labels of the horizontal axis, in seconds.
     pub(super) fn seconds(&self) -> String {
         self.horizontal(self.x.ticks().into_iter().map(|tick| (tick, format!("{} s", number(tick)))))
     }
 
-    /// Bare numbers of the horizontal axis.
+    /// Labels of the horizontal axis, without a unit.
     pub(super) fn numbers(&self) -> String {
         self.horizontal(self.x.ticks().into_iter().map(|tick| (tick, number(tick))))
     }
 
-    /// Marks of the horizontal axis.
+    /// Ticks of the horizontal axis.
     pub(super) fn horizontal(&self, marks: impl Iterator<Item = (f64, String)>) -> String {
         let mut drawn =
             format!("<path class=\"a\" d=\"M{:.1} {:.1}H{:.1}\"/>", self.left, self.bottom, self.right);
@@ -147,7 +147,7 @@ impl Frame {
         drawn
     }
 
-    /// Numbered lines where events happened; from beginning to end where both are known.
+    /// Numbered lines at the events; a band from begin to end where both are known.
     pub(super) fn events(&self, events: &[EventMark]) -> String {
         let mut drawn = String::new();
         for (place, event) in events.iter().enumerate() {
@@ -173,7 +173,7 @@ impl Frame {
     }
 }
 
-/// A line through points; it is broken where one is missing.
+/// A line through points, interrupted where a point is missing.
 pub(super) fn line(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
     let mut path = String::new();
     let mut is_begun = false;
@@ -187,7 +187,7 @@ pub(super) fn line(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
     path
 }
 
-/// A whole plot: a picture with a title and a description for those who do not see it.
+/// A complete plot: the image with a title and a description for screen readers.
 pub(super) fn picture(height: f64, title: &str, description: &str, drawn: &str) -> String {
     let (title, description) = (escape(title), escape(description));
     format!(

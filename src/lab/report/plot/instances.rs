@@ -1,5 +1,4 @@
-//! How much each instance had to do while the load ran: a row for each, so that it takes no colours to tell them
-//! apart.
+//! Load of each instance over time: one row per instance, so that no colours are needed to distinguish them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,10 +11,10 @@ use crate::lab::compare::{Comparison, Figure};
 
 /// Height of a row.
 const ROW: f64 = 34.0;
-/// Rows that are drawn; of more instances those with most load.
+/// Maximum rows. Of more instances those with the most load are drawn.
 const MOST: usize = 24;
 
-/// One plot for each mode, all on the same scale; nothing for a mode whose instances are not told apart.
+/// One plot per mode, all with the same scale. Omitted for a mode whose instances are not identified.
 pub(in super::super) fn instances(comparison: &Comparison) -> Vec<(usize, String)> {
     let modes: Vec<_> =
         places(comparison).map(|(place, mode)| (place, mode, timeline(&runs(comparison, mode)))).collect();
@@ -29,7 +28,7 @@ pub(in super::super) fn instances(comparison: &Comparison) -> Vec<(usize, String
     plots.collect()
 }
 
-/// Answers by instance, in the order of their names.
+/// Responses per instance, ordered by name.
 fn totals(moments: &[Moment]) -> Vec<(&str, f64)> {
     let mut totals = BTreeMap::new();
     for moment in moments {
@@ -44,7 +43,7 @@ fn totals(moments: &[Moment]) -> Vec<(&str, f64)> {
     totals
 }
 
-/// `api-2` before `api-10`.
+/// Natural order: `api-2` before `api-10`.
 fn natural(name: &str) -> (&str, u64, &str) {
     let stem = name.trim_end_matches(|character: char| character.is_ascii_digit());
     let digits = name.get(stem.len()..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A figure of all modes with its intervals and what each round gave.
+//! A figure of all modes with the intervals and the values of each round.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::lab::compare::{Comparison, Estimate, Figure, number};
 
 const ROW: f64 = 30.0;
 
-/// One row for each mode, from zero; `None` for a figure that no mode has.
+/// One row per mode, from zero. `None` for a figure that no mode has.
 pub(in super::super) fn intervals(comparison: &Comparison, figure: Figure) -> Option<String> {
     let measured = comparison.modes.iter().enumerate();
     let measured: Vec<(usize, &str, &Estimate)> = measured

@@ -1,4 +1,4 @@
-//! How lost sessions add up while the load runs.
+//! Cumulative lost sessions over time.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use super::frame::{Frame, Scale, WIDTH, line, picture};
 use super::{marker, places, style};
 use crate::lab::compare::{Comparison, Figure, number};
 
-/// Percent of the sessions that are lost until then; the mean of all rounds.
+/// Percent of the sessions lost so far; mean of all rounds.
 pub(in super::super) fn losses(comparison: &Comparison) -> String {
     let end = end(comparison);
     let modes: Vec<_> =
@@ -36,7 +36,7 @@ pub(in super::super) fn losses(comparison: &Comparison) -> String {
     picture(280.0, "Sessions lost over time", said.trim_end(), &drawn)
 }
 
-/// Corners of the line: moments with what was lost until then.
+/// The corners of the step line: times with the losses so far.
 fn steps(comparison: &Comparison, mode: &str, end: f64) -> Vec<(f64, f64)> {
     let runs = runs(comparison, mode);
     let begun: u64 = runs.iter().map(|run| run.load.sessions.begun).fold(0, u64::saturating_add);

@@ -1,4 +1,4 @@
-//! The plots of the report, as SVG. Modes differ in colour, in dashes and in markers, always in this order.
+//! The plots of the report, as SVG. Modes differ in colour, dash pattern and marker, always in this order.
 
 mod distribution;
 mod frame;
@@ -15,15 +15,15 @@ pub(super) use intervals::intervals;
 pub(super) use losses::losses;
 pub(super) use timeline::timeline;
 
-/// Kinds of line that can be told apart; a sixth mode looks like the first.
+/// Distinguishable line styles; a sixth mode looks like the first.
 const STYLES: usize = 5;
 
-/// The class of the mode in this place.
+/// The CSS class of the mode with this index.
 pub(super) fn style(place: usize) -> String {
     format!("s{}", place % STYLES)
 }
 
-/// The marker of the mode in this place, around a point.
+/// The marker of the mode with this index, at a point.
 pub(super) fn marker(place: usize, x: f64, y: f64) -> String {
     let class = style(place);
     let path = match place % STYLES {
@@ -36,7 +36,7 @@ pub(super) fn marker(place: usize, x: f64, y: f64) -> String {
     format!("<path class=\"dot {class}\" d=\"M{x:.1} {y:.1}{path}\"/>")
 }
 
-/// Line and marker of the mode in this place, for a legend.
+/// Line and marker of the mode with this index, for a legend.
 pub(super) fn sample(place: usize) -> String {
     let class = style(place);
     format!(
@@ -45,12 +45,12 @@ pub(super) fn sample(place: usize) -> String {
     )
 }
 
-/// The names of all modes with their places.
+/// The names of all modes with their indices.
 fn places(comparison: &Comparison) -> impl Iterator<Item = (usize, &str)> {
     comparison.modes.iter().map(|mode| mode.mode.as_str()).enumerate()
 }
 
-/// At most so many characters of a name.
+/// A name, shortened to at most `most` characters.
 fn shortened(name: &str, most: usize) -> String {
     if name.chars().count() <= most {
         return name.to_owned();

@@ -1,4 +1,4 @@
-//! How long actions took while the load ran, and when they failed.
+//! Latency and failures over time.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use super::frame::{Frame, Scale, WIDTH, line, picture};
 use super::{places, style};
 use crate::lab::compare::{Comparison, Figure, number};
 
-/// One plot for each mode, all on the same scales.
+/// One plot per mode, all with the same scales.
 pub(in super::super) fn timeline(comparison: &Comparison) -> Vec<(usize, String)> {
     let modes: Vec<_> =
         places(comparison).map(|(place, mode)| (place, mode, moments(&runs(comparison, mode)))).collect();
