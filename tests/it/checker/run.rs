@@ -43,6 +43,7 @@ pub(super) async fn run(plan: &Plan) -> Verdict {
     sleep(RECOVERY).await; // all is well
     world.log.add(begun, What::Healed);
     sleep(Duration::from_millis(800)).await; // all are served
+    follow_sentinels(&mut house, &world, begun).await;
     world.end();
     for thread in threads {
         let joined = tokio::task::spawn_blocking(|| thread.join()).await.unwrap();
