@@ -48,7 +48,7 @@ pub struct TrafficSplit {
 
 impl fmt::Debug for TrafficSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lots")
+        f.write_str("TrafficSplit")
     }
 }
 

@@ -46,8 +46,8 @@ pub enum InstanceUpdateError {
 /// once. Repeating an update changes nothing but the deadline. Only the task that installs new configurations
 /// may call this, so that no new configuration misses an update.
 pub fn apply(plan: &RuntimeConfig, order: &InstanceUpdate) -> Result<SocketAddr, InstanceUpdateError> {
-    let meant = find(plan, order.upstream.as_deref(), &order.instance)?;
-    for (balancer, instance) in meant.members {
+    let addressed = find(plan, order.upstream.as_deref(), &order.instance)?;
+    for (balancer, instance) in addressed.members {
         if let Some(state) = order.state {
             instance.set_state(state);
             instance.set_deadline(order.deadline);
@@ -59,7 +59,7 @@ pub fn apply(plan: &RuntimeConfig, order: &InstanceUpdate) -> Result<SocketAddr,
         log(instance, order);
     }
     expire(plan, Instant::now());
-    Ok(meant.address)
+    Ok(addressed.address)
 }
 
 /// When [`expire`] must be called next. `None` when no deadline is set.
@@ -96,7 +96,7 @@ pub fn expire(plan: &RuntimeConfig, now: Instant) {
 }
 
 /// The server that an update addresses.
-pub(super) struct Meant<'a> {
+pub(super) struct AddressedInstance<'a> {
     pub(super) address: SocketAddr,
     /// Its membership in each upstream; not empty.
     pub(super) members: Vec<(&'a Balancer, &'a Arc<Instance>)>,
@@ -108,7 +108,7 @@ pub(super) fn find<'a>(
     plan: &'a RuntimeConfig,
     upstream: Option<&str>,
     name: &str,
-) -> Result<Meant<'a>, InstanceUpdateError> {
+) -> Result<AddressedInstance<'a>, InstanceUpdateError> {
     let is_asked = |balancer: &&Arc<Balancer>| upstream.is_none_or(|name| balancer.upstream().name() == name);
     let asked: Vec<&Balancer> = plan.balancers().iter().filter(is_asked).map(|one| &**one).collect();
     if asked.is_empty() {
@@ -125,7 +125,7 @@ pub(super) fn find<'a>(
     if members.is_empty() {
         return Err(InstanceUpdateError::NoInstance(known(&asked)));
     }
-    Ok(Meant { address, members })
+    Ok(AddressedInstance { address, members })
 }
 
 /// The address of the single server with this name.

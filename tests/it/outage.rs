@@ -73,7 +73,7 @@ async fn a_frozen_store_is_503_within_its_deadline() {
     let (_upstream, proxy) = start(&redis, &format!("response_timeout = \"200ms\"\n{NO_CACHE}")).await;
     until_served(&proxy, "42").await;
     redis.freeze();
-    // It answers nobody before it thaws.
+    // A frozen server sends no reply.
     assert_unavailable(&proxy.get("/", &[SESSION]).await);
     redis.thaw();
     until_served(&proxy, "42").await;
@@ -82,7 +82,7 @@ async fn a_frozen_store_is_503_within_its_deadline() {
 #[tokio::test]
 async fn requests_that_need_no_store_go_on_without_it() {
     let mut redis = Redis::start().await;
-    // Whoever asked the store would wait longer than this test.
+    // A request that reached the store would outlast this test.
     let patient =
         format!("connect_timeout = \"{NEVER}\"\nresponse_timeout = \"{NEVER}\"\nwait_timeout = \"{NEVER}\"");
     let (_upstream, proxy) = start(&redis, &patient).await;

@@ -100,7 +100,7 @@ async fn change_while_busy(
     lost
 }
 
-/// Whether somebody else is told that this session is of than `user` when the change to that one must count.
+/// Whether the session still resolves to another user than `user` when the change to `user` must count.
 async fn is_lost(asker: &mut Asker, id: &str, user: &str, counts: Instant) -> bool {
     within("the change", async {
         loop {

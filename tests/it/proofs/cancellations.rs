@@ -87,7 +87,7 @@ async fn in_a_storm_of_cancellations_every_answer_names_its_own_user_and_every_r
     let () = redis.command("EVAL", (script, 0, USERS)).await;
     let instances = [Service::start(echo), Service::start(echo)];
     let log = tempfile::NamedTempFile::new().unwrap();
-    // Who leaves is let go at once: otherwise a storm of requests would be served that nobody waits for.
+    // A cancelled request ends at once: otherwise a storm of requests without a client would be served.
     let tables = format!(
         "[timeouts]\nhalf_closed = \"0s\"\n[access_log]\noutput = \"file:{}\"\n[session.store]\nurl = \"{}\"\n\
          response_timeout = \"1m\"\nwait_timeout = \"1m\"",

@@ -14,7 +14,7 @@ use crate::support::within;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Whoever waits for an answer, or for a place, waits longer than a test.
+/// Time-outs for replies and for slots that outlast a test.
 fn patient(url: &str) -> config::Store {
     config::Store { response_timeout: HOUR, wait_timeout: HOUR, connect_timeout: HOUR, ..hash(url) }
 }
@@ -66,13 +66,13 @@ async fn a_frozen_server_delays_calls_to_the_deadline_and_then_not_at_all() {
     let store = connected(&impatient(&redis.url())).await;
     redis.freeze();
     let there = id("there");
-    // It answers nobody while it is frozen: what ends is ended by a deadline.
+    // A frozen server sends no reply: whatever ends, ends by a deadline.
     let answers = within("the deadline", join_all((0..500).map(|_| store.load(&there, true)))).await;
     for answer in answers {
         assert!(matches!(answer, Err(StoreError::Timeout | StoreError::Busy)), "{answer:?}");
     }
     until_failed(&store, StoreError::Disconnected).await;
-    // Whoever waited for an answer would be told of a timeout.
+    // A request that waited for a reply would report a timeout.
     for _ in 0..10 {
         assert_eq!(store.load(&there, true).await, Err(StoreError::Disconnected));
     }

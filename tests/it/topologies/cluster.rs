@@ -104,7 +104,7 @@ async fn a_moving_slot_keeps_answering() {
 /// How soon a server has to say that it is a primary still: who had no processor for so long is not believed.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(250);
 
-/// Asks again where nobody was believed because the machine kept those from answering who had to.
+/// Retries a request that failed only because the machine kept nodes from replying in time.
 async fn confirmed<T>(pace: &Pace, ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     within("a confirmed answer", async {
         loop {
